@@ -1,0 +1,73 @@
+// One vector type at the target's natural width, in GCC/Clang vector extensions: the same source serves SSE4.2
+// (x86-64-v2), AVX2+FMA (x86-64-v3), AVX-512 (x86-64-v4) and NEON (arm64).
+//
+// Rules for everything compiled once per instruction set: no standard-library templates, and nothing with external
+// linkage but the kernels themselves. A weak symbol compiled for AVX-512 could otherwise be the copy that the linker keeps
+// for everyone. Hence the anonymous namespace in this header.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#if defined(FASTDL_VECTOR_BYTES)  // a test target may ask for wider vectors than its instruction set has
+#elif defined(__AVX512F__)
+#define FASTDL_VECTOR_BYTES 64
+#elif defined(__AVX__)
+#define FASTDL_VECTOR_BYTES 32
+#else
+#define FASTDL_VECTOR_BYTES 16
+#endif
+
+#define FASTDL_INLINE inline __attribute__((always_inline))
+
+namespace fastdl {
+namespace {
+
+using i64 = int64_t;
+
+constexpr int kLanes = FASTDL_VECTOR_BYTES / 4;  // floats in a vector
+
+typedef float vec __attribute__((vector_size(FASTDL_VECTOR_BYTES)));
+typedef int32_t ivec __attribute__((vector_size(FASTDL_VECTOR_BYTES)));
+typedef uint32_t uvec __attribute__((vector_size(FASTDL_VECTOR_BYTES)));
+// The same vectors at any address, allowed to alias floats.
+typedef float vec_u __attribute__((vector_size(FASTDL_VECTOR_BYTES), aligned(4), may_alias));
+typedef int32_t ivec_u __attribute__((vector_size(FASTDL_VECTOR_BYTES), aligned(4), may_alias));
+typedef uint32_t uvec_u __attribute__((vector_size(FASTDL_VECTOR_BYTES), aligned(4), may_alias));
+
+FASTDL_INLINE vec load(const float* p) { return *reinterpret_cast<const vec_u*>(p); }
+FASTDL_INLINE void store(float* p, vec v) { *reinterpret_cast<vec_u*>(p) = v; }
+FASTDL_INLINE vec splat(float x) { return x - vec{}; }
+FASTDL_INLINE ivec splat_i(int32_t x) { return x - ivec{}; }
+FASTDL_INLINE uvec splat_u(uint32_t x) { return x - uvec{}; }
+
+// The first `count` floats at p (0 <= count <= kLanes); the other lanes are zero and their memory is not touched.
+FASTDL_INLINE vec load_part(const float* p, i64 count) {
+  vec v = {};
+  for (i64 i = 0; i < count; ++i) v[i] = p[i];
+  return v;
+}
+FASTDL_INLINE void store_part(float* p, vec v, i64 count) {
+  for (i64 i = 0; i < count; ++i) p[i] = v[i];
+}
+
+// a * b + c, rounded once where the target has the instruction, twice where it has not. Products use this one;
+// everywhere else contraction is off, so that a formula gives the same bits on every target.
+#if defined(__FMA__) || defined(__aarch64__)
+FASTDL_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+FASTDL_INLINE vec fma(vec a, vec b, vec c) {
+  vec r;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
+  return r;
+}
+#else
+FASTDL_INLINE float fma(float a, float b, float c) { return a * b + c; }
+FASTDL_INLINE vec fma(vec a, vec b, vec c) { return a * b + c; }
+#endif
+
+FASTDL_INLINE vec select(ivec mask, vec yes, vec no) { return mask ? yes : no; }
+FASTDL_INLINE ivec bits(vec v) { return reinterpret_cast<ivec>(v); }
+FASTDL_INLINE vec from_bits(ivec v) { return reinterpret_cast<vec>(v); }
+
+}  // namespace
+}  // namespace fastdl
