@@ -241,6 +241,8 @@ def read_csv(
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(path, "UTF-8 text", f"byte {raw[error.start]:02x} at {error.start}") from error
+    if "\0" in text:
+        raise DataError(path, "text", f"a zero byte at {raw.index(0)}")
     line_one = text.split("\n", 1)[0]
     if delimiter is None:
         delimiter = max(",;\t", key=line_one.count)
@@ -248,8 +250,7 @@ def read_csv(
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     try:
         for row in reader:
-            # An empty line is none; but in a table of one column it is a missing value only if quoted, as csv writes
-            it. if row:
+            if row:  # an empty line is no row
                 rows.append([cell.strip() for cell in row])
                 lines.append(reader.line_num)
     except csv.Error as error:
@@ -358,8 +359,7 @@ def read_image_folder(
         from PIL import Image
     except ImportError as error:
         raise ImportError(
-            'read_image_folder: expected Pillow, which the optional extra "images" brings (fastdl[images]); got no
-            module ' "PIL"
+            'read_image_folder: expected Pillow, which the optional extra "images" brings; got no module PIL'
         ) from error
     if mode not in ("RGB", "L"):
         raise ValueError(f"mode: expected 'RGB' or 'L'; got {mode!r}")
