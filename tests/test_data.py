@@ -14,14 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastdl import data
-from fastdl.data import DataError, FetchError, MissingDataError, RemoteFile, sets
-from fastdl.data import fetch as _fetch_function
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-fetch_module = sys.modules["fastdl.data.fetch"]
+from fastdl import data
+from fastdl.data import DataError, FetchError, MissingDataError, RemoteFile, download, sets
 
 DATA = os.environ.get("FASTDL_DATA")
 needs_data = pytest.mark.skipif(not DATA, reason="FASTDL_DATA is not set")
@@ -141,7 +139,7 @@ def test_idx_absent(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64, object])
 def test_write_idx_dtype(tmp_path, dtype):
-    with pytest.raises(TypeError, match="array: expected one of uint8, .*; got"):
+    with pytest.raises(TypeError, match=r"array: expected one of uint8, .*; got"):
         data.write_idx(tmp_path / "a", np.zeros(2, dtype))
     assert not os.listdir(tmp_path)
 
@@ -377,7 +375,7 @@ def test_hash_split_leaves_neither_part_empty(fraction):
 
 
 def test_hash_split_bad_arguments():
-    with pytest.raises(ValueError, match="fraction: expected .*; got 1"):
+    with pytest.raises(ValueError, match=r"fraction: expected .*; got 1"):
         data.hash_split(np.eye(3), 1)
     for rows in (np.ones((4, 2)), np.ones((0, 2))):
         with pytest.raises(ValueError, match="x: expected at least two different rows; got"):
@@ -671,14 +669,14 @@ def test_medical_tables_of_the_data_folder():
 
 
 def image_set(folder, classes=("cat", "dog"), size=(5, 4), suffix=".png"):
-    Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    pil = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
     pixels = {}
     for c, name in enumerate(classes):
         (folder / name).mkdir(parents=True)
         for i in range(2):
             value = np.full((*size, 3), (40 * c, 90 * i, 7), np.uint8)
             value[0, 0] = 255
-            Image.fromarray(value).save(folder / name / f"{i}{suffix}")
+            pil.fromarray(value).save(folder / name / f"{i}{suffix}")
             pixels[name, i] = value
     return pixels
 
@@ -1008,7 +1006,7 @@ def test_fetch_keeps_what_came_when_interrupted(mirror, path, monkeypatch):
         def close(self):
             self.closed = True
 
-    monkeypatch.setattr(fetch_module, "_Bar", Bar)
+    monkeypatch.setattr(download, "_Bar", Bar)
     with pytest.raises(KeyboardInterrupt):
         get(mirror, path, "fine")
     assert not path.exists()
@@ -1039,14 +1037,14 @@ def test_fetch_mnist(mirror, tmp_path, monkeypatch):
         content = (tmp_path / "there" / name).read_bytes()
         mirror.files[f"{name}.gz"] = gzip.compress(content)
         wanted.append(RemoteFile(f"{name}.gz", len(content), hashlib.sha256(content).hexdigest()))
-    monkeypatch.setattr(fetch_module, "MNIST_FILES", tuple(wanted))
+    monkeypatch.setattr(download, "MNIST_FILES", tuple(wanted))
     mirrors = (f"{mirror.url}/absent", f"{mirror.url}/drops/")
     folder = data.fetch("mnist", tmp_path / "data", mirrors=mirrors, progress=False)
     assert sorted(os.listdir(folder)) == sorted(file.name for file in wanted)
     assert data.load("mnist", tmp_path / "data").x_train.shape == (7, 4, 5, 1)
     with pytest.raises(FetchError, match="train-images"):
         data.fetch("mnist", tmp_path / "other", mirrors=mirrors[:1], progress=False)
-    with pytest.raises(ValueError, match="name: expected 'mnist'.*; got 'imagenet'"):
+    with pytest.raises(ValueError, match=r"name: expected 'mnist'.*; got 'imagenet'"):
         data.fetch("imagenet", tmp_path)
 
 
@@ -1062,4 +1060,4 @@ def test_fetch_finds_the_real_files_right():
         path = folder / wanted.name
         if not path.exists():
             path = path.with_suffix("")
-        assert fetch_module._problem(path, wanted) is None
+        assert download._problem(path, wanted) is None

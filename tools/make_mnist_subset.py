@@ -17,7 +17,7 @@ import numpy as np
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python" / "fastdl"))  # the readers alone; the compiled module need not be built
 
-from data.fetch import MNIST_FILES
+from data.download import MNIST_FILES
 from data.idx import open_maybe_gzip, read_idx, write_idx
 from data.sets import _EMBEDDED_FILES, _FILES
 

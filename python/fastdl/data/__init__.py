@@ -5,8 +5,8 @@ there and what came.
 """
 
 from .augment import Augment
+from .download import MNIST_FILES, MNIST_MIRRORS, RemoteFile, fetch, fetch_file
 from .errors import DataError, FetchError, MissingDataError
-from .fetch import MNIST_FILES, MNIST_MIRRORS, RemoteFile, fetch, fetch_file
 from .idx import open_memmap, read_idx, write_idx
 from .readers import Table, read_cifar10, read_cifar10_batch, read_csv, read_image_folder, read_npz
 from .sets import Dataset, available, data_directory, hash_split, load, load_mnist, split_validation

@@ -134,7 +134,9 @@ def load_mnist(data_dir: str | os.PathLike | None = None) -> Dataset:
     ----------
     data_dir : path, optional
         Folder with the four IDX files, or whose subfolder ``mnist`` has them (each plain or ``.gz``). None: the
-        embedded subset, every 12th training image (5000) and every 10th test image (1000), unselected.
+        embedded subset, every 12th training image (5000) and every 10th test image (1000), unselected. (The original
+        training file alternates between two groups of writers, and this step keeps the first of them: see
+        ``files/NOTICE-mnist.txt``.)
 
     Returns
     -------
