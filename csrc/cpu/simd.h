@@ -20,9 +20,10 @@
 #define FASTDL_INLINE inline __attribute__((always_inline))
 
 namespace fastdl {
-namespace {
 
 using i64 = int64_t;
+
+namespace {
 
 constexpr int kLanes = FASTDL_VECTOR_BYTES / 4;  // floats in a vector
 
