@@ -1,0 +1,253 @@
+// THE interface: every kernel of fastdl, declared and documented once. Each target (an instruction set of the CPU, the
+// CUDA emulator, CUDA) supplies one definition of each; csrc/bindings.cpp gives them their Python names.
+//
+// Letters, everywhere the same: N samples, T time steps, I inputs, O outputs, C channels, F filters, Y x X image,
+// R x S filter, P x Q output image, D embedding width, L rows of a table, n elements or rows (leading axes flattened).
+// Arrays are float32 and C-contiguous unless the type says otherwise; images are channels last.
+//
+//   * Argument order: sizes, inputs, attributes, outputs, stream. `stream` is a cudaStream_t on CUDA and ignored by CPUs.
+//   * Outputs never overlap inputs, except where "in place" is said: then an output may be exactly that input.
+//   * A gradient output comes with a factor: buffer = new + beta * buffer; with beta == 0 the buffer is not read. Where a
+//     gradient may be null, null means "not wanted" and its work is skipped.
+//   * Kernels never allocate. Scratch that grows with the sizes is `work`, of `<kernel>_workspace(sizes...)` floats.
+//   * What changes from step to step of a training (random offset, learning rate, Adam's t) comes by pointer, in a StepState.
+//   * Sums run in an order given by the summed axis alone (chunks of 256, sequential inside, added in order), never by the
+//     batch, the path taken or the number of threads.
+//   * NaN goes through every kernel. Sizes may be zero. Indices and labels are trusted here: the border checks them.
+#pragma once
+#include <stdint.h>
+
+namespace fastdl {
+
+using i64 = int64_t;
+
+// What a replayed training step reads afresh each time.
+struct StepState {
+  uint64_t seed;    // Philox key
+  uint64_t offset;  // first element of the stream that this call uses
+  int64_t t;        // number of this update, from 1 (Adam's bias correction)
+  float lr;         // learning rate of this update
+};
+
+// Activation of a fused epilogue. "saved" is what its derivative is computed from: the output y, but for gelu the
+// pre-activation z.
+enum Act { kNone, kRelu, kLeakyRelu, kSigmoid, kTanh, kGelu };
+enum Unary { kNegate, kAbs, kSquare, kSqrt, kReciprocal, kExp, kLog, kSoftplus, kSin, kCos };
+enum Binary { kAdd, kSubtract, kMultiply, kDivide, kMaximum, kMinimum };
+enum Reduce { kSum, kMean, kMax, kMin };
+// How per-sample losses l with weights s become one number: mean = sum(s l) / sum(s), sum = sum(s l).
+enum Reduction { kReduceMean, kReduceSum };
+enum Loss { kBinaryCrossEntropy, kSquaredError, kAbsoluteError, kHuber, kHinge };
+
+// ---------------------------------------------------------------------------------------------------- products
+
+// c[B,M,N] = op(a) op(b) + beta c. op(a) is [M,K]: a is [B,M,K], or [B,K,M] with trans_a; b is [B,K,N], or [B,N,K] with
+// trans_b.
+void matmul(i64 B, i64 M, i64 N, i64 K, const float* a, const float* b, int trans_a, int trans_b, float beta, float* c,
+            void* stream);
+
+// y[N,O] = act(x[N,I] w[I,O] + b[O]). b may be null. z[N,O], if not null, receives the pre-activation.
+void dense_forward(i64 N, i64 I, i64 O, const float* x, const float* w, const float* b, int act, float slope, float* y,
+                   float* z, void* stream);
+
+// With dz = dy act'(saved):  dx = dz w^T + beta_dx dx,  dw = x^T dz + beta_dw dw,  db = sum_n dz + beta_db db.
+// dx, dw, db may be null.
+void dense_backward(i64 N, i64 I, i64 O, const float* x, const float* w, const float* saved, const float* dy, int act,
+                    float slope, float* work, float* dx, float beta_dx, float* dw, float beta_dw, float* db,
+                    float beta_db, void* stream);
+i64 dense_backward_workspace(i64 N, i64 I, i64 O, i64 act);
+
+// ------------------------------------------------------------------------------------------------- convolution
+// x[N,Y,X,C], filters w[R,S,C/groups,F], y[N,P,Q,F] with P = (Y + 2 pad_y - dilation_y (R-1) - 1) / stride_y + 1.
+// Channel block g of C meets filter block g of F.
+
+// y = act(x * w + b): y[n,p,q,f] = act(b[f] + sum_{r,s,c} x[n, p stride_y + r dilation_y - pad_y, ..., c] w[r,s,c,f]).
+void conv2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* x, const float* w,
+                    const float* b, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x,
+                    i64 groups, int act, float slope, float* work, float* y, float* z, void* stream);
+i64 conv2d_forward_workspace(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x,
+                             i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups);
+
+// dx = dy correlated with the filters, + beta dx.
+void conv2d_backward_data(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
+                          i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups,
+                          float* work, float* dx, float beta, void* stream);
+i64 conv2d_backward_data_workspace(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y,
+                                   i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups);
+
+// dw = x correlated with dy, + beta_dw dw;  db = sum of dy over samples and pixels, + beta_db db. dw, db may be null.
+void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* x,
+                            const float* dy, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y,
+                            i64 dilation_x, i64 groups, float* work, float* dw, float beta_dw, float* db, float beta_db,
+                            void* stream);
+i64 conv2d_backward_weight_workspace(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y,
+                                     i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups);
+
+// The transpose of conv2d_forward as a layer of its own: x[N,P,Q,F] -> y[N,Y,X,C] = act(w^T x + b[C]), same filters
+// w[R,S,C/groups,F]. Its gradients are conv2d_forward (data) and conv2d_backward_weight with x and dy exchanged.
+void conv_transpose2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* x,
+                              const float* w, const float* b, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x,
+                              i64 dilation_y, i64 dilation_x, i64 groups, int act, float slope, float* work, float* y,
+                              float* z, void* stream);
+i64 conv_transpose2d_forward_workspace(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y,
+                                       i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups);
+
+// ----------------------------------------------------------------------------------------------------- pooling
+// Windows of size_y x size_x, P = (Y + 2 pad_y - size_y) / stride_y + 1; padding never wins a maximum.
+
+// y = maximum of each window; where[N,P,Q,C], if not null, receives its place in the window (row * size_x + column; the
+// first of equals; a NaN wins).
+void max_pool2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* x, i64 size_y, i64 size_x, i64 stride_y,
+                        i64 stride_x, i64 pad_y, i64 pad_x, float* y, uint8_t* where, void* stream);
+void max_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const uint8_t* where, const float* dy, i64 size_y,
+                         i64 size_x, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, float* dx, float beta,
+                         void* stream);
+
+// y = mean of each window; count_padding = 0 divides by the pixels inside the image only.
+void avg_pool2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* x, i64 size_y, i64 size_x, i64 stride_y,
+                        i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* y, void* stream);
+void avg_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* dy, i64 size_y, i64 size_x, i64 stride_y,
+                         i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* dx, float beta, void* stream);
+
+// ----------------------------------------------------------------------------------------------- normalisation
+
+// Training: mean and biased variance of each channel over n rows; y = gamma (x - mean) rstd + shift with rstd =
+// 1/sqrt(var + eps); running = (1 - momentum) running + momentum (mean | unbiased variance). gamma, shift, running_mean,
+// running_var may be null.
+void batch_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const float* shift, float eps, float momentum,
+                        float* running_mean, float* running_var, float* y, float* mean, float* rstd, void* stream);
+// Inference: y = gamma (x - mean) / sqrt(var + eps) + shift. gamma, shift may be null.
+void batch_norm_inference(i64 n, i64 C, const float* x, const float* gamma, const float* shift, const float* mean,
+                          const float* var, float eps, float* y, void* stream);
+// mean, rstd: as written by batch_norm_forward. dx, dgamma, dshift may be null.
+void batch_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const float* mean, const float* rstd,
+                         const float* dy, float* dx, float beta_dx, float* dgamma, float beta_dgamma, float* dshift,
+                         float beta_dshift, void* stream);
+
+// y = gamma (x - mean) rstd + shift, mean and biased variance of each row; mean[n] and rstd[n] are kept for the backward
+// pass. gamma, shift may be null.
+void layer_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const float* shift, float eps, float* y,
+                        float* mean, float* rstd, void* stream);
+void layer_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const float* mean, const float* rstd,
+                         const float* dy, float* dx, float beta_dx, float* dgamma, float beta_dgamma, float* dshift,
+                         float beta_dshift, void* stream);
+
+// ----------------------------------------------------------------------------------------------- element-wise
+
+// y = act(x), in place allowed.
+void activation_forward(i64 n, const float* x, int act, float slope, float* y, void* stream);
+// dx = dy act'(saved) + beta dx; dx may be dy in place when beta == 0.
+void activation_backward(i64 n, const float* saved, const float* dy, int act, float slope, float* dx, float beta,
+                         void* stream);
+
+// y = op(x), in place allowed.
+void unary_forward(i64 n, const float* x, int op, float* y, void* stream);
+// dx = dy op'(x) + beta dx. abs' is sign, and 0 at 0.
+void unary_backward(i64 n, const float* x, const float* dy, int op, float* dx, float beta, void* stream);
+
+// z[L,n] = x[L,n] op y[n]: y is repeated for every leading row; in place on x allowed.
+void binary(i64 L, i64 n, const float* x, const float* y, int op, float* z, void* stream);
+
+// y = a x + b y; with b == 0, y is not read.
+void axpby(i64 n, float a, const float* x, float b, float* y, void* stream);
+
+// y[A,C] = reduction of x[A,B,C] over B. The sum's order is by B alone. max and min of nothing (B = 0) are -inf and inf,
+// mean is NaN.
+void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* y, void* stream);
+// dx = dy spread back over B (max, min: to the first place that holds y), + beta dx.
+void reduce_backward(i64 A, i64 B, i64 C, const float* x, const float* y, const float* dy, int op, float* dx, float beta,
+                     void* stream);
+// index[A,C] of the first largest element along B (a NaN is largest). B >= 1.
+void argmax(i64 A, i64 B, i64 C, const float* x, int64_t* index, void* stream);
+// y[0] = sum of x^2.
+void sum_squares(i64 n, const float* x, float* y, void* stream);
+
+// Columns [at, at + n) of x[L,W] -> y[L,n], y = columns + beta y: a slice, and the gradient of a concatenation.
+void get_columns(i64 L, i64 W, i64 n, const float* x, i64 at, float* y, float beta, void* stream);
+// x[L,n] -> columns [at, at + n) of y[L,W], columns = x + beta columns: concatenation, and the gradient of a slice.
+void put_columns(i64 L, i64 W, i64 n, const float* x, i64 at, float* y, float beta, void* stream);
+
+// ---------------------------------------------------------------------------------------------- softmax, losses
+
+// y = softmax(x) of each row (log_softmax with log = 1); in place allowed.
+void softmax_forward(i64 n, i64 C, const float* x, int log, float* y, void* stream);
+void softmax_backward(i64 n, i64 C, const float* y, const float* dy, int log, float* dx, float beta, void* stream);
+
+// Cross entropy in nats of softmax(x[n,C]) against integer labels; a label of -1 is not counted. With label smoothing e the
+// target is (1-e) one-hot + e/C. weights[n] may be null (all 1). loss[1]: the reduction; rows[n], if not null: each row's
+// unweighted loss (0 where ignored); p[n,C], if not null: the probabilities, for the backward pass. With nothing counted the mean is 0.
+void softmax_cross_entropy_forward(i64 n, i64 C, const float* x, const int64_t* labels, const float* weights,
+                                   float smoothing, int reduction, float* loss, float* rows, float* p, void* stream);
+// dx = (p - target) times each row's share of the reduction times dloss, + beta dx. dloss has g elements: 1 (gradient of
+// `loss`), or n (gradient of `rows`: reduction and weights play no part then).
+void softmax_cross_entropy_backward(i64 n, i64 C, i64 g, const float* p, const int64_t* labels, const float* weights,
+                                    const float* dloss, float smoothing, int reduction, int by_row, float* dx, float beta,
+                                    void* stream);
+
+// Losses of a prediction x against a target t, element by element; kinds: binary cross entropy on logits
+// max(x,0) - x t + log(1 + exp(-|x|)); squared (x-t)^2; absolute |x-t|; Huber d^2/2 if |d| <= delta else delta(|d| -
+// delta/2); hinge max(0, 1 - t x) with t in {-1, 1}. weights, elements as above.
+void loss_forward(i64 n, const float* x, const float* t, const float* weights, int kind, float delta, int reduction,
+                  float* loss, float* elements, void* stream);
+void loss_backward(i64 n, i64 g, const float* x, const float* t, const float* weights, const float* dloss, int kind,
+                   float delta, int reduction, int by_element, float* dx, float beta, void* stream);
+
+// -------------------------------------------------------------------------------------------------- embedding
+
+// y[n,D] = table[index[n]]; 0 <= index < L.
+void embedding_forward(i64 n, i64 L, i64 D, const float* table, const int64_t* index, float* y, void* stream);
+// dtable = sum of dy[i] into row index[i], in the order of i, + beta dtable.
+void embedding_backward(i64 n, i64 L, i64 D, const int64_t* index, const float* dy, float* dtable, float beta,
+                        void* stream);
+// y[n,D] = scale * table[index[n]] from bytes: one pass makes a float batch out of stored images.
+void gather_u8(i64 n, i64 L, i64 D, const uint8_t* table, const int64_t* index, float scale, float* y, void* stream);
+
+// ------------------------------------------------------------------------------------------------- randomness
+// Philox4x32-10 (Salmon et al. 2011): element i uses word (offset + i) & 3 of block (offset + i) >> 2 under the key seed.
+
+// The raw 32-bit words.
+void random_words(i64 n, const StepState* step, uint32_t* y, void* stream);
+// low + (high - low) * u with u = (word >> 8) 2^-24 in [0, 1).
+void uniform(i64 n, float low, float high, const StepState* step, float* y, void* stream);
+// mean + std * z by Box-Muller on the word pairs (0,1) and (2,3) of a block.
+void normal(i64 n, float mean, float std, const StepState* step, float* y, void* stream);
+// 1 where u < p, else 0; in place allowed.
+void bernoulli(i64 n, const float* p, const StepState* step, float* y, void* stream);
+// y = x / (1 - p) where u >= p, else 0: p is the chance of dropping. In place allowed.
+void dropout_forward(i64 n, const float* x, float p, const StepState* step, float* y, void* stream);
+// dx = dy through the same mask (drawn again, not stored), + beta dx.
+void dropout_backward(i64 n, const float* dy, float p, const StepState* step, float* dx, float beta, void* stream);
+
+// ------------------------------------------------------------------------------------------------- optimisers
+// One step over one flat vector w of n parameters with gradient g. The weight decay of sgd, rmsprop, adagrad and adam is L2
+// (added to g); adam with decoupled = 1 is AdamW.
+
+// v = momentum v + g;  w -= lr v (Nesterov: w -= lr (g + momentum v)). v may be null when momentum is 0.
+void sgd(i64 n, const float* g, float momentum, int nesterov, float weight_decay, const StepState* step, float* w,
+         float* v, void* stream);
+// m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  w -= lr (m / (1-b1^t)) / (sqrt(v / (1-b2^t)) + eps).
+void adam(i64 n, const float* g, float beta1, float beta2, float eps, float weight_decay, int decoupled,
+          const StepState* step, float* w, float* m, float* v, void* stream);
+// v = rho v + (1-rho) g^2;  w -= lr g / (sqrt(v) + eps).
+void rmsprop(i64 n, const float* g, float rho, float eps, float weight_decay, const StepState* step, float* w, float* v,
+             void* stream);
+// v += g^2;  w -= lr g / (sqrt(v) + eps).
+void adagrad(i64 n, const float* g, float eps, float weight_decay, const StepState* step, float* w, float* v,
+             void* stream);
+// norm[0] = |g|; where it is above max_norm, g *= max_norm / |g|. A norm that is not finite leaves g as it is.
+void clip_norm(i64 n, float max_norm, float* g, float* norm, void* stream);
+
+// ------------------------------------------------------------------------------------------------ augmentation
+
+// y[n,p,q,c] = x[n] read at (row, column) = matrix[n] (p, q, 1) + field[n,p,q], bilinear; outside the image is `fill`.
+// field[N,P,Q,2] may be null.
+void warp(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* x, const float* matrix, const float* field, float fill,
+          float* y, void* stream);
+// The same from bytes, times scale.
+void warp_u8(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const uint8_t* x, const float* matrix, const float* field,
+             float fill, float scale, float* y, void* stream);
+// Gaussian blur of each image, separable, radius ceil(3 sigma), edges mirrored.
+void blur(i64 N, i64 Y, i64 X, i64 C, const float* x, float sigma, float* work, float* y, void* stream);
+i64 blur_workspace(i64 N, i64 Y, i64 X, i64 C);
+
+}  // namespace fastdl
