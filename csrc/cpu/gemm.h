@@ -45,7 +45,7 @@ constexpr i64 kStripCols = 1024 / kTileCols * kTileCols;
 constexpr int kMaxRuns = 64;  // pieces of a chunk's k range, see Run
 
 template <class T>
-FASTDL_INLINE T smaller(T a, T b) {
+FASTDL_INLINE constexpr T smaller(T a, T b) {
   return a < b ? a : b;
 }
 
@@ -259,81 +259,125 @@ __attribute__((noinline, unused)) void write_edge(const TileArgs& t, const float
   }
 }
 
-// c = beta c + sums for R rows and V vectors.
-template <int R, int V>
-FASTDL_INLINE void write_tile(const TileArgs& t, vec (&sum)[R][V]) {
-  if (t.cols == V * kLanes) {
-    if (t.beta == 0.0f) {
-      for (int r = 0; r < R; ++r) {
-        for (int v = 0; v < V; ++v) store(t.c + r * t.c_step + v * kLanes, sum[r][v]);
-      }
-    } else {
-      const vec beta = splat(t.beta);
-      for (int r = 0; r < R; ++r) {
-        for (int v = 0; v < V; ++v) {
-          float* c = t.c + r * t.c_step + v * kLanes;
-          store(c, beta * load(c) + sum[r][v]);
-        }
-      }
-    }
-    return;
+// f(0), f(1), .. f(N - 1), written out before the optimiser sees it: an array indexed so is a set of registers.
+template <int I>
+struct Constant {
+  constexpr operator int() const { return I; }
+};
+template <int N, int I = 0, class F>
+FASTDL_INLINE void unrolled(const F& f) {
+  if constexpr (I < N) {
+    f(Constant<I>{});
+    unrolled<N, I + 1>(f);
   }
-  float whole[R * V * kLanes];
-  for (int r = 0; r < R; ++r) {
-    for (int v = 0; v < V; ++v) store(whole + (r * V + v) * kLanes, sum[r][v]);
-  }
-  write_edge(t, whole, R, V * kLanes);
 }
+#define FASTDL_INLINED __attribute__((always_inline))  // for a lambda
+
+// The sums of a tile: R rows of V vectors.
+template <int R, int V>
+struct Sums {
+  vec at[R][V];
+
+  // The lines of c that will be updated are fetched while the sums are made.
+  FASTDL_INLINE void begin(const TileArgs& t) {
+    unrolled<R>([&](auto r) FASTDL_INLINED {
+      __builtin_prefetch(t.c + r * t.c_step);
+      unrolled<V>([&](auto v) FASTDL_INLINED { at[r][v] = vec{}; });
+    });
+  }
+
+  // One step of k: row r's element of a is a(r), the vectors of b are at b.
+  template <class Element>
+  FASTDL_INLINE void add(const float* b, const Element& a) {
+    vec bv[V];
+    unrolled<V>([&](auto v) FASTDL_INLINED { bv[v] = load(b + v * kLanes); });
+    unrolled<R>([&](auto r) FASTDL_INLINED {
+      const vec ar = splat(a(r));
+      unrolled<V>([&](auto v) FASTDL_INLINED { at[r][v] = fma(ar, bv[v], at[r][v]); });
+    });
+    // Left alone, GCC hoists the loads of the next steps up here and then runs out of registers.
+    __asm__ volatile("" ::: "memory");
+  }
+
+  // c = beta c + sums.
+  FASTDL_INLINE void end(const TileArgs& t) {
+    if (t.cols < V * kLanes) {
+      float whole[R * V * kLanes];
+      unrolled<R>([&](auto r) FASTDL_INLINED {
+        unrolled<V>([&](auto v) FASTDL_INLINED { store(whole + (r * V + v) * kLanes, at[r][v]); });
+      });
+      write_edge(t, whole, R, V * kLanes);
+    } else if (t.beta == 0.0f) {
+      unrolled<R>([&](auto r) FASTDL_INLINED {
+        unrolled<V>([&](auto v) FASTDL_INLINED { store(t.c + r * t.c_step + v * kLanes, at[r][v]); });
+      });
+    } else {
+      unrolled<R>([&](auto r) FASTDL_INLINED {
+        unrolled<V>([&](auto v) FASTDL_INLINED {
+          float* c = t.c + r * t.c_step + v * kLanes;
+          store(c, t.beta * load(c) + at[r][v]);
+        });
+      });
+    }
+  }
+};
 
 // One chunk of one tile, a read by rows.
 template <int R, int V>
 void tile_by_rows(const TileArgs& t) {
-  vec sum[R][V] = {};
+  Sums<R, V> sums;
+  sums.begin(t);
   const float* b = t.b;
   const i64 b_step = t.b_step;
-  const float* row[R];
-  for (int i = 0; i < t.run_count; ++i) {
+  const int run_count = t.run_count;
+  for (int i = 0; i < run_count; ++i) {
     const i64 offset = t.runs[i].offset, length = t.runs[i].length;
-    for (int r = 0; r < R; ++r) row[r] = t.rows[r] + offset;
-#pragma GCC unroll 4
-    for (i64 k = 0; k < length; ++k) {
-      vec bv[V];
-      for (int v = 0; v < V; ++v) bv[v] = load(b + v * kLanes);
+    const float* row[R];
+    unrolled<R>([&](auto r) FASTDL_INLINED { row[r] = t.rows[r] + offset; });
+    i64 k = 0;
+    for (; k + 4 <= length; k += 4) {
+      unrolled<4>([&](auto u) FASTDL_INLINED {
+        sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
+        b += b_step;
+      });
+    }
+    for (; k < length; ++k) {
+      sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
       b += b_step;
-      for (int r = 0; r < R; ++r) {
-        const vec ar = splat(row[r][k]);
-        for (int v = 0; v < V; ++v) sum[r][v] = fma(ar, bv[v], sum[r][v]);
-      }
     }
   }
-  write_tile<R, V>(t, sum);
+  sums.end(t);
 }
 
 // One chunk of one tile, a packed or read by columns.
 template <int R, int V>
 void tile_by_columns(const TileArgs& t) {
-  vec sum[R][V] = {};
+  Sums<R, V> sums;
+  sums.begin(t);
   const float *a = t.a, *b = t.b;
-  const i64 a_step = t.a_step, b_step = t.b_step, count = t.count;
-#pragma GCC unroll 4
-  for (i64 k = 0; k < count; ++k) {
-    vec bv[V];
-    for (int v = 0; v < V; ++v) bv[v] = load(b + v * kLanes);
-    for (int r = 0; r < R; ++r) {
-      const vec ar = splat(a[r]);
-      for (int v = 0; v < V; ++v) sum[r][v] = fma(ar, bv[v], sum[r][v]);
-    }
+  const i64 a_step = t.a_step, b_step = t.b_step;
+  i64 k = t.count;
+  for (; k >= 4; k -= 4) {
+    unrolled<4>([&](auto) FASTDL_INLINED {
+      sums.add(b, [&](auto r) FASTDL_INLINED { return a[r]; });
+      a += a_step;
+      b += b_step;
+    });
+  }
+  for (; k > 0; --k) {
+    sums.add(b, [&](auto r) FASTDL_INLINED { return a[r]; });
     a += a_step;
     b += b_step;
   }
-  write_tile<R, V>(t, sum);
+  sums.end(t);
 }
 
 using TileFunction = void (*)(const TileArgs&);
 
 template <int V, bool kByRows>
 FASTDL_INLINE TileFunction tile_function(i64 rows) {
-#define FASTDL_TILE(R) (R <= kTileRows ? (kByRows ? tile_by_rows<R, V> : tile_by_columns<R, V>) : nullptr)
+#define FASTDL_TILE(R) \
+  (kByRows ? tile_by_rows<smaller(R, kTileRows), V> : tile_by_columns<smaller(R, kTileRows), V>)
   static constexpr TileFunction table[] = {
       nullptr,         FASTDL_TILE(1),  FASTDL_TILE(2),  FASTDL_TILE(3),  FASTDL_TILE(4), FASTDL_TILE(5),
       FASTDL_TILE(6),  FASTDL_TILE(7),  FASTDL_TILE(8),  FASTDL_TILE(9),  FASTDL_TILE(10), FASTDL_TILE(11),
