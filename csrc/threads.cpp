@@ -65,6 +65,7 @@ struct Pool {
   std::atomic<bool> joining{false};              // the caller does sleep on it
   alignas(64) std::atomic<int32_t> sleepers{0};
   std::atomic<int> segments{1};
+  std::atomic<int> caller_cpu{-1};
   alignas(64) Region region{};
   alignas(64) std::atomic<bool> busy{false};  // a region is open: the pool's one lock, only ever tried
   std::atomic<int> helpers{0};
@@ -77,6 +78,15 @@ int64_t now_ns() {
   timespec t;
   clock_gettime(CLOCK_MONOTONIC, &t);
   return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
+}
+
+// The core that the calling thread is on, -2 where the system can't say (so that it equals no stored one).
+inline int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -2;
+#endif
 }
 
 inline void relax() {
@@ -174,10 +184,11 @@ void* helper_main(void* argument) noexcept {
   const Start start = *static_cast<Start*>(argument);
   delete static_cast<Start*>(argument);
   uint32_t seen = start.epoch;
+  int64_t patience = kSpin;
   const auto called = [&] { return pool.epoch.load(std::memory_order_acquire) != seen; };
   for (;;) {
     bool slept = false;
-    if (!spin_until(called, kSpin)) {
+    if (!spin_until(called, patience)) {
       // First say that we sleep, then look again: the caller first calls, then looks for sleepers; one of us sees the other.
       pool.sleepers.fetch_add(1);
       while (pool.epoch.load() == seen) sleep_on(pool.epoch, seen);
@@ -185,6 +196,13 @@ void* helper_main(void* argument) noexcept {
       slept = true;
     }
     seen = pool.epoch.load(std::memory_order_acquire);
+    // On the caller's own core we could only take its time, and spinning there would hold it up: back to sleep, from which
+    // the scheduler will put us elsewhere.
+    if (current_cpu() == pool.caller_cpu.load(std::memory_order_relaxed)) {
+      patience = 0;
+      continue;
+    }
+    patience = kSpin;
     const int32_t seats = pool.seats.fetch_sub(1, std::memory_order_acq_rel);
     if (seats <= 0) continue;
     if (slept && seats > 1 && pool.sleepers.load() > 0) wake(pool.epoch, kWakeFanout);
@@ -369,6 +387,7 @@ void parallel_run(int64_t n, int64_t grain, RangeBody body, const void* context)
   pool.region = {body, context, n, grain, batch};
   pool.pending.store(uint32_t(batches), std::memory_order_relaxed);
   pool.segments.store(parts, std::memory_order_relaxed);
+  pool.caller_cpu.store(current_cpu(), std::memory_order_relaxed);
   for (int p = 0; p < parts; p++) {
     const uint64_t next = uint64_t(batches * p / parts), end = uint64_t(batches * (p + 1) / parts);
     pool.segment[p].word.store(end << 32 | next, std::memory_order_release);  // publishes the region
