@@ -7,7 +7,7 @@ try:
 except PackageNotFoundError:  # a source tree on the path
     __version__ = "0+unknown"
 
-from . import kernels, nn, ops
+from . import kernels, ops
 from .backend import empty_cache, get_num_threads, pooled, set_num_threads
 from .tensor import Tensor, frozen, inference, tensor
 
@@ -18,7 +18,6 @@ __all__ = [
     "get_num_threads",
     "inference",
     "kernels",
-    "nn",
     "ops",
     "pooled",
     "set_num_threads",

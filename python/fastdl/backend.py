@@ -26,7 +26,7 @@ def load(name):
     """The kernel module of a target."""
     if name not in _loaded:
         module = importlib.import_module(f"fastdl._{name}")
-        module.set_num_threads(_runtime.default_num_threads()[0] if not _loaded else get_num_threads())
+        module.set_num_threads(get_num_threads() if _loaded else module.default_num_threads()[0])
         _loaded[name] = module
     return _loaded[name]
 
@@ -64,6 +64,27 @@ def set_num_threads(threads):
         raise ValueError(f"threads: expected at least 1; got {threads}")
     for module in _loaded.values():
         module.set_num_threads(threads)
+
+
+class pooled:
+    """``with pooled():`` arrays made inside keep their memory for the next ones of that size when they are freed.
+
+    A steady training step then takes no page faults. It holds for this thread and context; arrays may outlive it.
+    ``FASTDL_POOL=0`` turns it off.
+    """
+
+    __slots__ = ("_before",)
+
+    def __enter__(self):
+        self._before = _runtime.pool_enter()
+
+    def __exit__(self, *_):
+        _runtime.pool_leave(self._before)
+
+
+def empty_cache():
+    """Give the memory that `pooled` keeps for later arrays back to the system."""
+    _runtime.empty_cache()
 
 
 target = _choose()
