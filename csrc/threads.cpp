@@ -45,6 +45,7 @@ namespace {
 #endif
 constexpr int64_t kSpin = FASTDL_SPIN_NS, kJoinSpin = FASTDL_JOIN_SPIN_NS;
 constexpr int kBatchesPerThread = 32;  // fine enough to even out a slow thread, coarse enough that taking costs nothing
+constexpr int64_t kMuteFirst = 500000, kMuteMost = 16000000;  // ns
 constexpr int kWakeFanout = 2;         // each woken thread wakes two more: 127 sleepers are up after 7 steps, not 127
 
 struct alignas(64) Segment {
@@ -66,7 +67,9 @@ struct Pool {
   alignas(64) std::atomic<int32_t> sleepers{0};
   std::atomic<int> segments{1};
   std::atomic<int> caller_cpu{-1};
+  std::atomic<bool> declined{false};  // a helper found itself on the caller's core
   alignas(64) Region region{};
+  int64_t mute = 0, muted_until = 0;          // the caller's: for how long sleeping helpers are left alone
   alignas(64) std::atomic<bool> busy{false};  // a region is open: the pool's one lock, only ever tried
   std::atomic<int> helpers{0};
   std::atomic<int> limit{0};  // 0: not yet known
@@ -200,6 +203,7 @@ void* helper_main(void* argument) noexcept {
     // the scheduler will put us elsewhere.
     if (current_cpu() == pool.caller_cpu.load(std::memory_order_relaxed)) {
       patience = 0;
+      pool.declined.store(true, std::memory_order_relaxed);
       continue;
     }
     patience = kSpin;
@@ -394,9 +398,18 @@ void parallel_run(int64_t n, int64_t grain, RangeBody body, const void* context)
   }
   pool.seats.store(parts - 1, std::memory_order_release);
   pool.epoch.fetch_add(1);
-  if (pool.sleepers.load() > 0) wake(pool.epoch, parts - 1 < kWakeFanout ? parts - 1 : kWakeFanout);
+  if (pool.sleepers.load() > 0 && (pool.mute == 0 || now_ns() >= pool.muted_until))
+    wake(pool.epoch, parts - 1 < kWakeFanout ? parts - 1 : kWakeFanout);
 
   const uint32_t done = work(0);
+  // Where all cores are taken, the scheduler wakes a helper on ours, which costs 10 us and helps nobody: then don't wake any
+  // for a while, longer each time. A helper that does find a core ends that.
+  if (done < uint32_t(batches)) {
+    pool.mute = 0;
+  } else if (pool.declined.exchange(false, std::memory_order_relaxed)) {
+    pool.mute = pool.mute == 0 ? kMuteFirst : pool.mute < kMuteMost / 2 ? 2 * pool.mute : kMuteMost;
+    pool.muted_until = now_ns() + pool.mute;
+  }
   if (pool.pending.fetch_sub(done) != done) {
     const auto finished = [] { return pool.pending.load(std::memory_order_acquire) == 0; };
     if (!spin_until(finished, kJoinSpin)) {
