@@ -21,12 +21,12 @@
 
 using fastdl::parallel_for;
 
-#define CHECK(condition)                                                    \
-  do {                                                                      \
-    if (!(condition)) {                                                     \
+#define CHECK(condition)                                                      \
+  do {                                                                        \
+    if (!(condition)) {                                                       \
       fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition); \
-      _exit(1);                                                             \
-    }                                                                       \
+      _exit(1);                                                               \
+    }                                                                         \
   } while (0)
 
 namespace {
@@ -219,7 +219,8 @@ int main(int argc, char**) {
     test_default(nullptr, "none", -1, "C");
     test_default(nullptr, nullptr, -1, "C");
     for (const char* bad : {"0", "-1", "two", "2x", "1e3", "513", "99999999999999999999"})
-      test_default(bad, "5", 0, (std::string("FASTDL_NUM_THREADS: expected an integer from 1 to 512; got '") + bad).c_str());
+      test_default(bad, "5", 0,
+                   (std::string("FASTDL_NUM_THREADS: expected an integer from 1 to 512; got '") + bad).c_str());
   }
   test_cgroup();
   test_bad_count();
