@@ -1,9 +1,8 @@
-// The handler's place under NumPy is at the end; before it comes the allocator. Python.h asks to be included first.
-#define PY_SSIZE_T_CLEAN
-#include <Python.h>
-
+// First the allocator, then its place under NumPy.
 #include "pool.h"
 
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
 #include <pthread.h>
 #include <stddef.h>
 #include <stdlib.h>
