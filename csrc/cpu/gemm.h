@@ -78,6 +78,8 @@ struct TileArgs {
 // One chunk of one tile: c = beta c + sums. The index is the number of rows, up to kTileRows or kNarrowRows.
 using TileFunction = void (*)(const TileArgs&);
 extern const TileFunction gemm_by_rows[], gemm_by_columns[], gemm_narrow_by_rows[], gemm_narrow_by_columns[];
+// Eight rows of kLanes + 1 or kLanes + 2 columns (a layer with ten outputs); null where the target's vectors are not of 8.
+extern const TileFunction gemm_ten_by_rows, gemm_ten_by_columns;
 
 namespace {
 
@@ -288,7 +290,7 @@ inline void finish_block(i64, i64, i64, i64, float*, i64, const NoEpilogue&) {}
 template <int R>
 FASTDL_INLINE void row_sums(const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,
                             i64 sums_step) {
-  constexpr int kSteps = 8 / R;
+  constexpr int kSteps = 8 / R, kPair = kLanes < 16 ? 16 / kLanes : 1;  // a cache line is kPair vectors
   for (int r = 0; r < R; ++r) memset(sums + r * sums_step, 0, size_t(cols) * sizeof(float));
   i64 k = 0;
   for (; k + kSteps <= depth; k += kSteps) {
@@ -298,6 +300,21 @@ FASTDL_INLINE void row_sums(const float* a, i64 a_step, i64 depth, const float* 
     }
     const float* bk = b + k * b_step;
     i64 n = 0;
+    for (; n + kPair * kLanes <= cols; n += kPair * kLanes) {
+      vec s[R][kPair];
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < kPair; ++v) s[r][v] = load(sums + r * sums_step + n + v * kLanes);
+      }
+      for (int u = 0; u < kSteps; ++u) {
+        for (int v = 0; v < kPair; ++v) {
+          const vec bn = load(bk + u * b_step + n + v * kLanes);
+          for (int r = 0; r < R; ++r) s[r][v] = fma(ar[r][u], bn, s[r][v]);
+        }
+      }
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < kPair; ++v) store(sums + r * sums_step + n + v * kLanes, s[r][v]);
+      }
+    }
     for (; n + kLanes <= cols; n += kLanes) {
       vec s[R];
       for (int r = 0; r < R; ++r) s[r] = load(sums + r * sums_step + n);
@@ -415,6 +432,10 @@ void gemm_block(i64 m0, i64 m1, i64 n0, i64 n1, i64 K, const A& a, const B& b, f
         }
       }
       if (!pack_a && strip <= kLanes) slice = kNarrowRows;
+      TileFunction ten = nullptr;
+      if (!pack_a && strip > kLanes && strip <= kLanes + 2) {
+        ten = A::kAccess == Access::kRows ? gemm_ten_by_rows : gemm_ten_by_columns;
+      }
       for (i64 i0 = m0; i0 < m1; i0 += kBlockRows) {
         const i64 i1 = smaller(i0 + kBlockRows, m1);
         if (pack_a) {
@@ -432,8 +453,9 @@ void gemm_block(i64 m0, i64 m1, i64 n0, i64 n1, i64 K, const A& a, const B& b, f
               t.b_step = b.row_step();
             }
           }
-          for (i64 i = i0; i < i1; i += slice) {
-            const i64 rows = smaller<i64>(slice, i1 - i);
+          for (i64 i = i0, rows; i < i1; i += rows) {
+            const bool whole_ten = ten && i1 - i >= 8;
+            rows = whole_ten ? 8 : smaller<i64>(slice, i1 - i);
             t.c = c + i * ldc + j;
             if (pack_a) {
               t.a = a_packed + (i - i0) * depth;
@@ -444,7 +466,7 @@ void gemm_block(i64 m0, i64 m1, i64 n0, i64 n1, i64 K, const A& a, const B& b, f
               t.a = a.column(i, k0);
               t.a_step = a.column_step();
             }
-            tiles[rows](t);
+            (whole_ten ? ten : tiles[rows])(t);
             if (last) finish_block(i, i + rows, j, j + t.cols, c, ldc, epilogue);
           }
         }
