@@ -7,6 +7,11 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
+#if defined(__FMA__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -24,9 +29,10 @@
 #define FASTDL_INLINE inline __attribute__((always_inline))
 
 namespace fastdl {
-namespace {
 
 using i64 = int64_t;
+
+namespace {
 
 constexpr int kLanes = FASTDL_VECTOR_BYTES / 4;  // floats in a vector
 
@@ -56,13 +62,27 @@ FASTDL_INLINE void store_part(float* p, vec v, i64 count) {
 
 // a * b + c, rounded once where the target has the instruction, twice where it has not. Products use this one;
 // everywhere else contraction is off, so that a formula gives the same bits on every target.
+//
+// The vector forms name the instruction: GCC 12 turns a loop of scalar fma over the lanes into shuffles.
 #if defined(__FMA__) || defined(__aarch64__)
 FASTDL_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
 FASTDL_INLINE vec fma(vec a, vec b, vec c) {
-  vec r;
-#pragma GCC unroll 16
-  for (int i = 0; i < kLanes; ++i) r[i] = __builtin_fmaf(a[i], b[i], c[i]);
-  return r;
+#if FASTDL_VECTOR_BYTES == 16 && defined(__aarch64__)
+  return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#elif FASTDL_VECTOR_BYTES == 16
+  return (vec)_mm_fmadd_ps((__m128)a, (__m128)b, (__m128)c);
+#elif FASTDL_VECTOR_BYTES == 32
+  return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__AVX512F__)
+  return (vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#else  // twice as wide as the machine: by halves
+  union Halves {
+    vec whole;
+    __m256 half[2];
+  } x = {a}, y = {b}, z = {c};
+  for (int i = 0; i < 2; ++i) z.half[i] = _mm256_fmadd_ps(x.half[i], y.half[i], z.half[i]);
+  return z.whole;
+#endif
 }
 #else
 FASTDL_INLINE float fma(float a, float b, float c) { return a * b + c; }

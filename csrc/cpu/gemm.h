@@ -1,0 +1,505 @@
+// The matrix product that dense layers, convolution, recurrent nets and Gibbs sampling all run on:
+//
+//   c[M,N] = epilogue(a[M,K] b[K,N] + beta c)
+//
+// Operands are views (see "Operands" below), so an image, a transposed matrix or a gather is multiplied without being
+// copied first. Blocking, outermost loop first:
+//
+//                         N                      a task: a block of c that one thread makes, all of K
+//             +-------------------------+        strip: kStripCols columns; its share of b, kChunk deep, is packed into
+//             |          |  b  |        |               panels of kTileCols columns (scratch slot 1, about 1 MiB: L2/L3)
+//     K       |..........|.....|........| kChunk block: kBlockRows rows of a, kChunk deep, packed into slices of
+//             |          |     |        |               kTileRows rows (slot 0: L2), or read where they are
+//             +-------------------------+        tile:  kTileRows x kTileVecs vectors of c, held in registers while
+//       +---+ +-------------------------+               k runs down a chunk; the panel of b (16 KiB) stays in L1 while
+//    M  | a | |         task            |               the slices of a pass by
+//       |...| |      +--+  kTileCols    |
+//       |...| |      |  |  kTileRows    |        One step of a tile (AVX2, 6 x 16): 2 loads of b, 6 broadcasts of a,
+//       |   | |      +--+               |        12 fused multiply-adds.
+//       +---+ +-------------------------+
+//
+// Order of every sum, whatever the path: K is cut into chunks of 256; inside a chunk acc = fma(a, b, acc) for k ascending,
+// from acc = 0; then c = beta c + acc for the first chunk (c = acc when beta is 0, and c is not read) and c = c + acc for
+// the others. It depends on K alone, so a row's result depends neither on M, nor on the path, nor on the threads.
+#pragma once
+#include "parallel.h"
+#include "simd.h"
+
+namespace fastdl {
+namespace {
+
+// ---------------------------------------------------------------------------------------------------- sizes
+
+// A tile fills the vector registers: rows x vectors of sums, the vectors of b, one broadcast of a.
+#if FASTDL_VECTOR_BYTES == 64
+constexpr int kTileRows = 14, kTileVecs = 2;
+#elif defined(__aarch64__)
+constexpr int kTileRows = 8, kTileVecs = 3;
+#else
+constexpr int kTileRows = 6, kTileVecs = 2;
+#endif
+constexpr int kTileCols = kTileVecs * kLanes;
+constexpr i64 kChunk = 256;                         // part of the definition of a sum: never tune it
+constexpr i64 kBlockRows = 96 / kTileRows * kTileRows;
+constexpr i64 kStripCols = 1024 / kTileCols * kTileCols;
+constexpr int kMaxRuns = 64;  // pieces of a chunk's k range, see Run
+
+template <class T>
+FASTDL_INLINE constexpr T smaller(T a, T b) {
+  return a < b ? a : b;
+}
+
+// -------------------------------------------------------------------------------------------------- operands
+//
+// A left operand `A` has
+//   static constexpr Access kAccess, one of
+//     kRows     const float* row(i64 m): element (m, k) is row(m)[offset(k)], where offset is the same for all rows and
+//               made of a few contiguous runs: int runs(i64 k0, i64 k1, Run* out) lists those of [k0, k1), or returns 0 when there
+//               would be more than kMaxRuns (the block is then packed).
+//     kColumns  const float* column(i64 m, i64 k): element (m + i, k + j) is column(m, k)[i + j * column_step()].
+//     kPacked   neither: always packed.
+//   void pack(i64 m, i64 rows, i64 k0, i64 k1, float* out): out[(k - k0) * kTileRows + i] = element (m + i, k) for
+//     i < rows <= kTileRows; the other rows are never looked at. May write kLanes floats past the end.
+// A right operand `B` has
+//   static constexpr bool kDirect: element (k, n + j) is row(k, n)[j], and row(k + 1, n) = row(k, n) + row_step().
+//   void pack(i64 k0, i64 k1, i64 n, i64 cols, float* out): out[(k - k0) * kTileCols + j] = element (k, n + j), zero
+//     for cols <= j < kTileCols.
+
+enum class Access { kRows, kColumns, kPacked };
+
+// Elements k .. k + length - 1 of a row lie at row(m) + offset; the runs of a chunk follow each other in k.
+struct Run {
+  i64 offset, length;
+};
+
+// kLanes x kLanes floats, v[i][j] <-> v[j][i], by instructions of one vector width.
+FASTDL_INLINE void transpose(vec (&v)[kLanes]) {
+#if FASTDL_VECTOR_BYTES == 16
+#define FASTDL_ZIP(name, ...) \
+  auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
+  FASTDL_ZIP(low, 0, 4, 1, 5);
+  FASTDL_ZIP(high, 2, 6, 3, 7);
+  FASTDL_ZIP(low_pair, 0, 1, 4, 5);
+  FASTDL_ZIP(high_pair, 2, 3, 6, 7);
+#elif FASTDL_VECTOR_BYTES == 32
+#define FASTDL_ZIP(name, ...) \
+  auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
+  FASTDL_ZIP(low, 0, 8, 1, 9, 4, 12, 5, 13);
+  FASTDL_ZIP(high, 2, 10, 3, 11, 6, 14, 7, 15);
+  FASTDL_ZIP(low_pair, 0, 1, 8, 9, 4, 5, 12, 13);
+  FASTDL_ZIP(high_pair, 2, 3, 10, 11, 6, 7, 14, 15);
+  FASTDL_ZIP(low_half, 0, 1, 2, 3, 8, 9, 10, 11);
+  FASTDL_ZIP(high_half, 4, 5, 6, 7, 12, 13, 14, 15);
+#else
+#define FASTDL_ZIP(name, ...) \
+  auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
+  FASTDL_ZIP(low, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
+  FASTDL_ZIP(high, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
+  FASTDL_ZIP(low_pair, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+  FASTDL_ZIP(high_pair, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+  // Quarters (0 1 2 3) of x and y to (x0 x1 y0 y1) and (x2 x3 y2 y3), then to even and odd ones.
+  FASTDL_ZIP(low_half, 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27);
+  FASTDL_ZIP(high_half, 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31);
+#endif
+#undef FASTDL_ZIP
+  // Inside each group of four lanes: 4 x 4 transposes.
+  for (int i = 0; i < kLanes; i += 4) {
+    const vec a = low(v[i], v[i + 1]), b = high(v[i], v[i + 1]);
+    const vec c = low(v[i + 2], v[i + 3]), d = high(v[i + 2], v[i + 3]);
+    v[i] = low_pair(a, c);
+    v[i + 1] = high_pair(a, c);
+    v[i + 2] = low_pair(b, d);
+    v[i + 3] = high_pair(b, d);
+  }
+  // Then the groups themselves change places.
+#if FASTDL_VECTOR_BYTES == 32
+  for (int i = 0; i < 4; ++i) {
+    const vec a = v[i], b = v[i + 4];
+    v[i] = low_half(a, b);
+    v[i + 4] = high_half(a, b);
+  }
+#elif FASTDL_VECTOR_BYTES == 64
+  for (int i = 0; i < 4; ++i) {
+    // Row q of 4 x 4 groups is v[4 q + i]; group p of the result's row q is group q of row p.
+    const vec even01 = low_half(v[i], v[i + 4]), odd01 = high_half(v[i], v[i + 4]);
+    const vec even23 = low_half(v[i + 8], v[i + 12]), odd23 = high_half(v[i + 8], v[i + 12]);
+    v[i] = low_half(even01, even23);
+    v[i + 4] = low_half(odd01, odd23);
+    v[i + 8] = high_half(even01, even23);
+    v[i + 12] = high_half(odd01, odd23);
+  }
+#endif
+}
+
+// out[k * W + r] = source[r * step + k] for r < rows (<= W) and k < count; the other r become zero. Writes up to kLanes
+// floats past the end.
+template <int W>
+inline void pack_transposed(const float* source, i64 step, i64 rows, i64 count, float* out) {
+  constexpr int kGroups = (W + kLanes - 1) / kLanes;
+  i64 k = 0;
+  for (; k + kLanes <= count; k += kLanes) {
+    // Each vector is written whole and in ascending order: what it spills over its row of out is overwritten next.
+    vec v[kGroups][kLanes];
+    for (int g = 0; g < kGroups; ++g) {
+      for (int i = 0; i < kLanes; ++i) {
+        const i64 r = g * kLanes + i;
+        v[g][i] = r < W && r < rows ? load(source + r * step + k) : vec{};
+      }
+      transpose(v[g]);
+    }
+    for (int i = 0; i < kLanes; ++i) {
+      for (int g = 0; g < kGroups; ++g) store(out + (k + i) * W + g * kLanes, v[g][i]);
+    }
+  }
+  for (; k < count; ++k) {
+    for (int r = 0; r < W; ++r) out[k * W + r] = r < rows ? source[r * step + k] : 0.0f;
+  }
+}
+
+// out[k * W + j] = source[k * step + j] for j < cols (<= W), zero for the other j.
+template <int W>
+inline void pack_copied(const float* source, i64 step, i64 cols, i64 count, float* out) {
+  if (cols == W) {
+    for (i64 k = 0; k < count; ++k) memcpy(out + k * W, source + k * step, W * sizeof(float));
+    return;
+  }
+  for (i64 k = 0; k < count; ++k) {
+    for (int j = 0; j < W; ++j) out[k * W + j] = j < cols ? source[k * step + j] : 0.0f;
+  }
+}
+
+// A row-major matrix: element (i, j) is data[i * step + j].
+struct RowsA {
+  static constexpr Access kAccess = Access::kRows;
+  const float* data;
+  i64 step;
+  const float* row(i64 m) const { return data + m * step; }
+  int runs(i64 k0, i64 k1, Run* out) const {
+    out[0] = {k0, k1 - k0};
+    return 1;
+  }
+  void pack(i64 m, i64 rows, i64 k0, i64 k1, float* out) const {
+    pack_transposed<kTileRows>(data + m * step + k0, step, rows, k1 - k0, out);
+  }
+};
+
+// The transpose of a row-major matrix: element (m, k) is data[k * step + m].
+struct ColumnsA {
+  static constexpr Access kAccess = Access::kColumns;
+  const float* data;
+  i64 step;
+  const float* column(i64 m, i64 k) const { return data + k * step + m; }
+  i64 column_step() const { return step; }
+  void pack(i64 m, i64 rows, i64 k0, i64 k1, float* out) const {
+    pack_copied<kTileRows>(data + k0 * step + m, step, rows, k1 - k0, out);
+  }
+};
+
+struct RowsB {
+  static constexpr bool kDirect = true;
+  const float* data;
+  i64 step;
+  const float* row(i64 k, i64 n) const { return data + k * step + n; }
+  i64 row_step() const { return step; }
+  void pack(i64 k0, i64 k1, i64 n, i64 cols, float* out) const {
+    pack_copied<kTileCols>(data + k0 * step + n, step, cols, k1 - k0, out);
+  }
+};
+
+struct ColumnsB {
+  static constexpr bool kDirect = false;
+  const float* data;
+  i64 step;
+  void pack(i64 k0, i64 k1, i64 n, i64 cols, float* out) const {
+    pack_transposed<kTileCols>(data + n * step + k0, step, cols, k1 - k0, out);
+  }
+};
+
+// ------------------------------------------------------------------------------------------------- epilogues
+//
+// An epilogue is a functor `vec operator()(vec sum, i64 m, i64 n, i64 lanes) const`: it gets the finished elements
+// (m, n) .. (m, n + lanes - 1) while they are in L1 and returns what c receives. Where lanes < kLanes, memory beside them
+// must be reached by load_part and store_part. It runs once for each element, on whichever thread made it.
+
+struct NoEpilogue {
+  FASTDL_INLINE vec operator()(vec sum, i64, i64, i64) const { return sum; }
+};
+
+FASTDL_INLINE vec load_lanes(const float* p, i64 lanes) { return lanes == kLanes ? load(p) : load_part(p, lanes); }
+FASTDL_INLINE void store_lanes(float* p, vec v, i64 lanes) {
+  if (lanes == kLanes) {
+    store(p, v);
+  } else {
+    store_part(p, v, lanes);
+  }
+}
+
+// ----------------------------------------------------------------------------------------------------- tiles
+
+struct TileArgs {
+  const float* rows[kTileRows];  // kRows: where each row begins
+  const Run* runs;
+  int run_count;
+  const float* a;  // kColumns and packed: element (row i, step k) is a[k * a_step + i]
+  i64 a_step;
+  i64 count;       // steps of k
+  const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
+  i64 b_step;
+  float* c;
+  i64 c_step;
+  i64 cols;  // columns of c to write
+  float beta;
+};
+
+// A tile that hangs over the right edge of c: columns one by one.
+__attribute__((noinline, unused)) void write_edge(const TileArgs& t, const float* whole, int rows, int width) {
+  for (int r = 0; r < rows; ++r) {
+    float* c = t.c + r * t.c_step;
+    for (int j = 0; j < t.cols; ++j) c[j] = t.beta == 0.0f ? whole[r * width + j] : t.beta * c[j] + whole[r * width + j];
+  }
+}
+
+// f(0), f(1), .. f(N - 1), written out before the optimiser sees it: an array indexed so is a set of registers.
+template <int I>
+struct Constant {
+  constexpr operator int() const { return I; }
+};
+template <int N, int I = 0, class F>
+FASTDL_INLINE void unrolled(const F& f) {
+  if constexpr (I < N) {
+    f(Constant<I>{});
+    unrolled<N, I + 1>(f);
+  }
+}
+#define FASTDL_INLINED __attribute__((always_inline))  // for a lambda
+
+// The sums of a tile: R rows of V vectors.
+template <int R, int V>
+struct Sums {
+  vec at[R][V];
+
+  // The lines of c that will be updated are fetched while the sums are made.
+  FASTDL_INLINE void begin(const TileArgs& t) {
+    unrolled<R>([&](auto r) FASTDL_INLINED {
+      __builtin_prefetch(t.c + r * t.c_step);
+      unrolled<V>([&](auto v) FASTDL_INLINED { at[r][v] = vec{}; });
+    });
+  }
+
+  // One step of k: row r's element of a is a(r), the vectors of b are at b.
+  template <class Element>
+  FASTDL_INLINE void add(const float* b, const Element& a) {
+    vec bv[V];
+    unrolled<V>([&](auto v) FASTDL_INLINED { bv[v] = load(b + v * kLanes); });
+    unrolled<R>([&](auto r) FASTDL_INLINED {
+      const vec ar = splat(a(r));
+      unrolled<V>([&](auto v) FASTDL_INLINED { at[r][v] = fma(ar, bv[v], at[r][v]); });
+    });
+    // Left alone, GCC hoists the loads of the next steps up here and then runs out of registers.
+    __asm__ volatile("" ::: "memory");
+  }
+
+  // c = beta c + sums.
+  FASTDL_INLINE void end(const TileArgs& t) {
+    if (t.cols < V * kLanes) {
+      float whole[R * V * kLanes];
+      unrolled<R>([&](auto r) FASTDL_INLINED {
+        unrolled<V>([&](auto v) FASTDL_INLINED { store(whole + (r * V + v) * kLanes, at[r][v]); });
+      });
+      write_edge(t, whole, R, V * kLanes);
+    } else if (t.beta == 0.0f) {
+      unrolled<R>([&](auto r) FASTDL_INLINED {
+        unrolled<V>([&](auto v) FASTDL_INLINED { store(t.c + r * t.c_step + v * kLanes, at[r][v]); });
+      });
+    } else {
+      unrolled<R>([&](auto r) FASTDL_INLINED {
+        unrolled<V>([&](auto v) FASTDL_INLINED {
+          float* c = t.c + r * t.c_step + v * kLanes;
+          store(c, t.beta * load(c) + at[r][v]);
+        });
+      });
+    }
+  }
+};
+
+// One chunk of one tile, a read by rows.
+template <int R, int V>
+void tile_by_rows(const TileArgs& t) {
+  Sums<R, V> sums;
+  sums.begin(t);
+  const float* b = t.b;
+  const i64 b_step = t.b_step;
+  const int run_count = t.run_count;
+  for (int i = 0; i < run_count; ++i) {
+    const i64 offset = t.runs[i].offset, length = t.runs[i].length;
+    const float* row[R];
+    unrolled<R>([&](auto r) FASTDL_INLINED { row[r] = t.rows[r] + offset; });
+    i64 k = 0;
+    for (; k + 4 <= length; k += 4) {
+      unrolled<4>([&](auto u) FASTDL_INLINED {
+        sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
+        b += b_step;
+      });
+    }
+    for (; k < length; ++k) {
+      sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
+      b += b_step;
+    }
+  }
+  sums.end(t);
+}
+
+// One chunk of one tile, a packed or read by columns.
+template <int R, int V>
+void tile_by_columns(const TileArgs& t) {
+  Sums<R, V> sums;
+  sums.begin(t);
+  const float *a = t.a, *b = t.b;
+  const i64 a_step = t.a_step, b_step = t.b_step;
+  i64 k = t.count;
+  for (; k >= 4; k -= 4) {
+    unrolled<4>([&](auto) FASTDL_INLINED {
+      sums.add(b, [&](auto r) FASTDL_INLINED { return a[r]; });
+      a += a_step;
+      b += b_step;
+    });
+  }
+  for (; k > 0; --k) {
+    sums.add(b, [&](auto r) FASTDL_INLINED { return a[r]; });
+    a += a_step;
+    b += b_step;
+  }
+  sums.end(t);
+}
+
+using TileFunction = void (*)(const TileArgs&);
+
+template <int V, bool kByRows>
+FASTDL_INLINE TileFunction tile_function(i64 rows) {
+#define FASTDL_TILE(R) \
+  (kByRows ? tile_by_rows<smaller(R, kTileRows), V> : tile_by_columns<smaller(R, kTileRows), V>)
+  static constexpr TileFunction table[] = {
+      nullptr,         FASTDL_TILE(1),  FASTDL_TILE(2),  FASTDL_TILE(3),  FASTDL_TILE(4), FASTDL_TILE(5),
+      FASTDL_TILE(6),  FASTDL_TILE(7),  FASTDL_TILE(8),  FASTDL_TILE(9),  FASTDL_TILE(10), FASTDL_TILE(11),
+      FASTDL_TILE(12), FASTDL_TILE(13), FASTDL_TILE(14)};
+#undef FASTDL_TILE
+  return table[rows];
+}
+
+// ---------------------------------------------------------------------------------------------------- driver
+
+template <class E>
+inline void finish_block(i64 m0, i64 m1, i64 n0, i64 n1, float* c, i64 ldc, const E& epilogue) {
+  for (i64 m = m0; m < m1; ++m) {
+    i64 n = n0;
+    for (; n + kLanes <= n1; n += kLanes) store(c + m * ldc + n, epilogue(load(c + m * ldc + n), m, n, kLanes));
+    if (n < n1) store_part(c + m * ldc + n, epilogue(load_part(c + m * ldc + n, n1 - n), m, n, n1 - n), n1 - n);
+  }
+}
+inline void finish_block(i64, i64, i64, i64, float*, i64, const NoEpilogue&) {}
+
+// Rows m0..m1 and columns n0..n1 of c, on the calling thread.
+template <class A, class B, class E>
+void gemm_block(i64 m0, i64 m1, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
+                const E& epilogue) {
+  const i64 M = m1 - m0;
+  if (K == 0) {
+    for (i64 m = m0; m < m1; ++m) {
+      for (i64 n = n0; n < n1; ++n) c[m * ldc + n] = beta == 0.0f ? 0.0f : beta * c[m * ldc + n];
+    }
+    finish_block(m0, m1, n0, n1, c, ldc, epilogue);
+    return;
+  }
+  float* a_packed = thread_scratch(0, kBlockRows * kChunk + kLanes);
+  float* b_packed = thread_scratch(1, kStripCols * kChunk + kLanes);
+  const bool direct_b = B::kDirect && M <= 2 * kTileRows;
+  Run runs[kMaxRuns];
+  TileArgs t = {};
+  t.runs = runs;
+  t.c_step = ldc;
+  for (i64 j0 = n0; j0 < n1; j0 += kStripCols) {
+    const i64 j1 = smaller(j0 + kStripCols, n1);
+    for (i64 k0 = 0; k0 < K; k0 += kChunk) {
+      const i64 k1 = smaller(k0 + kChunk, K), depth = k1 - k0;
+      const bool last = k1 == K;
+      t.count = depth;
+      t.beta = k0 == 0 ? beta : 1.0f;
+      for (i64 j = j0; j < j1; j += kTileCols) {
+        const i64 cols = smaller<i64>(kTileCols, j1 - j);
+        if (!direct_b || cols < kTileCols) b.pack(k0, k1, j, cols, b_packed + (j - j0) * depth);
+      }
+      bool by_rows = false, pack_a = A::kAccess == Access::kPacked;
+      if constexpr (A::kAccess == Access::kRows) {
+        t.run_count = a.runs(k0, k1, runs);
+        by_rows = t.run_count > 0 && j1 - j0 <= 4 * kTileCols;
+        pack_a = !by_rows;
+      } else if constexpr (A::kAccess == Access::kColumns) {
+        pack_a = j1 - j0 > 2 * kTileCols;
+      }
+      for (i64 i0 = m0; i0 < m1; i0 += kBlockRows) {
+        const i64 i1 = smaller(i0 + kBlockRows, m1);
+        if (pack_a) {
+          for (i64 i = i0; i < i1; i += kTileRows) {
+            a.pack(i, smaller<i64>(kTileRows, i1 - i), k0, k1, a_packed + (i - i0) * depth);
+          }
+        }
+        for (i64 j = j0; j < j1; j += kTileCols) {
+          t.cols = smaller<i64>(kTileCols, j1 - j);
+          t.b = b_packed + (j - j0) * depth;
+          t.b_step = kTileCols;
+          if constexpr (B::kDirect) {
+            if (direct_b && t.cols == kTileCols) {
+              t.b = b.row(k0, j);
+              t.b_step = b.row_step();
+            }
+          }
+          for (i64 i = i0; i < i1; i += kTileRows) {
+            const i64 rows = smaller<i64>(kTileRows, i1 - i);
+            t.c = c + i * ldc + j;
+            if constexpr (A::kAccess == Access::kRows) {
+              if (by_rows) {
+                for (i64 r = 0; r < rows; ++r) t.rows[r] = a.row(i + r);
+              }
+            } else if constexpr (A::kAccess == Access::kColumns) {
+              t.a = a.column(i, k0);
+              t.a_step = a.column_step();
+            }
+            if (pack_a) {
+              t.a = a_packed + (i - i0) * depth;
+              t.a_step = kTileRows;
+            }
+            (by_rows ? tile_function<kTileVecs, true>(rows) : tile_function<kTileVecs, false>(rows))(t);
+            if (last) finish_block(i, i + rows, j, j + t.cols, c, ldc, epilogue);
+          }
+        }
+      }
+    }
+  }
+}
+
+// c[M,N] = epilogue(a b + beta c). With beta == 0 c is not read. a, b and the epilogue's arrays must not overlap c.
+template <class A, class B, class E>
+void gemm(i64 M, i64 N, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc, const E& epilogue) {
+  if (M <= 0 || N <= 0) return;
+  // Tasks of about 1 MFLOP or more, cut along the longer side first: shape alone decides.
+  i64 row_grain = M, col_grain = N;
+  if (num_threads() > 1) {
+    const double flops = 2.0 * double(M) * double(N) * double(K);
+    i64 tasks = flops < 2e6 ? 1 : flops < 16e6 ? i64(flops / 1e6) : 16;
+    const i64 row_tiles = (M + kTileRows - 1) / kTileRows, col_tiles = (N + kTileCols - 1) / kTileCols;
+    const i64 col_parts = smaller(tasks, (col_tiles + 7) / 8);
+    col_grain = (col_tiles + col_parts - 1) / col_parts * kTileCols;
+    const i64 row_parts = smaller((tasks + col_parts - 1) / col_parts, (row_tiles + 3) / 4);
+    row_grain = (row_tiles + row_parts - 1) / row_parts * kTileRows;
+  }
+  const i64 row_parts = (M + row_grain - 1) / row_grain, col_parts = (N + col_grain - 1) / col_grain;
+  parallel_for(row_parts * col_parts, 1, [&](i64 begin, i64 end) {
+    for (i64 i = begin; i < end; ++i) {
+      const i64 m = i / col_parts * row_grain, n = i % col_parts * col_grain;
+      gemm_block(m, smaller(m + row_grain, M), n, smaller(n + col_grain, N), K, a, b, beta, c, ldc, epilogue);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace fastdl
