@@ -1,0 +1,81 @@
+// Host arrays: NumPy's ndarray, read through the field layout that pybind11 keeps for it (no NumPy headers at build time).
+#include <pybind11/numpy.h>
+
+#include <cstdio>
+
+#include "array.h"
+
+namespace py = pybind11;
+
+namespace fastdl {
+namespace {
+
+constexpr int kTypeNum[] = {py::detail::npy_api::NPY_FLOAT_, py::detail::npy_api::NPY_UBYTE_,
+                            py::detail::npy_api::NPY_INT64_, py::detail::npy_api::NPY_UINT32_};
+constexpr const char* kNames[] = {"float32", "uint8", "int64", "uint32"};
+constexpr i64 kBytes[] = {4, 1, 8, 4};
+
+bool same_type(const py::detail::PyArray_Proxy* array, DType dtype) {
+  const auto* descr = py::detail::array_descriptor_proxy(array->descr);
+  const int num = descr->type_num;
+  // Two C types can be the same 64- (or 32-) bit integer under different numbers (long, long long).
+  const bool match = num == kTypeNum[static_cast<int>(dtype)] ||
+                     (dtype == DType::int64 && (num == py::detail::npy_api::NPY_LONGLONG_ ||
+                                              (sizeof(long) == 8 && num == py::detail::npy_api::NPY_LONG_)));
+  return match && descr->byteorder != (PY_LITTLE_ENDIAN ? '>' : '<');
+}
+
+}  // namespace
+
+const char* dtype_name(DType dtype) { return kNames[static_cast<int>(dtype)]; }
+i64 dtype_bytes(DType dtype) { return kBytes[static_cast<int>(dtype)]; }
+const char* array_kind() { return "NumPy array"; }
+
+Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out) {
+  static const auto& api = py::detail::npy_api::get();
+  if (!api.PyArray_Check_(object)) return Refusal::not_an_array;
+  const auto* array = py::detail::array_proxy(object);
+  if (!same_type(array, dtype)) return Refusal::dtype;
+  constexpr int kLayout = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if ((array->flags & kLayout) != kLayout) return Refusal::layout;
+  if (writeable && !(array->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) return Refusal::read_only;
+  out->data = array->data;
+  out->ndim = array->nd;
+  out->shape = reinterpret_cast<const Py_ssize_t*>(array->dimensions);
+  return Refusal::none;
+}
+
+void describe(PyObject* object, Refusal why, char* text, size_t size) {
+  if (why == Refusal::not_an_array) {
+    std::snprintf(text, size, "%s", Py_TYPE(object)->tp_name);
+  } else if (why == Refusal::read_only) {
+    std::snprintf(text, size, "a read-only array");
+  } else {
+    const char* attribute = why == Refusal::dtype ? "dtype" : "strides";
+    py::object value = py::reinterpret_borrow<py::object>(object).attr(attribute);
+    std::string words = py::str(value);
+    if (why == Refusal::layout) words = "strides " + words;
+    std::snprintf(text, size, "%s", words.c_str());
+  }
+}
+
+PyObject* create(DType dtype, int ndim, const Py_ssize_t* shape) {
+  static const py::dtype types[] = {py::dtype::of<float>(), py::dtype::of<uint8_t>(), py::dtype::of<int64_t>(),
+                                    py::dtype::of<uint32_t>()};
+  static const auto& api = py::detail::npy_api::get();
+  py::dtype type = types[static_cast<int>(dtype)];
+  return api.PyArray_NewFromDescr_(api.PyArray_Type_, type.release().ptr(), ndim, shape, nullptr, nullptr, 0, nullptr);
+}
+
+bool indices_within(const void* data, i64 count, i64 low, i64 high, i64* bad) {
+  const auto* p = static_cast<const int64_t*>(data);
+  for (i64 i = 0; i < count; ++i) {
+    if (p[i] < low || p[i] >= high) {
+      *bad = p[i];
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace fastdl

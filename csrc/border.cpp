@@ -1,0 +1,574 @@
+// The generic binder: checks the arguments of a call against the kernel's parsed line, makes what was left out, and runs it.
+#include "border.h"
+
+#include <cstdarg>
+#include <cstdio>
+#include <cstring>
+#include <deque>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+#include "spec.h"
+
+namespace py = pybind11;
+
+namespace fastdl {
+namespace {
+
+constexpr i64 kReleaseAbove = 1 << 16;  // product of the sizes from which on the GIL is let go: about 20 us of work
+
+[[noreturn]] void fail(PyObject* type, const char* format, ...) {
+  char text[1024];
+  va_list args;
+  va_start(args, format);
+  vsnprintf(text, sizeof text, format, args);
+  va_end(args);
+  PyErr_SetString(type, text);
+  throw py::error_already_set();
+}
+
+std::string shape_words(const Array& array) {
+  std::string s = "[";
+  for (int i = 0; i < array.ndim; ++i) s += (i ? "," : "") + std::to_string(array.shape[i]);
+  return s + "]";
+}
+
+class Call {
+ public:
+  explicit Call(const Spec& spec) : spec_(spec) { std::memset(values_, 0, sizeof(Value) * spec.names.size()); }
+  ~Call() {
+    for (PyObject* made : made_) Py_XDECREF(made);
+  }
+
+  PyObject* run(PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+    sort_arguments(args, count, keywords);
+    scalars();
+    for (size_t i = 0; i < spec_.args.size(); ++i)
+      if (is_array(i) && given_[i]) take_array(i);
+    conditions();
+    for (size_t i = 0; i < spec_.args.size(); ++i)
+      if (is_array(i) && !given_[i]) make_array(i);
+    // Only now are all letters known that index bounds and unbound expressions of given arrays may use.
+    for (size_t i = 0; i < spec_.args.size(); ++i)
+      if (is_array(i) && arrays_[i].data) check_array(i);
+    check_letters();
+    check_overlap();
+    fill_slots();
+    execute();
+    return results();
+  }
+
+ private:
+  bool is_array(size_t i) const { return spec_.args[i].kind <= Kind::in_out; }
+  bool writes(size_t i) const { return spec_.args[i].kind == Kind::output || spec_.args[i].kind == Kind::in_out; }
+
+  [[noreturn]] void refuse(const Argument& a, PyObject* type, const std::string& expected, const std::string& got) {
+    fail(type, "%s: expected %s; got %s", a.name.c_str(), expected.c_str(), got.c_str());
+  }
+
+  void sort_arguments(PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+    const size_t n = spec_.args.size();
+    if (static_cast<size_t>(count) > n)
+      fail(PyExc_TypeError, "%s: expected at most %zu arguments; got %zd", spec_.name.c_str(), n, count);
+    for (size_t i = 0; i < n; ++i) given_[i] = i < static_cast<size_t>(count) ? args[i] : nullptr;
+    const Py_ssize_t named = keywords ? PyTuple_GET_SIZE(keywords) : 0;
+    for (Py_ssize_t k = 0; k < named; ++k) {
+      PyObject* key = PyTuple_GET_ITEM(keywords, k);
+      keyword(key, args[count + k]);
+    }
+  }
+
+  void keyword(PyObject* key, PyObject* value) {
+    const size_t n = spec_.args.size();
+    size_t i = 0;
+    while (i < n && spec_.args[i].key != key) ++i;
+    if (i == n)
+      for (i = 0; i < n && PyUnicode_Compare(spec_.args[i].key, key) != 0;) ++i;
+    if (i < n) {
+      if (given_[i]) fail(PyExc_TypeError, "%s: got %s twice", spec_.name.c_str(), spec_.args[i].name.c_str());
+      given_[i] = value;
+    } else if (PyUnicode_CompareWithASCIIString(key, "out") == 0) {
+      take_out(value);
+    } else if (PyUnicode_CompareWithASCIIString(key, "stream") == 0) {
+      stream_ = PyLong_AsVoidPtr(value);
+      if (PyErr_Occurred()) throw py::error_already_set();
+    } else {
+      fail(PyExc_TypeError, "%s: unexpected argument %s", spec_.name.c_str(), PyUnicode_AsUTF8(key));
+    }
+  }
+
+  // out= stands for the outputs that the kernel returns: an array if there is one, else a tuple.
+  void take_out(PyObject* value) {
+    if (spec_.outputs == 0) fail(PyExc_TypeError, "%s: unexpected argument out", spec_.name.c_str());
+    if (value == Py_None) return;
+    const bool tuple = spec_.outputs > 1;
+    if (tuple && (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != spec_.outputs))
+      fail(PyExc_TypeError, "out: expected a tuple of %d arrays; got %s", spec_.outputs, Py_TYPE(value)->tp_name);
+    Py_ssize_t k = 0;
+    for (size_t i = 0; i < spec_.args.size(); ++i) {
+      if (!returned(i)) continue;
+      if (given_[i]) fail(PyExc_TypeError, "%s: got both %s and out", spec_.name.c_str(), spec_.args[i].name.c_str());
+      given_[i] = tuple ? PyTuple_GET_ITEM(value, k++) : value;
+    }
+  }
+
+  bool returned(size_t i) const {
+    const Argument& a = spec_.args[i];
+    return a.kind == Kind::output && !(a.optional && a.absent_if_left);
+  }
+
+  void scalars() {
+    for (size_t i = 0; i < spec_.args.size(); ++i) {
+      const Argument& a = spec_.args[i];
+      if (a.kind < Kind::integer) continue;
+      PyObject* o = given_[i];
+      Slot& slot = scalars_[i];
+      if (!o) {
+        if (!a.has_default) fail(PyExc_TypeError, "%s: expected a value for %s; got none", spec_.name.c_str(), a.name.c_str());
+        slot = a.initial;
+      } else if (a.kind == Kind::real || a.field == 3) {
+        slot.f = PyFloat_Check(o) ? PyFloat_AS_DOUBLE(o) : to_real(a, o);
+      } else if (a.kind == Kind::choice) {
+        slot.i = to_choice(a, o);
+      } else {
+        slot.i = to_integer(a, o);
+      }
+      if (a.name_id >= 0) {
+        const bool real = a.kind == Kind::real;
+        values_[a.name_id] = {true, real, real ? 0 : slot.i, real ? slot.f : 0, &a};
+      }
+    }
+  }
+
+  double to_real(const Argument& a, PyObject* o) {
+    const double value = PyFloat_AsDouble(o);
+    if (value == -1 && PyErr_Occurred()) {
+      PyErr_Clear();
+      refuse(a, PyExc_TypeError, "a number", Py_TYPE(o)->tp_name);
+    }
+    return value;
+  }
+
+  i64 to_integer(const Argument& a, PyObject* o) {
+    // Anything with __index__ (NumPy's integers among them), but no float: 2.5 must not become 2.
+    py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(o));
+    if (!index) {
+      PyErr_Clear();
+      refuse(a, PyExc_TypeError, "an integer", Py_TYPE(o)->tp_name);
+    }
+    int overflow = 0;
+    i64 value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
+    if (overflow && a.kind == Kind::step) {  // seeds and offsets are 64 bits without sign
+      value = static_cast<i64>(PyLong_AsUnsignedLongLong(index.ptr()));
+      overflow = PyErr_Occurred() != nullptr;
+      PyErr_Clear();
+    }
+    if (overflow) refuse(a, PyExc_ValueError, "a 64-bit integer", py::str(index));
+    return value;
+  }
+
+  i64 to_choice(const Argument& a, PyObject* o) {
+    const auto& names = a.choices->names;
+    if (PyUnicode_Check(o)) {
+      for (size_t i = 0; i < names.size(); ++i)
+        if (PyUnicode_CompareWithASCIIString(o, names[i]) == 0) return static_cast<i64>(i);
+    } else if (PyLong_Check(o)) {
+      const i64 value = PyLong_AsLongLong(o);
+      if (value >= 0 && value < static_cast<i64>(names.size())) return value;
+    }
+    PyErr_Clear();
+    std::string all;
+    for (const char* name : names) all += std::string(all.empty() ? "" : ", ") + name;
+    refuse(a, PyExc_ValueError, "one of " + all, py::repr(o));
+  }
+
+  void take_array(size_t i) {
+    const Argument& a = spec_.args[i];
+    Array& array = arrays_[i];
+    if (given_[i] == Py_None) {
+      if (!a.optional) refuse(a, PyExc_TypeError, std::string("a ") + array_kind() + " " + dims_words(a), "None");
+      array = {};
+      return;
+    }
+    const Refusal why = acquire(given_[i], a.dtype, writes(i), &array);
+    if (why != Refusal::none) refuse_array(a, given_[i], why);
+    bind(a, array);
+  }
+
+  void refuse_array(const Argument& a, PyObject* object, Refusal why) {
+    char got[256];
+    describe(object, why, got, sizeof got);
+    std::string name = dtype_name(a.dtype);
+    switch (why) {
+      case Refusal::not_an_array:
+        refuse(a, PyExc_TypeError, std::string("a ") + array_kind() + " of " + name, got);
+      case Refusal::dtype:
+        refuse(a, PyExc_TypeError, name + " in native byte order",
+               std::string(got) + " (" + a.name + ".astype(\"" + name + "\") makes one)");
+      case Refusal::layout:
+        refuse(a, PyExc_TypeError, "a C-contiguous array",
+               std::string(got) + " (numpy.ascontiguousarray(" + a.name + ") makes one)");
+      default:
+        refuse(a, PyExc_ValueError, "a writeable array", got);
+    }
+  }
+
+  // Binds the letters that this array shows first. Disagreement is found by check_array, when all letters are known.
+  void bind(const Argument& a, const Array& array) {
+    const int tail = static_cast<int>(a.dims.size()) - (a.prefix ? 1 : 0);
+    const int lead = array.ndim - tail;
+    if (a.prefix ? lead < 0 : lead != 0) refuse(a, PyExc_ValueError, "shape " + dims_words(a), shape_words(array));
+    size_t d = 0;
+    if (a.prefix) {
+      const int letter = a.dims[0].letter;
+      if (letter >= 0 && !values_[letter].bound) {
+        i64 product = 1;
+        for (int k = 0; k < lead; ++k) product *= array.shape[k];
+        values_[letter] = {true, false, product, 0, &a};
+        prefix_[letter] = {lead, array.shape};
+      }
+      d = 1;
+    }
+    for (int k = lead; d < a.dims.size(); ++d, ++k) {
+      i64 value = 0;
+      const int letter = solve(a.dims[d], values_, array.shape[k], &value);
+      if (letter >= 0 && !values_[letter].bound) values_[letter] = {true, false, value, 0, &a};
+    }
+  }
+
+  void conditions() {
+    for (const Condition& c : spec_.conditions) {
+      i64 left = 0, right = 0;
+      const bool equality = c.relation[0] == '=' || c.relation[0] == ':';
+      if (c.subject >= 0 && values_[c.subject].real) {
+        compare_real(c);
+        continue;
+      }
+      const bool has_right = evaluate(c.right, values_, &right);
+      if (equality && c.left.letter >= 0 && !values_[c.left.letter].bound) {
+        if (has_right) {
+          if (right < 0) too_small(c, right);
+          values_[c.left.letter] = {true, false, right, 0, nullptr};
+        }
+        continue;
+      }
+      if (c.relation[0] == ':' || !has_right || !evaluate(c.left, values_, &left)) continue;
+      const bool holds = c.relation[0] == '='   ? left == right
+                         : c.relation[0] == '>' ? (c.relation[1] ? left >= right : left > right)
+                                                : (c.relation[1] ? left <= right : left < right);
+      if (!holds) broken(c, left, right);
+    }
+  }
+
+  void compare_real(const Condition& c) {
+    const double left = values_[c.subject].f;
+    const double right = static_cast<double>(c.right.ops[0].constant);
+    // Written so that NaN holds for nothing.
+    const bool holds = c.relation[0] == '>' ? (c.relation[1] ? left >= right : left > right)
+                                            : (c.relation[1] ? left <= right : left < right);
+    if (holds) return;
+    char got[64];
+    std::snprintf(got, sizeof got, "%g", left);
+    refuse(*values_[c.subject].by, PyExc_ValueError, c.text, got);
+  }
+
+  [[noreturn]] void too_small(const Condition& c, i64 value) {
+    fail(PyExc_ValueError, "%s: expected a size of at least 0 from %s; got %lld", spec_.names[c.subject].c_str(),
+         c.text.c_str(), static_cast<long long>(value));
+  }
+
+  [[noreturn]] void broken(const Condition& c, i64 left, i64 right) {
+    const Value& v = values_[c.subject];
+    const std::string name = v.by ? v.by->name : spec_.names[c.subject];
+    std::string values;
+    for (const Expr* e : {&c.left, &c.right})
+      for (const Op& op : e->ops)
+        if (op.code == 'n' && values.find(spec_.names[op.name] + "=") == std::string::npos)
+          values += (values.empty() ? "" : ", ") + spec_.names[op.name] + "=" + std::to_string(values_[op.name].i);
+    const bool scalar = v.by && v.by->name_id >= 0 && c.left.letter >= 0;
+    if (scalar) fail(PyExc_ValueError, "%s: expected %s; got %lld", name.c_str(), c.text.c_str(), static_cast<long long>(left));
+    fail(PyExc_ValueError, "%s: expected %s, here %lld; got %lld (%s)", name.c_str(), c.text.c_str(),
+         static_cast<long long>(right), static_cast<long long>(left), values.c_str());
+  }
+
+  void make_array(size_t i) {
+    const Argument& a = spec_.args[i];
+    arrays_[i] = {};
+    if (a.absent_if_left) return;
+    if (a.kind != Kind::output)
+      fail(PyExc_TypeError, "%s: expected a %s %s; got none", a.name.c_str(), array_kind(), dims_words(a).c_str());
+    Py_ssize_t shape[kMaxDims];
+    int n = 0;
+    for (size_t d = 0; d < a.dims.size(); ++d) {
+      if (d == 0 && a.prefix) {
+        const Prefix& p = prefix_[a.dims[0].letter];
+        for (int k = 0; k < p.count; ++k) shape[n++] = p.shape[k];
+        continue;
+      }
+      i64 size = 0;
+      if (!evaluate(a.dims[d], values_, &size))
+        fail(PyExc_TypeError, "%s: expected an array %s, whose %s does not follow from the other arguments; got none",
+             a.name.c_str(), dims_words(a).c_str(), a.dims[d].text.c_str());
+      if (size < 0) refuse(a, PyExc_ValueError, "shape " + dims_words(a), std::to_string(size) + " for " + a.dims[d].text);
+      shape[n++] = size;
+    }
+    given_[i] = create(a.dtype, n, shape);
+    if (!given_[i]) throw py::error_already_set();
+    made_[i] = given_[i];
+    acquire(given_[i], a.dtype, true, &arrays_[i]);
+  }
+
+  void check_array(size_t i) {
+    const Argument& a = spec_.args[i];
+    const Array& array = arrays_[i];
+    const int tail = static_cast<int>(a.dims.size()) - (a.prefix ? 1 : 0);
+    const int lead = array.ndim - tail;
+    size_t d = 0;
+    bool right = true;
+    if (a.prefix) {
+      const int letter = a.dims[0].letter;
+      const Prefix& p = prefix_[letter];
+      if (values_[letter].by != &a) {
+        right = p.count == lead;
+        for (int k = 0; right && k < lead; ++k) right = p.shape[k] == array.shape[k];
+      }
+      d = 1;
+    }
+    for (int k = lead; d < a.dims.size(); ++d, ++k) {
+      i64 size = 0;
+      if (!evaluate(a.dims[d], values_, &size) || size != array.shape[k]) right = false;
+    }
+    if (!right) wrong_shape(a, array);
+    if (a.bounded) check_indices(a, array);
+  }
+
+  void check_indices(const Argument& a, const Array& array) {
+    i64 low = 0, high = 0, count = 1, bad = 0;
+    evaluate(a.low, values_, &low);
+    evaluate(a.high, values_, &high);
+    for (int k = 0; k < array.ndim; ++k) count *= array.shape[k];
+    if (indices_within(array.data, count, low, high, &bad)) return;
+    refuse(a, PyExc_ValueError, "integers from " + std::to_string(low) + " to " + std::to_string(high - 1),
+           std::to_string(bad));
+  }
+
+  std::string dims_words(const Argument& a) const {
+    std::string s = "[";
+    for (size_t d = 0; d < a.dims.size(); ++d) {
+      const int chosen = a.dims[d].letter < 0 ? plain_letter(a.dims[d], values_) : -1;
+      s += (d ? "," : "") + (chosen >= 0 ? spec_.names[chosen] : a.dims[d].text);
+      if (d == 0 && a.prefix) s += "...";
+    }
+    return s + "]";
+  }
+
+  void wrong_shape(const Argument& a, const Array& array) {
+    std::string known;
+    for (const Expr& dim : a.dims) {
+      i64 size = 0;
+      const int chosen = dim.letter < 0 ? plain_letter(dim, values_) : -1;
+      const bool known_size = evaluate(dim, values_, &size);
+      const Argument* by = dim.letter >= 0 ? values_[dim.letter].by : chosen >= 0 ? values_[chosen].by : nullptr;
+      if (!known_size || by == &a || dim.ops[0].code == 'c') continue;
+      if (&dim == &a.dims[0] && a.prefix) {
+        const Prefix& p = prefix_[dim.letter];
+        known += ", " + dim.text + "...=";
+        for (int k = 0; k < p.count; ++k) known += (k ? "," : "") + std::to_string(p.shape[k]);
+        if (by) known += " from " + by->name;
+        continue;
+      }
+      known += ", " + (chosen >= 0 ? spec_.names[chosen] : dim.text) + "=" + std::to_string(size);
+      if (by) known += " from " + by->name;
+    }
+    refuse(a, PyExc_ValueError, "shape " + dims_words(a) + known, shape_words(array));
+  }
+
+  void check_letters() {
+    for (int k = 0; k < spec_.sizes; ++k)
+      if (!values_[k].bound)
+        fail(PyExc_TypeError, "%s: expected an array that gives size %s; got none", spec_.name.c_str(),
+             spec_.names[k].c_str());
+  }
+
+  i64 bytes(size_t i) const {
+    i64 n = dtype_bytes(spec_.args[i].dtype);
+    for (int k = 0; k < arrays_[i].ndim; ++k) n *= arrays_[i].shape[k];
+    return n;
+  }
+
+  void check_overlap() {
+    const size_t n = spec_.args.size();
+    for (size_t o = 0; o < n; ++o) {
+      if (!is_array(o) || !writes(o) || !arrays_[o].data || made_[o]) continue;
+      const char* begin = static_cast<const char*>(arrays_[o].data);
+      const i64 size = bytes(o);
+      for (size_t i = 0; i < n; ++i) {
+        if (i == o || !is_array(i) || !arrays_[i].data || made_[i] || (writes(i) && i < o)) continue;
+        const char* other = static_cast<const char*>(arrays_[i].data);
+        const i64 other_size = bytes(i);
+        if (size == 0 || other_size == 0 || begin + size <= other || other + other_size <= begin) continue;
+        const bool same = begin == other && size == other_size;
+        if (same && spec_.args[o].in_place && !writes(i)) continue;
+        refuse(spec_.args[o], PyExc_ValueError, "an array that does not overlap " + spec_.args[i].name,
+               same ? "the same memory" : "overlapping memory");
+      }
+    }
+  }
+
+  void fill_slots() {
+    Slot* s = slots_;
+    for (int k = 0; k < spec_.sizes; ++k) (s++)->i = values_[k].i;
+    bool step_done = false;
+    for (size_t i = 0; i < spec_.args.size(); ++i) {
+      const Argument& a = spec_.args[i];
+      if (a.kind == Kind::step) {
+        if (a.field == 0) step_.seed = static_cast<uint64_t>(scalars_[i].i);
+        if (a.field == 1) step_.offset = static_cast<uint64_t>(scalars_[i].i);
+        if (a.field == 2) step_.t = scalars_[i].i;
+        if (a.field == 3) step_.lr = static_cast<float>(scalars_[i].f);
+        if (!step_done) (s++)->p = &step_;
+        step_done = true;
+      } else if (a.kind == Kind::work) {
+        work_slot_ = s++;
+        work_arg_ = i;
+      } else if (is_array(i)) {
+        (s++)->p = arrays_[i].data;
+      } else if (!a.border_only) {
+        *s++ = scalars_[i];
+      }
+    }
+    (s++)->p = stream_;
+    if (work_slot_) workspace();
+  }
+
+  void workspace() {
+    i64 sizes[kMaxSlots];
+    int n = 0;
+    for (int k = 0; k < spec_.sizes; ++k) sizes[n++] = values_[k].i;
+    for (size_t i = 0; i < spec_.args.size(); ++i) {
+      const Kind kind = spec_.args[i].kind;
+      if ((kind == Kind::integer || kind == Kind::choice || kind == Kind::flag) && !spec_.args[i].border_only)
+        sizes[n++] = scalars_[i].i;
+    }
+    const i64 wanted = spec_.workspace(sizes);
+    const Argument& a = spec_.args[work_arg_];
+    if (given_[work_arg_] && given_[work_arg_] != Py_None) {
+      Array array;
+      const Refusal why = acquire(given_[work_arg_], DType::float32, true, &array);
+      if (why != Refusal::none) refuse_array(a, given_[work_arg_], why);
+      i64 size = 1;
+      for (int k = 0; k < array.ndim; ++k) size *= array.shape[k];
+      if (size < wanted) refuse(a, PyExc_ValueError, "at least " + std::to_string(wanted) + " floats", std::to_string(size));
+      work_slot_->p = array.data;
+    } else if (wanted > 0) {
+      const Py_ssize_t shape[1] = {wanted};
+      made_[work_arg_] = create(DType::float32, 1, shape);
+      if (!made_[work_arg_]) throw py::error_already_set();
+      Array array;
+      acquire(made_[work_arg_], DType::float32, true, &array);
+      work_slot_->p = array.data;
+    } else {
+      work_slot_->p = nullptr;
+    }
+  }
+
+  void execute() {
+    i64 work = 1;
+    for (int k = 0; k < spec_.sizes; ++k) {
+      work *= values_[k].i;
+      if (work > kReleaseAbove || work <= 0) break;
+    }
+    if (work > kReleaseAbove) {
+      py::gil_scoped_release off;
+      spec_.thunk(slots_);
+    } else {
+      spec_.thunk(slots_);
+    }
+  }
+
+  PyObject* hand_over(size_t i) {
+    if (!arrays_[i].data && !made_[i] && given_[i] != nullptr && given_[i] == Py_None) Py_RETURN_NONE;
+    if (made_[i]) {
+      PyObject* o = made_[i];
+      made_[i] = nullptr;
+      return o;
+    }
+    Py_INCREF(given_[i]);
+    return given_[i];
+  }
+
+  PyObject* results() {
+    if (spec_.outputs == 0) Py_RETURN_NONE;
+    PyObject* all = spec_.outputs > 1 ? PyTuple_New(spec_.outputs) : nullptr;
+    Py_ssize_t k = 0;
+    for (size_t i = 0; i < spec_.args.size(); ++i) {
+      if (!returned(i)) continue;
+      PyObject* one = hand_over(i);
+      if (!all) return one;
+      PyTuple_SET_ITEM(all, k++, one);
+    }
+    return all;
+  }
+
+  struct Prefix {
+    int count;
+    const Py_ssize_t* shape;
+  };
+
+  const Spec& spec_;
+  PyObject* given_[kMaxSlots];
+  PyObject* made_[kMaxSlots] = {};
+  Array arrays_[kMaxSlots];
+  Slot scalars_[kMaxSlots];
+  Slot slots_[kMaxSlots];
+  Value values_[kMaxNames];
+  Prefix prefix_[kMaxNames];
+  StepState step_{};
+  Slot* work_slot_ = nullptr;
+  size_t work_arg_ = 0;
+  void* stream_ = nullptr;
+};
+
+PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
+  const auto* spec = static_cast<const Spec*>(PyCapsule_GetPointer(self, nullptr));
+  try {
+    return Call(*spec).run(args, count, keywords);
+  } catch (py::error_already_set& e) {
+    e.restore();
+  } catch (const std::exception& e) {
+    PyErr_SetString(PyExc_RuntimeError, e.what());
+  }
+  return nullptr;
+}
+
+}  // namespace
+
+namespace detail {
+
+void define(py::module_& m, const char* name, const char* text, const char* doc, Thunk thunk, size_t parameters,
+            WorkspaceThunk workspace) {
+  static std::deque<Spec> specs;  // kernels live as long as the process; a deque keeps their addresses
+  Spec& spec = specs.emplace_back();
+  spec.name = name;
+  spec.text = text;
+  spec.thunk = thunk;
+  spec.workspace = workspace;
+  parse(spec);
+  if (static_cast<size_t>(spec.slots) + 1 != parameters)
+    throw std::logic_error(spec.name + ": " + std::to_string(spec.slots + 1) + " parameters in its argument line, " +
+                           std::to_string(parameters) + " in kernels.h");
+  spec.doc = document(spec, doc);
+  spec.method = {spec.name.c_str(), reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_kernel)),
+                 METH_FASTCALL | METH_KEYWORDS, spec.doc.c_str()};
+  py::capsule self(&spec, static_cast<const char*>(nullptr));
+  py::str module_name = m.attr("__name__");
+  py::object function =
+      py::reinterpret_steal<py::object>(PyCFunction_NewEx(&spec.method, self.ptr(), module_name.ptr()));
+  if (!function) throw py::error_already_set();
+  m.add_object(name, function);
+  m.attr("SPECS").cast<py::dict>()[name] = text;
+}
+
+}  // namespace detail
+}  // namespace fastdl

@@ -1,0 +1,32 @@
+"""Fixtures: every target that this machine can load."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+TARGETS = ["base", "avx2", "wide", "avx512"]
+
+
+def load_targets():
+    from fastdl import backend
+
+    return {name: backend.load(name) for name in TARGETS if name == "wide" or name in backend.runnable()
+            if importlib.util.find_spec(f"fastdl._{name}")}
+
+
+LOADED = load_targets()
+
+
+@pytest.fixture(params=list(LOADED))
+def target(request):
+    """A module with all kernels, compiled for one target."""
+    return LOADED[request.param]
+
+
+@pytest.fixture
+def rng(request):
+    """Random numbers that depend on the test's name alone."""
+    import zlib
+
+    return np.random.default_rng(zlib.crc32(request.node.name.encode()))

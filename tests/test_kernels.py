@@ -1,0 +1,144 @@
+"""Each kernel of the table, on each target, against its definition in float64."""
+
+import inspect
+
+import numpy as np
+import pytest
+from cases import ROWS, row_id
+
+rows = pytest.mark.parametrize("row", ROWS, ids=row_id)
+
+
+def cast(inputs, dtype=np.float32):
+    """Inputs as the kernel takes them: float64 arrays in float32, the rest as it is."""
+    return {k: v.astype(dtype) if isinstance(v, np.ndarray) and v.dtype.kind == "f" else v for k, v in inputs.items()}
+
+
+def parameters(kernel):
+    return list(inspect.signature(kernel).parameters)
+
+
+def output_names(module, name):
+    """Names of the outputs in the kernel's line: those with > (made or given) and & (updated)."""
+    spec = module.SPECS[name].split(";")[1]
+    return [t.split(">")[0] for t in spec.split() if ">" in t.split("[")[0]]
+
+
+def prepare(case, sizes, rng):
+    inputs = cast(case.make(rng, **sizes))
+    expected = case.define(**{k: v.astype(np.float64) if isinstance(v, np.ndarray) and v.dtype == np.float32 else v
+                              for k, v in inputs.items()})
+    yardstick = case.define(**inputs)
+    return inputs, expected, yardstick
+
+
+def buffers(case, module, inputs, expected, fill):
+    """An array for every output that the reference defines, filled by fill(shape)."""
+    names = output_names(module, case.kernel)
+    made = {}
+    for key, value in expected.items():
+        name = names[0] if key is None else key
+        value = np.asarray(value)
+        made[name] = fill(value.shape).astype(value.dtype if value.dtype.kind in "iu" else np.float32)
+    return made
+
+
+def close(got, expected, yardstick, what, extra=0.0):
+    """Error at most 4 times that of the same formula in float32 NumPy, plus 1e-6 of the scale."""
+    expected, yardstick = np.asarray(expected, np.float64), np.asarray(yardstick, np.float64)
+    assert got.shape == expected.shape, what
+    if not got.size:
+        return
+    scale = np.abs(expected[np.isfinite(expected)]).max(initial=0.0)
+    bound = 4 * np.abs(yardstick - expected).max() + 1e-6 * scale + extra
+    error = np.abs(got.astype(np.float64) - expected).max()
+    assert error <= bound, f"{what}: error {error:.3g}, bound {bound:.3g}, scale {scale:.3g}"
+
+
+def run(module, case, inputs, out):
+    getattr(module, case.kernel)(**inputs, **out)
+    return out
+
+
+def named(case, module, result):
+    names = output_names(module, case.kernel)
+    return {names[0] if k is None else k: v for k, v in result.items()}
+
+
+@rows
+def test_parity(target, row, rng):
+    case, sizes = row
+    inputs, expected, yardstick = prepare(case, sizes, rng)
+    # beta is 0, so NaN in the buffers must not be read
+    got = run(target, case, inputs, buffers(case, target, inputs, expected, lambda s: np.full(s, np.nan if not case.exact else 0)))
+    expected, yardstick = named(case, target, expected), named(case, target, yardstick)
+    for name, array in got.items():
+        if case.exact or array.dtype.kind in "iu":
+            np.testing.assert_array_equal(array, yardstick[name], err_msg=name)
+        else:
+            close(array, expected[name], yardstick[name], name)
+
+
+@rows
+def test_beta_accumulates(target, row, rng):
+    case, sizes = row
+    names = parameters(getattr(target, case.kernel))
+    inputs, expected, yardstick = prepare(case, sizes, rng)
+    out = buffers(case, target, inputs, expected, lambda s: rng.standard_normal(s))
+    factors = {n: f"beta_{n}" if f"beta_{n}" in names else "beta" for n in out}
+    factors = {n: f for n, f in factors.items() if f in names}
+    if not factors:
+        pytest.skip("no output accumulates")
+    old = {n: a.astype(np.float64) for n, a in out.items()}
+    got = run(target, case, {**inputs, **dict.fromkeys(factors.values(), 0.5)}, out)
+    expected, yardstick = named(case, target, expected), named(case, target, yardstick)
+    for name in factors:
+        before = 0.5 * old[name]
+        close(got[name], expected[name] + before, (yardstick[name] + before.astype(np.float32)).astype(np.float64), name)
+
+
+@rows
+def test_threads_do_not_change_bits(target, row, rng):
+    case, sizes = row
+    inputs, expected, _ = prepare(case, sizes, rng)
+    results = []
+    for threads in (1, 2, 3):
+        before = target.get_num_threads()
+        target.set_num_threads(threads)
+        try:
+            results.append(run(target, case, inputs, buffers(case, target, inputs, expected, np.zeros)))
+        finally:
+            target.set_num_threads(before)
+    for other in results[1:]:
+        for name, array in results[0].items():
+            np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+@rows
+def test_batch_does_not_change_a_row(target, row, rng):
+    case, sizes = row
+    if not case.rowwise:
+        pytest.skip("rows are not independent")
+    inputs, expected, _ = prepare(case, sizes, rng)
+    n = len(inputs[case.rowwise[0]])
+    if n < 2:
+        pytest.skip("one row")
+    whole = run(target, case, inputs, buffers(case, target, inputs, expected, np.zeros))
+    for at, count in ((0, 1), (n // 2, 1), (n // 3, n - n // 3)):
+        part = {k: np.ascontiguousarray(v[at : at + count]) if k in case.rowwise else v for k, v in inputs.items()}
+        result = run(target, case, part, {k: np.zeros_like(v[at : at + count]) for k, v in whole.items()})
+        for name, array in result.items():
+            np.testing.assert_array_equal(array, whole[name][at : at + count], err_msg=name)
+
+
+@rows
+def test_nan_is_not_hidden(target, row, rng):
+    case, sizes = row
+    inputs, expected, _ = prepare(case, sizes, rng)
+    name = next(iter(k for k, v in inputs.items() if isinstance(v, np.ndarray) and v.dtype == np.float32), None)
+    name = name if case.nan == "first" else case.nan
+    if name is None or not inputs[name].size or not any(np.size(v) for v in expected.values()):
+        pytest.skip("nothing to poison")
+    inputs[name].flat[0] = np.nan
+    got = run(target, case, inputs, buffers(case, target, inputs, expected, np.zeros))
+    assert any(np.isnan(a).any() for a in got.values() if a.dtype.kind == "f" and a.size)
