@@ -13,6 +13,10 @@
 #include <arm_neon.h>
 #endif
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #if defined(FASTDL_VECTOR_BYTES)  // a test target may ask for wider vectors than its instruction set has
 #elif defined(__AVX512F__)
 #define FASTDL_VECTOR_BYTES 64
@@ -88,6 +92,33 @@ FASTDL_INLINE vec fma(vec a, vec b, vec c) { return a * b + c; }
 FASTDL_INLINE vec select(ivec mask, vec yes, vec no) { return mask ? yes : no; }
 FASTDL_INLINE ivec bits(vec v) { return reinterpret_cast<ivec>(v); }
 FASTDL_INLINE vec from_bits(ivec v) { return reinterpret_cast<vec>(v); }
+
+// What formulas.h is written in, for vectors; the float versions stand there.
+FASTDL_INLINE ivec shift_left(ivec v, int by) { return v << by; }
+FASTDL_INLINE vec to_float(ivec v) { return __builtin_convertvector(v, vec); }
+// A NaN in x stays: the machine's min and max give their second operand then.
+#if defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+FASTDL_INLINE vec at_most(vec x, vec high) { return _mm512_min_ps(high, x); }
+FASTDL_INLINE vec at_least(vec x, vec low) { return _mm512_max_ps(low, x); }
+FASTDL_INLINE vec square_root(vec v) { return _mm512_sqrt_ps(v); }
+#elif defined(__AVX__) && FASTDL_VECTOR_BYTES == 32
+FASTDL_INLINE vec at_most(vec x, vec high) { return _mm256_min_ps(high, x); }
+FASTDL_INLINE vec at_least(vec x, vec low) { return _mm256_max_ps(low, x); }
+FASTDL_INLINE vec square_root(vec v) { return _mm256_sqrt_ps(v); }
+#elif defined(__SSE__) && FASTDL_VECTOR_BYTES == 16
+FASTDL_INLINE vec at_most(vec x, vec high) { return _mm_min_ps(high, x); }
+FASTDL_INLINE vec at_least(vec x, vec low) { return _mm_max_ps(low, x); }
+FASTDL_INLINE vec square_root(vec v) { return _mm_sqrt_ps(v); }
+#else
+FASTDL_INLINE vec at_most(vec x, vec high) { return high < x ? high : x; }
+FASTDL_INLINE vec at_least(vec x, vec low) { return low > x ? low : x; }
+FASTDL_INLINE vec square_root(vec v) {
+  vec r;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) r[i] = __builtin_sqrtf(v[i]);
+  return r;
+}
+#endif
 
 }  // namespace
 }  // namespace fastdl
