@@ -304,7 +304,8 @@ FASTDL_HD T hinge(T x, T t) {
 }
 template <class T>
 FASTDL_HD T hinge_slope(T x, T t) {
-  return select(1.0f - t * x <= 0.0f, all<T>(0.0f), -t);
+  const T margin = 1.0f - t * x;
+  return select(margin > 0.0f, -t, select(margin <= 0.0f, all<T>(0.0f), margin));
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

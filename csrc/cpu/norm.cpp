@@ -83,7 +83,7 @@ void batch_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const 
                         float* running_mean, float* running_var, float* y, float* mean, float* rstd, void*) {
   for (i64 c0 = 0; c0 < C; c0 += kBlock) {
     const i64 width = C - c0 < kBlock ? C - c0 : kBlock;
-    alignas(64) float centre[kBlock] = {}, squares[kBlock] = {}, scale[kBlock], offset[kBlock];
+    alignas(64) float centre[kBlock] = {}, squares[kBlock] = {}, scale[kBlock] = {}, offset[kBlock];
     over_chunks(
         n,
         [=](i64 r0, i64 r1, Sums& s) {
