@@ -228,6 +228,9 @@ void* helper_main(void* argument) noexcept {
       slept = true;
     }
     seen = pool.epoch.load(std::memory_order_acquire);
+    // Pass the call on first: whether or not we join, others may.
+    if (slept && pool.seats.load(std::memory_order_relaxed) > 1 && pool.sleepers.load() > 0)
+      wake(pool.epoch, kWakeFanout);
     // On the caller's own core we could only take its time. Moving is dear, so what brought us back soon is let be.
     const int caller = pool.caller_cpu.load(std::memory_order_relaxed);
     if (current_cpu() == caller) {
@@ -238,9 +241,7 @@ void* helper_main(void* argument) noexcept {
       }
       last_move = now;
     }
-    const int32_t seats = pool.seats.fetch_sub(1, std::memory_order_acq_rel);
-    if (seats <= 0) continue;
-    if (slept && seats > 1 && pool.sleepers.load() > 0) wake(pool.epoch, kWakeFanout);
+    if (pool.seats.fetch_sub(1, std::memory_order_acq_rel) <= 0) continue;
     const int64_t started = now_ns(), ran = now_ns(CLOCK_THREAD_CPUTIME_ID);
     finish(work(start.index));
     const int64_t took = now_ns() - started;
