@@ -82,6 +82,10 @@ extern const TileFunction gemm_by_rows[], gemm_by_columns[], gemm_narrow_by_rows
 // Eight rows of kLanes + 1 or kLanes + 2 columns (a layer with ten outputs); null where the target's vectors are not of 8.
 extern const TileFunction gemm_ten_by_rows, gemm_ten_by_columns;
 
+// One chunk of one or two rows: sums[r * sums_step + n] = sum over k of a[k * a_step + r] * b[k * b_step + n].
+void gemm_row_sums(int rows, const float* a, int64_t a_step, int64_t depth, const float* b, int64_t b_step,
+                   int64_t cols, float* sums, int64_t sums_step);
+
 namespace {
 
 // -------------------------------------------------------------------------------------------------- operands
@@ -294,96 +298,38 @@ inline void finish_block(i64 m0, i64 m1, i64 n0, i64 n1, float* c, i64 ldc, cons
 inline void finish_block(i64, i64, i64, i64, float*, i64, const NoEpilogue&) {}
 
 // One or two rows of c: b is read once, whole rows at a time, at the speed of memory; the sums of a chunk wait in L1.
-template <int R>
-FASTDL_INLINE void row_sums(const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,
-                            i64 sums_step) {
-  constexpr int kSteps = 8 / R, kPair = kLanes < 16 ? 16 / kLanes : 1;  // a cache line is kPair vectors
-  for (int r = 0; r < R; ++r) memset(sums + r * sums_step, 0, size_t(cols) * sizeof(float));
-  i64 k = 0;
-  for (; k + kSteps <= depth; k += kSteps) {
-    vec ar[R][kSteps];
-    for (int u = 0; u < kSteps; ++u) {
-      for (int r = 0; r < R; ++r) ar[r][u] = splat(a[(k + u) * a_step + r]);
-    }
-    const float* bk = b + k * b_step;
-    i64 n = 0;
-    for (; n + kPair * kLanes <= cols; n += kPair * kLanes) {
-      vec s[R][kPair];
-      for (int r = 0; r < R; ++r) {
-        for (int v = 0; v < kPair; ++v) s[r][v] = load(sums + r * sums_step + n + v * kLanes);
-      }
-      for (int u = 0; u < kSteps; ++u) {
-        for (int v = 0; v < kPair; ++v) {
-          const vec bn = load(bk + u * b_step + n + v * kLanes);
-          for (int r = 0; r < R; ++r) s[r][v] = fma(ar[r][u], bn, s[r][v]);
-        }
-      }
-      for (int r = 0; r < R; ++r) {
-        for (int v = 0; v < kPair; ++v) store(sums + r * sums_step + n + v * kLanes, s[r][v]);
-      }
-    }
-    for (; n + kLanes <= cols; n += kLanes) {
-      vec s[R];
-      for (int r = 0; r < R; ++r) s[r] = load(sums + r * sums_step + n);
-      for (int u = 0; u < kSteps; ++u) {
-        const vec bn = load(bk + u * b_step + n);
-        for (int r = 0; r < R; ++r) s[r] = fma(ar[r][u], bn, s[r]);
-      }
-      for (int r = 0; r < R; ++r) store(sums + r * sums_step + n, s[r]);
-    }
-    for (; n < cols; ++n) {
-      for (int r = 0; r < R; ++r) {
-        float s = sums[r * sums_step + n];
-        for (int u = 0; u < kSteps; ++u) s = fma(ar[r][u][0], bk[u * b_step + n], s);
-        sums[r * sums_step + n] = s;
-      }
-    }
-  }
-  for (; k < depth; ++k) {
-    for (int r = 0; r < R; ++r) {
-      const vec ar = splat(a[k * a_step + r]);
-      i64 n = 0;
-      for (; n + kLanes <= cols; n += kLanes) {
-        store(sums + r * sums_step + n, fma(ar, load(b + k * b_step + n), load(sums + r * sums_step + n)));
-      }
-      for (; n < cols; ++n) sums[r * sums_step + n] = fma(ar[0], b[k * b_step + n], sums[r * sums_step + n]);
-    }
-  }
-}
-
-template <int R, class A, class B, class E>
-void gemm_rows(i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
+template <class A, class B, class E>
+void gemm_rows(int rows, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
                const E& epilogue) {
-  float* a_packed = thread_scratch(0, size_t((kBlockRows + kTileRows) * kChunk));
+  float* a_packed = thread_scratch(0, size_t(kBlockRows * kChunk));
   float* sums = thread_scratch(1, size_t(kStripCols * kChunk));
   for (i64 j0 = n0; j0 < n1; j0 += kStripCols) {
     const i64 cols = smaller(j0 + kStripCols, n1) - j0;
     for (i64 k0 = 0; k0 < K; k0 += kChunk) {
       const i64 k1 = smaller(k0 + kChunk, K);
-      const float* ak = a_packed;
-      i64 a_step = kTileRows;
-      bool pack_a = true;
-      if constexpr (A::kAccess == Access::kRows && R == 1) {
+      const float* ak = nullptr;
+      i64 a_step = 1;
+      if constexpr (A::kAccess == Access::kRows) {
         Run runs[kMaxRuns];
-        if (a.runs(k0, k1, runs) == 1) {
-          ak = a.row(0) + runs[0].offset;
-          a_step = 1;
-          pack_a = false;
-        }
+        if (rows == 1 && a.runs(k0, k1, runs) == 1) ak = a.row(0) + runs[0].offset;
       }
-      if (pack_a) a.pack(0, R, k0, k1, a_packed);
-      row_sums<R>(ak, a_step, k1 - k0, b.row(k0, j0), b.row_step(), cols, sums, kStripCols);
+      if (!ak) {
+        a.pack(0, rows, k0, k1, a_packed);
+        ak = a_packed;
+        a_step = kTileRows;
+      }
+      gemm_row_sums(rows, ak, a_step, k1 - k0, b.row(k0, j0), b.row_step(), cols, sums, kStripCols);
       const float factor = k0 == 0 ? beta : 1.0f;
-      for (int r = 0; r < R; ++r) {
+      for (int r = 0; r < rows; ++r) {
         float *cr = c + r * ldc + j0, *s = sums + r * kStripCols;
-        i64 n = 0;
-        for (; n + kLanes <= cols; n += kLanes) {
-          store(cr + n, factor == 0.0f ? load(s + n) : factor * load(cr + n) + load(s + n));
+        if (factor == 0.0f) {
+          memcpy(cr, s, size_t(cols) * sizeof(float));
+        } else {
+          for (i64 n = 0; n < cols; ++n) cr[n] = factor * cr[n] + s[n];
         }
-        for (; n < cols; ++n) cr[n] = factor == 0.0f ? s[n] : factor * cr[n] + s[n];
       }
     }
-    finish_block(0, R, j0, j0 + cols, c, ldc, epilogue);
+    finish_block(0, rows, j0, j0 + cols, c, ldc, epilogue);
   }
 }
 
@@ -405,8 +351,7 @@ template <class A, class B, class E>
 void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
                   const E& epilogue, const Cut& cut) {
   if constexpr (B::kDirect) {
-    if (M == 1) return gemm_rows<1>(n0, n1, K, a, b, beta, c, ldc, epilogue);
-    if (M == 2) return gemm_rows<2>(n0, n1, K, a, b, beta, c, ldc, epilogue);
+    if (M <= 2) return gemm_rows(int(M), n0, n1, K, a, b, beta, c, ldc, epilogue);
   }
   // The caller's buffers: helpers fill and read them too.
   float* const a_packed = thread_scratch(0, size_t((cut.group_rows + kTileRows) * kChunk));
