@@ -138,8 +138,8 @@ void tile_by_columns(const TileArgs& t) {
 
 #if FASTDL_VECTOR_BYTES == 32
 // Ten columns: eight rows have a vector each for their first eight columns, and the last two columns of four rows share
-// one vector, (row 0: 8 9, row 1: 8 9, ..). A step takes 10 fma where a tile of two vectors a row takes 16; the mixing of
-// broadcasts that it needs are blends, which other ports do.
+// one vector (row 0: 8 9, row 1: 8 9, ..). A step takes 10 fma where a tile of two vectors a row takes 16; the
+// broadcasts are mixed by blends, which do not wait for the multipliers.
 struct TenSums {
   static constexpr int kUnroll = 4;
   vec first[8], last[2];
@@ -281,21 +281,32 @@ void gemm_row_sums(int rows, const float* a, i64 a_step, i64 depth, const float*
   }
 }
 
+namespace {
+
+void multiply(i64 M, i64 N, i64 K, const float* a, const float* b, int trans_a, int trans_b, float beta, float* c) {
+  if (trans_a && trans_b) {
+    gemm(M, N, K, ColumnsA{a, M}, ColumnsB{b, K}, beta, c, N, NoEpilogue{});
+  } else if (trans_a) {
+    gemm(M, N, K, ColumnsA{a, M}, RowsB{b, N}, beta, c, N, NoEpilogue{});
+  } else if (trans_b) {
+    gemm(M, N, K, RowsA{a, K}, ColumnsB{b, K}, beta, c, N, NoEpilogue{});
+  } else {
+    gemm(M, N, K, RowsA{a, K}, RowsB{b, N}, beta, c, N, NoEpilogue{});
+  }
+}
+
+}  // namespace
+
 void matmul(i64 B, i64 M, i64 N, i64 K, const float* a, const float* b, int trans_a, int trans_b, float beta, float* c,
             void*) {
-  for (i64 i = 0; i < B; ++i) {
-    const float *ai = a + i * M * K, *bi = b + i * K * N;
-    float* ci = c + i * M * N;
-    if (trans_a && trans_b) {
-      gemm(M, N, K, ColumnsA{ai, M}, ColumnsB{bi, K}, beta, ci, N, NoEpilogue{});
-    } else if (trans_a) {
-      gemm(M, N, K, ColumnsA{ai, M}, RowsB{bi, N}, beta, ci, N, NoEpilogue{});
-    } else if (trans_b) {
-      gemm(M, N, K, RowsA{ai, K}, ColumnsB{bi, K}, beta, ci, N, NoEpilogue{});
-    } else {
-      gemm(M, N, K, RowsA{ai, K}, RowsB{bi, N}, beta, ci, N, NoEpilogue{});
+  // Small products go to the threads whole, large ones one after another, each on all threads.
+  const double flops = 2.0 * double(M) * double(N) * double(K);
+  const i64 grain = flops > 2e6 ? B : i64(5e5 / (flops + 1e3)) + 1;
+  parallel_for(B, grain, [=](i64 begin, i64 end) {
+    for (i64 i = begin; i < end; ++i) {
+      multiply(M, N, K, a + i * M * K, b + i * K * N, trans_a, trans_b, beta, c + i * M * N);
     }
-  }
+  });
 }
 
 }  // namespace fastdl

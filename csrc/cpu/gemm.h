@@ -3,24 +3,28 @@
 //   c[M,N] = epilogue(a[M,K] b[K,N] + beta c)
 //
 // Operands are views (see "Operands" below), so an image, a transposed matrix or a gather is multiplied without being
-// copied first. Blocking, outermost loop first:
+// copied first. The loops, from the outside in:
 //
-//                         N                      a task: a block of c that one thread makes, all of K
-//             +-------------------------+        strip: kStripCols columns; its share of b, kChunk deep, is packed into
-//             |          |  b  |        |               panels of kTileCols columns (scratch slot 1, about 1 MiB: L2/L3)
-//     K       |..........|.....|........| kChunk block: kBlockRows rows of a, kChunk deep, packed into slices of
-//             |          |     |        |               kTileRows rows (slot 0: L2), or read where they are
-//             +-------------------------+        tile:  kTileRows x kTileVecs vectors of c, held in registers while
-//       +---+ +-------------------------+               k runs down a chunk; the panel of b (16 KiB) stays in L1 while
-//    M  | a | |         task            |               the slices of a pass by
-//       |...| |      +--+  kTileCols    |
-//       |...| |      |  |  kTileRows    |        One step of a tile (AVX2, 6 x 16): 2 loads of b, 6 broadcasts of a,
-//       |   | |      +--+               |        12 fused multiply-adds.
-//       +---+ +-------------------------+
+//                          N
+//                +----------+-----------+    strip  kStripCols columns of b and c
+//                |   b      |  strip    |    chunk  kChunk steps of k; a chunk of a strip is packed into panels of
+//          K     |..........|....||.....|           kTileCols columns (at most 1 MiB, scratch slot 1)
+//                |   chunk  |    ||panel|    slice  kTileRows rows of a, one chunk deep: packed (slot 0), or read
+//                +----------+-----------+           where they are when the strip is too narrow to repay packing
+//     +-------+  +----------+-----------+    block  kBlockRows rows: their slices stay in L2 while the panels pass
+//     | a :   |  |   c      |           |    tile   kTileRows x kTileCols of c: registers, while k runs down a chunk;
+//  M  |---:---|  |----------|----++-----|           the panel of b (16 KiB) stays in L1 while the slices pass
+//     | block |  |          |   tile    |
+//     |---:---|  |----------|-----------|    A step of a tile (AVX2, 6 x 16): 2 loads of b, 6 broadcasts of a,
+//     +-------+  +----------+-----------+    12 fused multiply-adds into 12 registers.
 //
-// Order of every sum, whatever the path: K is cut into chunks of 256; inside a chunk acc = fma(a, b, acc) for k ascending,
-// from acc = 0; then c = beta c + acc for the first chunk (c = acc when beta is 0, and c is not read) and c = c + acc for
-// the others. It depends on K alone, so a row's result depends neither on M, nor on the path, nor on the threads.
+// Threads first pack together, then take tasks (a block of rows x some panels) from the shared panels and slices.
+//
+// Order of every sum, whatever the path: K is cut into chunks of 256; inside a chunk acc = fma(a, b, acc) for k
+// ascending, from acc = 0; then c = beta c + acc for the first chunk (c = acc when beta is 0, and c is not read) and
+// c = c + acc for the others. It depends on K alone, so a row's result depends neither on M, nor on the path, nor on
+// the threads.
+// docs/kernels/gemm.md derives the sizes and keeps the diary of what was tried.
 #pragma once
 #include "parallel.h"
 #include "simd.h"
@@ -40,9 +44,9 @@ constexpr int kTileRows = 8, kTileVecs = 3, kNarrowRows = 8;
 constexpr int kTileRows = 6, kTileVecs = 2, kNarrowRows = 8;
 #endif
 constexpr int kTileCols = kTileVecs * kLanes;
-constexpr i64 kChunk = 256;                         // part of the definition of a sum: never tune it
+constexpr i64 kChunk = 256;  // part of the definition of a sum: never tune it
 constexpr i64 kBlockRows = 192 / kTileRows * kTileRows;
-constexpr i64 kGroupRows = 5 * kBlockRows;
+constexpr i64 kGroupRows = 5 * kBlockRows;  // packed at a time when threads share
 constexpr i64 kStripCols = 1024 / kTileCols * kTileCols;
 constexpr int kMaxRuns = 64;  // pieces of a chunk's k range, see Run
 
@@ -67,7 +71,7 @@ struct TileArgs {
   int run_count;
   const float* a;  // by columns (or packed): element (row i, step k) is a[k * a_step + i]
   int64_t a_step;
-  int64_t count;   // steps of k
+  int64_t count;  // steps of k
   const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
   int64_t b_step;
   float* c;
@@ -79,7 +83,7 @@ struct TileArgs {
 // One chunk of one tile: c = beta c + sums. The index is the number of rows, up to kTileRows or kNarrowRows.
 using TileFunction = void (*)(const TileArgs&);
 extern const TileFunction gemm_by_rows[], gemm_by_columns[], gemm_narrow_by_rows[], gemm_narrow_by_columns[];
-// Eight rows of kLanes + 1 or kLanes + 2 columns (a layer with ten outputs); null where the target's vectors are not of 8.
+// Eight rows of kLanes + 1 or kLanes + 2 columns (a layer with ten outputs); null unless vectors have 8 lanes.
 extern const TileFunction gemm_ten_by_rows, gemm_ten_by_columns;
 
 // One chunk of one or two rows: sums[r * sums_step + n] = sum over k of a[k * a_step + r] * b[k * b_step + n].
@@ -93,31 +97,31 @@ namespace {
 // A left operand `A` has
 //   static constexpr Access kAccess, one of
 //     kRows     const float* row(i64 m): element (m, k) is row(m)[offset(k)], where offset is the same for all rows and
-//               made of a few contiguous runs: int runs(i64 k0, i64 k1, Run* out) lists those of [k0, k1), or returns 0 when there
-//               would be more than kMaxRuns (the block is then packed).
+//               made of contiguous runs: int runs(i64 k0, i64 k1, Run* out) lists those of [k0, k1), at most kMaxRuns,
+//               or returns 0 where packing is better (more runs, or runs of a few elements).
 //     kColumns  const float* column(i64 m, i64 k): element (m + i, k + j) is column(m, k)[i + j * column_step()].
 //     kPacked   neither: always packed.
 //   void pack(i64 m, i64 rows, i64 k0, i64 k1, float* out): out[(k - k0) * kTileRows + i] = element (m + i, k) for
-//     i < rows <= kTileRows; the other rows are never looked at. Writes (k1 - k0) * kTileRows floats and none beside them.
+//     i < rows <= kTileRows; the other rows are never looked at. Must not write beside those (k1 - k0) * kTileRows
+//     floats: a neighbour may be packing there.
 // A right operand `B` has
 //   static constexpr bool kDirect: element (k, n + j) is row(k, n)[j], and row(k + 1, n) = row(k, n) + row_step().
 //   void pack(i64 k0, i64 k1, i64 n, i64 cols, float* out): out[(k - k0) * kTileCols + j] = element (k, n + j), zero
 //     for cols <= j < kTileCols.
+// pack_transposed and pack_copied below are the two ways to write a `pack`. Several threads call a view at once.
 
 enum class Access { kRows, kColumns, kPacked };
 
 // kLanes x kLanes floats, v[i][j] <-> v[j][i], by instructions of one vector width.
 FASTDL_INLINE void transpose(vec (&v)[kLanes]) {
-#if FASTDL_VECTOR_BYTES == 16
 #define FASTDL_ZIP(name, ...) \
   auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
+#if FASTDL_VECTOR_BYTES == 16
   FASTDL_ZIP(low, 0, 4, 1, 5);
   FASTDL_ZIP(high, 2, 6, 3, 7);
   FASTDL_ZIP(low_pair, 0, 1, 4, 5);
   FASTDL_ZIP(high_pair, 2, 3, 6, 7);
 #elif FASTDL_VECTOR_BYTES == 32
-#define FASTDL_ZIP(name, ...) \
-  auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
   FASTDL_ZIP(low, 0, 8, 1, 9, 4, 12, 5, 13);
   FASTDL_ZIP(high, 2, 10, 3, 11, 6, 14, 7, 15);
   FASTDL_ZIP(low_pair, 0, 1, 8, 9, 4, 5, 12, 13);
@@ -125,8 +129,6 @@ FASTDL_INLINE void transpose(vec (&v)[kLanes]) {
   FASTDL_ZIP(low_half, 0, 1, 2, 3, 8, 9, 10, 11);
   FASTDL_ZIP(high_half, 4, 5, 6, 7, 12, 13, 14, 15);
 #else
-#define FASTDL_ZIP(name, ...) \
-  auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
   FASTDL_ZIP(low, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
   FASTDL_ZIP(high, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
   FASTDL_ZIP(low_pair, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
@@ -174,8 +176,8 @@ inline void pack_transposed(const float* source, i64 step, i64 rows, i64 count, 
   float end[kSpills ? (kLanes + 1) * W : 1];
   i64 k = 0;
   for (; k + kLanes <= count; k += kLanes) {
-    // Vectors are stored whole and in ascending order: what one spills over its row of out is overwritten next. The last
-    // rows take a detour, as somebody else may own what follows them.
+    // Vectors are stored whole and in ascending order: what one spills over its row of out is overwritten next. The
+    // last rows take a detour, as somebody else may own what follows them.
     const bool detour = kSpills && k + kLanes == count;
     float* put = detour ? end : out + k * W;
     vec v[kGroups][kLanes];
@@ -269,7 +271,7 @@ struct ColumnsB {
 // ------------------------------------------------------------------------------------------------- epilogues
 //
 // An epilogue is a functor `vec operator()(vec sum, i64 m, i64 n, i64 lanes) const`: it gets the finished elements
-// (m, n) .. (m, n + lanes - 1) while they are in L1 and returns what c receives. Where lanes < kLanes, memory beside them
+// (m, n) .. (m, n + lanes - 1) while they are in L1 and returns what c receives. Where lanes < kLanes, arrays beside c
 // must be reached by load_part and store_part. It runs once for each element, on whichever thread made it.
 
 struct NoEpilogue {
