@@ -1,20 +1,495 @@
-// Serial stand-in until the pool is merged.
-#include "cpu/parallel.h"
+// The thread pool behind csrc/cpu/parallel.h. Compiled once, for the baseline ISA. docs/kernels/threads.md tells the
+// whole story; in short:
+//
+//   A region's chunks are dealt to P segments, one for each thread that may take part. A segment is one 64-bit word,
+//   {next, end}: its owner takes from the front, a thread whose own segment is empty takes from another's back.
+//
+//     segment 0 (caller)         segment 1                  segment 2
+//     |done|done|>>        |     |done|>>        <<|done|   |              |      >> owner, << thief
+//
+//   Taking is one compare-and-swap. A thread reads the region's body and context only AFTER it has taken something, and
+//   the caller leaves only when all that was taken is done. So a helper that comes late finds empty segments and
+//   touches nothing, and one that comes so late that a new region is open has simply joined that one.
+#include "threads.h"
 
-#include <cstdlib>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <climits>
+#include <stdexcept>
+#include <string>
+
+#include "cpu/parallel.h"
+#if defined(__linux__) && !defined(FASTDL_NO_FUTEX)
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#endif
+
 namespace fastdl {
-void parallel_run(int64_t n, int64_t grain, RangeBody body, const void* c) {
-  for (int64_t b = 0; b < n; b += grain) body(c, b, b + grain < n ? b + grain : n);
+namespace {
+
+// How long a helper waits awake for the next region, and a caller for the last helper. docs/kernels/threads.md has the
+// measurements behind both.
+#ifndef FASTDL_SPIN_NS
+#define FASTDL_SPIN_NS 30000
+#endif
+#ifndef FASTDL_JOIN_SPIN_NS
+#define FASTDL_JOIN_SPIN_NS 30000
+#endif
+constexpr int64_t kSpin = FASTDL_SPIN_NS, kJoinSpin = FASTDL_JOIN_SPIN_NS;
+constexpr int kBatchesPerThread = 32;  // fine enough to even out a slow thread, coarse enough that taking costs nothing
+constexpr int64_t kMuteFirst = 500000, kMuteMost = 16000000;  // ns
+constexpr int kWakeFanout = 2;  // each woken thread wakes two more: 127 sleepers are up after 7 steps, not 127
+
+struct alignas(64) Segment {
+  std::atomic<uint64_t> word{0};  // next in the low half, end in the high half; empty when equal
+};
+
+struct Region {
+  RangeBody body;
+  const void* context;
+  int64_t n, grain, batch;  // batch: chunks taken at a time
+};
+
+// Never destroyed: helpers may outlive static destruction, so everything here is trivially destructible.
+struct Pool {
+  alignas(64) std::atomic<uint32_t> epoch{0};    // counts regions; helpers sleep on it
+  alignas(64) std::atomic<int32_t> seats{0};     // helpers that may still join the region
+  alignas(64) std::atomic<uint32_t> pending{0};  // batches not finished; the caller sleeps on it
+  std::atomic<bool> joining{false};              // the caller does sleep on it
+  alignas(64) std::atomic<int32_t> sleepers{0};
+  std::atomic<int> segments{1};
+  std::atomic<int> caller_cpu{-1};
+  std::atomic<bool> declined{false};  // a helper found itself on the caller's core
+  alignas(64) Region region{};
+  int64_t mute = 0, muted_until = 0;          // the caller's: for how long sleeping helpers are left alone
+  alignas(64) std::atomic<bool> busy{false};  // a region is open: the pool's one lock, only ever tried
+  std::atomic<int> helpers{0};
+  std::atomic<int> limit{0};  // 0: not yet known
+  Segment segment[kMaxThreads];
+};
+Pool pool;
+
+int64_t now_ns() {
+  timespec t;
+  clock_gettime(CLOCK_MONOTONIC, &t);
+  return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
 }
-float* thread_scratch(int slot, size_t floats) {
-  static float* p[3];
-  static size_t have[3];
-  if (have[slot] < floats) {
-    free(p[slot]);
-    p[slot] = static_cast<float*>(aligned_alloc(64, (floats * 4 + 63) / 64 * 64));
-    have[slot] = floats;
+
+// The core that the calling thread is on, -2 where the system can't say (so that it equals no stored one).
+inline int current_cpu() {
+#if defined(__linux__)
+  return sched_getcpu();
+#else
+  return -2;
+#endif
+}
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}
+
+// Waits awake until done() or for `limit` ns; the clock is read now and then only, as it may be a system call.
+template <class Done>
+bool spin_until(const Done& done, int64_t limit) {
+  for (int i = 0; i < 16; i++) {
+    if (done()) return true;
+    relax();
   }
-  return p[slot];
+  if (limit <= 0) return false;
+  const int64_t start = now_ns();
+  do {
+    for (int i = 0; i < 16; i++) {
+      if (done()) return true;
+      relax();
+    }
+  } while (now_ns() - start < limit);
+  return false;
 }
-int num_threads() { return 1; }
+
+// Sleeps if *word is still `expected`; may return early. Whoever changes the word and wants sleepers up calls wake.
+#if defined(__linux__) && !defined(FASTDL_NO_FUTEX)
+void sleep_on(std::atomic<uint32_t>& word, uint32_t expected) {
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
+}
+void wake(std::atomic<uint32_t>& word, int count) {
+  syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
+}
+#else
+// Without futexes: polling, coarse but with nothing to lose or to repair after a fork.
+void sleep_on(std::atomic<uint32_t>& word, uint32_t expected) {
+  const timespec nap = {0, 100000};
+  if (word.load() == expected) nanosleep(&nap, nullptr);
+}
+void wake(std::atomic<uint32_t>&, int) {}
+#endif
+
+bool take(Segment& segment, bool own, uint32_t* index) {
+  uint64_t word = segment.word.load(std::memory_order_acquire);
+  for (;;) {
+    const uint32_t next = uint32_t(word), end = uint32_t(word >> 32);
+    if (next >= end) return false;
+    const uint64_t rest = own ? word + 1 : word - (uint64_t(1) << 32);
+    // That the word may have been emptied and filled again since the load does no harm: a swap that succeeds has taken
+    // a batch of the region that is open now.
+    if (segment.word.compare_exchange_weak(word, rest, std::memory_order_acq_rel, std::memory_order_acquire)) {
+      *index = own ? next : end - 1;
+      return true;
+    }
+  }
+}
+
+void run_range(const Region& r, int64_t first, int64_t last) {
+  for (int64_t c = first; c < last; c++) {
+    const int64_t begin = c * r.grain;
+    r.body(r.context, begin, r.n - begin < r.grain ? r.n : begin + r.grain);
+  }
+}
+
+// Takes and runs batches until none is left, own segment first; returns how many.
+uint32_t work(int home) {
+  uint32_t done = 0, index;
+  const int count =
+      pool.segments.load(std::memory_order_relaxed);  // only a hint to a helper: it may be of a past region
+  for (int i = 0; i < count; i++) {
+    Segment& segment = pool.segment[(home + i) % count];
+    while (take(segment, i == 0, &index)) {
+      const Region& r = pool.region;
+      const int64_t chunks = (r.n - 1) / r.grain + 1, first = index * r.batch;
+      run_range(r, first, chunks - first < r.batch ? chunks : first + r.batch);
+      done++;
+    }
+  }
+  return done;
+}
+
+void finish(uint32_t done) {
+  if (done && pool.pending.fetch_sub(done) == done && pool.joining.load()) wake(pool.pending, 1);
+}
+
+struct Start {
+  int index;
+  uint32_t epoch;
+};
+
+// noexcept: a body that throws ends the process here rather than somewhere less clear.
+void* helper_main(void* argument) noexcept {
+  const Start start = *static_cast<Start*>(argument);
+  delete static_cast<Start*>(argument);
+  uint32_t seen = start.epoch;
+  int64_t patience = kSpin;
+  const auto called = [&] { return pool.epoch.load(std::memory_order_acquire) != seen; };
+  for (;;) {
+    bool slept = false;
+    if (!spin_until(called, patience)) {
+      // First say that we sleep, then look again: the caller first calls, then looks for sleepers; one of us sees the
+      // other.
+      pool.sleepers.fetch_add(1);
+      while (pool.epoch.load() == seen) sleep_on(pool.epoch, seen);
+      pool.sleepers.fetch_sub(1);
+      slept = true;
+    }
+    seen = pool.epoch.load(std::memory_order_acquire);
+    // On the caller's own core we could only take its time, and spinning there would hold it up: back to sleep, from
+    // which the scheduler will put us elsewhere.
+    if (current_cpu() == pool.caller_cpu.load(std::memory_order_relaxed)) {
+      patience = 0;
+      pool.declined.store(true, std::memory_order_relaxed);
+      continue;
+    }
+    patience = kSpin;
+    const int32_t seats = pool.seats.fetch_sub(1, std::memory_order_acq_rel);
+    if (seats <= 0) continue;
+    if (slept && seats > 1 && pool.sleepers.load() > 0) wake(pool.epoch, kWakeFanout);
+    finish(work(start.index));
+  }
+  return nullptr;
+}
+
+// The child of a fork has no helper, and whatever region another thread had open is not its own.
+void after_fork_in_child() {
+  pool.seats = 0;
+  pool.pending = 0;
+  pool.joining = false;
+  pool.sleepers = 0;
+  pool.helpers = 0;
+  for (Segment& s : pool.segment) s.word = 0;
+  pool.busy = false;
+}
+
+// At load time: a fork that comes between taking the pool and registering would leave the child a pool that is taken.
+const bool fork_safe = pthread_atfork(nullptr, nullptr, after_fork_in_child) == 0;
+
+// Called with the pool taken. A thread that can't be had is done without.
+void start_helpers(int wanted) {
+  if (!fork_safe) return;
+  sigset_t all, old;
+  sigfillset(&all);
+  pthread_sigmask(SIG_BLOCK, &all, &old);  // signals are for the program's own threads
+  pthread_attr_t attributes;
+  pthread_attr_init(&attributes);
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  for (int i = pool.helpers; i < wanted; i++) {
+    Start* start = new Start{i + 1, pool.epoch.load()};
+    pthread_t thread;
+    if (pthread_create(&thread, &attributes, helper_main, start) != 0) {
+      delete start;
+      break;
+    }
+#if defined(__linux__)
+    pthread_setname_np(thread, "fastdl");
+#endif
+    pool.helpers = i + 1;
+  }
+  pthread_attr_destroy(&attributes);
+  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+}
+
+int thread_limit() {
+  int limit = pool.limit.load(std::memory_order_relaxed);
+  if (limit == 0) {
+    limit = default_num_threads(nullptr);
+    int unknown = 0;
+    if (!pool.limit.compare_exchange_strong(unknown, limit < 1 ? 1 : limit)) return unknown;
+    limit = limit < 1 ? 1 : limit;
+  }
+  return limit;
+}
+
+// ---- the default number of threads ----
+
+bool read_file(const std::string& path, std::string* text) {
+  FILE* file = fopen(path.c_str(), "re");
+  if (!file) return false;
+  char buffer[4096];
+  text->clear();
+  size_t got;
+  while ((got = fread(buffer, 1, sizeof buffer, file)) > 0) text->append(buffer, got);
+  fclose(file);
+  return true;
+}
+
+// Whole decimal number with nothing but blanks around it; -1 if it is none.
+long parse_count(const char* text) {
+  char* end;
+  const long value = strtol(text, &end, 10);
+  if (end == text) return -1;
+  while (*end == ' ' || *end == '\t' || *end == '\n') end++;
+  return *end ? -1 : value;
+}
+
+// Smallest quota of `path` and the groups above it, in CPUs; 0 for none. A container often sees its own group as the
+// root while /proc still tells the host's path, so what does not exist is skipped, not an error.
+double quota(const std::string& mount, std::string path, bool v2) {
+  double least = 0;
+  for (;;) {
+    const std::string group = mount + (path == "/" ? "" : path);
+    std::string text, period_text;
+    double limit = 0, period = 0;
+    if (v2 && read_file(group + "/cpu.max", &text) && sscanf(text.c_str(), "%lf %lf", &limit, &period) == 2 &&
+        period > 0)
+      limit /= period;
+    else if (!v2 && read_file(group + "/cpu.cfs_quota_us", &text) &&
+             read_file(group + "/cpu.cfs_period_us", &period_text) && (period = atof(period_text.c_str())) > 0)
+      limit = atof(text.c_str()) / period;
+    else
+      limit = 0;
+    if (limit > 0 && (least == 0 || limit < least)) least = limit;
+    const size_t slash = path.rfind('/');
+    if (path.empty() || path == "/" || slash == std::string::npos) return least;
+    path.resize(slash);
+  }
+}
+
+int affinity_count() {
+#if defined(__linux__)
+  for (int size = 1024; size <= 1 << 20; size *= 2) {  // the kernel refuses a mask shorter than its own
+    cpu_set_t* set = CPU_ALLOC(size);
+    if (!set) break;
+    const bool ok = sched_getaffinity(0, CPU_ALLOC_SIZE(size), set) == 0;
+    const int count = ok ? CPU_COUNT_S(CPU_ALLOC_SIZE(size), set) : 0;
+    CPU_FREE(set);
+    if (count > 0) return count;
+  }
+#endif
+  const long online = sysconf(_SC_NPROCESSORS_ONLN);
+  return online > 0 ? int(online < INT_MAX ? online : INT_MAX) : 1;
+}
+
+struct Default {
+  int count;
+  std::string source;
+};
+
+Default find_default() {
+  if (const char* text = getenv("FASTDL_NUM_THREADS"); text && *text) {
+    const long count = parse_count(text);
+    if (count >= 1 && count <= kMaxThreads) return {int(count), "FASTDL_NUM_THREADS"};
+    return {
+        0, "FASTDL_NUM_THREADS: expected an integer from 1 to " + std::to_string(kMaxThreads) + "; got '" + text + "'"};
+  }
+  if (const char* text = getenv("OMP_NUM_THREADS"); text && *text) {
+    // OpenMP allows a list, one number a nesting level; ours is the outermost. A bad value is OpenMP's to complain
+    // about.
+    const std::string all = text;
+    const long count = parse_count(all.substr(0, all.find(',')).c_str());
+    if (count >= 1) return {int(count < kMaxThreads ? count : kMaxThreads), "OMP_NUM_THREADS"};
+  }
+  const int cpus = affinity_count(), allowed = cgroup_cpu_limit("");
+  if (allowed > 0 && allowed < cpus && allowed <= kMaxThreads) return {allowed, "cgroup CPU quota"};
+  return {cpus < kMaxThreads ? cpus : kMaxThreads, "CPU affinity"};
+}
+
+// Not a static local: a fork while another thread sets it up would leave the child waiting for that thread. Leaked.
+const Default& the_default() {
+  static std::atomic<const Default*> known{nullptr};
+  const Default* found = known.load(std::memory_order_acquire);
+  if (!found) {
+    const Default* mine = new Default(find_default());
+    if (known.compare_exchange_strong(found, mine, std::memory_order_acq_rel)) return *mine;
+    delete mine;
+  }
+  return *found;
+}
+
+// ---- scratch ----
+
+constexpr size_t kHugePage = size_t(2) << 20;
+
+struct Scratch {
+  void* memory[3] = {};
+  size_t bytes[3] = {};
+  ~Scratch() {
+    for (void* m : memory) free(m);
+  }
+};
+thread_local Scratch scratch;
+
+}  // namespace
+
+void parallel_run(int64_t n, int64_t grain, RangeBody body, const void* context) {
+  if (n <= 0) return;
+  if (grain < 1) grain = 1;
+  const int64_t chunks = (n - 1) / grain + 1;
+  const int limit = chunks > 1 ? thread_limit() : 1;
+  // busy: a body that calls us, or another thread's region; both run on their caller alone.
+  if (limit == 1 || pool.busy.exchange(true, std::memory_order_acquire)) {
+    run_range(Region{body, context, n, grain, 1}, 0, chunks);
+    return;
+  }
+  if (pool.helpers < limit - 1) start_helpers(limit - 1);
+  int64_t batches = int64_t(limit) * kBatchesPerThread;
+  const int64_t batch = chunks <= batches ? 1 : (chunks - 1) / batches + 1;
+  batches = (chunks - 1) / batch + 1;
+  const int parts = int(batches < limit ? batches : limit);
+  pool.region = {body, context, n, grain, batch};
+  pool.pending.store(uint32_t(batches), std::memory_order_relaxed);
+  pool.segments.store(parts, std::memory_order_relaxed);
+  pool.caller_cpu.store(current_cpu(), std::memory_order_relaxed);
+  for (int p = 0; p < parts; p++) {
+    const uint64_t next = uint64_t(batches * p / parts), end = uint64_t(batches * (p + 1) / parts);
+    pool.segment[p].word.store(end << 32 | next, std::memory_order_release);  // publishes the region
+  }
+  pool.seats.store(parts - 1, std::memory_order_release);
+  pool.epoch.fetch_add(1);
+  if (pool.sleepers.load() > 0 && (pool.mute == 0 || now_ns() >= pool.muted_until))
+    wake(pool.epoch, parts - 1 < kWakeFanout ? parts - 1 : kWakeFanout);
+
+  const uint32_t done = work(0);
+  // Where all cores are taken, the scheduler wakes a helper on ours, which costs 10 us and helps nobody: then don't
+  // wake any for a while, longer each time. A helper that does find a core ends that.
+  if (done < uint32_t(batches)) {
+    pool.mute = 0;
+  } else if (pool.declined.exchange(false, std::memory_order_relaxed)) {
+    pool.mute = pool.mute == 0 ? kMuteFirst : pool.mute < kMuteMost / 2 ? 2 * pool.mute : kMuteMost;
+    pool.muted_until = now_ns() + pool.mute;
+  }
+  if (pool.pending.fetch_sub(done) != done) {
+    const auto finished = [] { return pool.pending.load(std::memory_order_acquire) == 0; };
+    if (!spin_until(finished, kJoinSpin)) {
+      // The last helper has lost its core: going to sleep gives it ours, spinning on would not.
+      pool.joining.store(true);
+      for (uint32_t left; (left = pool.pending.load()) != 0;) sleep_on(pool.pending, left);
+      pool.joining.store(false);
+    }
+  }
+  pool.busy.store(false, std::memory_order_release);
+}
+
+float* thread_scratch(int slot, size_t floats) {
+  Scratch& own = scratch;
+  const size_t wanted = floats * sizeof(float);
+  if (wanted > own.bytes[slot] || !own.memory[slot]) {
+    const bool huge = wanted >= kHugePage;
+    const size_t unit = huge ? kHugePage : 64, bytes = (wanted / unit + (wanted % unit || !wanted)) * unit;
+    free(own.memory[slot]);
+    own.memory[slot] = floats > SIZE_MAX / 8 ? nullptr : aligned_alloc(unit, bytes);
+    own.bytes[slot] = bytes;
+    if (!own.memory[slot]) {  // a kernel has no way to report it, and a helper nobody to report it to
+      fprintf(stderr, "fastdl: out of memory for %zu bytes of kernel scratch\n", bytes);
+      abort();
+    }
+#if defined(MADV_HUGEPAGE)
+    if (huge) madvise(own.memory[slot], bytes, MADV_HUGEPAGE);
+#endif
+  }
+  return static_cast<float*>(own.memory[slot]);
+}
+
+int num_threads() { return pool.busy.load(std::memory_order_relaxed) ? 1 : thread_limit(); }
+
+int num_helpers() { return pool.helpers; }
+
+void set_num_threads(int count) {
+  if (count < 1 || count > kMaxThreads)
+    throw std::invalid_argument("num_threads: expected an integer from 1 to " + std::to_string(kMaxThreads) + "; got " +
+                                std::to_string(count));
+  pool.limit.store(count);
+}
+
+int default_num_threads(const char** source) {
+  const Default& found = the_default();
+  if (source) *source = found.source.c_str();
+  return found.count;
+}
+
+int cgroup_cpu_limit(const std::string& root) {
+  std::string text;
+  if (!read_file(root + "/proc/self/cgroup", &text)) return 0;
+  const std::string base = root + "/sys/fs/cgroup";
+  double least = 0;
+  const auto consider = [&](double limit) {
+    if (limit > 0 && (least == 0 || limit < least)) least = limit;
+  };
+  // Lines are id:controllers:path; version 2 is the one with no controllers.
+  for (size_t at = 0; at < text.size();) {
+    const size_t end = text.find('\n', at) == std::string::npos ? text.size() : text.find('\n', at);
+    const std::string line = text.substr(at, end - at);
+    at = end + 1;
+    const size_t first = line.find(':'), second = first == std::string::npos ? first : line.find(':', first + 1);
+    if (second == std::string::npos) continue;
+    const std::string controllers = line.substr(first + 1, second - first - 1), path = line.substr(second + 1);
+    if (controllers.empty()) {
+      consider(quota(base, path, true));
+      consider(quota(base + "/unified", path, true));
+    } else if (("," + controllers + ",").find(",cpu,") != std::string::npos) {
+      consider(quota(base + "/cpu", path, false));
+      consider(quota(base + "/" + controllers, path, false));
+    }
+  }
+  if (least == 0) return 0;
+  return least < 1 ? 1 : int(least < INT_MAX ? least : INT_MAX);
+}
+
 }  // namespace fastdl

@@ -1,0 +1,25 @@
+"""Every kernel, forward and backward, on plain arrays: the functions of the compiled module that was chosen at import.
+
+    >>> import numpy as np
+    >>> from fastdl import kernels
+    >>> image = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    >>> halves = np.full((2, 2, 1, 1), 0.5, np.float32)
+    >>> kernels.conv2d_forward(image, halves)[0, :, :, 0]
+    array([[ 5.,  7.,  9.],
+           [13., 15., 17.],
+           [21., 23., 25.]], dtype=float32)
+
+Arrays are never converted or copied: float32 (int64 for indices and labels, uint8 where a kernel reads bytes), C-contiguous,
+of the right shape, or an error names the argument. An output that is left out is made and returned; `out=` (one array, or a
+tuple where a kernel returns several) writes into yours. ``help(kernels.conv2d_forward)`` lists a kernel's arguments.
+"""
+
+from . import backend
+
+__all__ = sorted(backend.cpu.SPECS)
+
+globals().update({name: getattr(backend.cpu, name) for name in __all__})
+
+
+def __dir__():
+    return __all__
