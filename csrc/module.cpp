@@ -2,8 +2,24 @@
 #include <pybind11/pybind11.h>
 
 #include "border.h"
+#include "cpu/parallel.h"
+#include "threads.h"
+
+namespace py = pybind11;
 
 PYBIND11_MODULE(FASTDL_MODULE, m) {
   m.doc() = "The kernels of fastdl, compiled for one target; see fastdl.kernels.";
   fastdl::bind_kernels(m);
+  m.def("set_num_threads", &fastdl::set_num_threads, py::arg("threads"));
+  m.def("get_num_threads", &fastdl::num_threads);
+  m.def("num_helpers", &fastdl::num_helpers, "Helper threads started so far.");
+  m.def(
+      "default_num_threads",
+      [] {
+        const char* source = nullptr;
+        const int count = fastdl::default_num_threads(&source);
+        if (count == 0) throw py::value_error(source);
+        return py::make_tuple(count, source);
+      },
+      "The number of threads that holds at first, and where it came from.");
 }

@@ -48,12 +48,11 @@ def dense(x, w, b=None, act="none", slope=0.01):
     Tensor [N...,O]
     """
     k, xd, wd = kernels(x.data), x.data, w.data
-    z = None
     if act == "gelu" and recording():
-        z = empty((*xd.shape[:-1], wd.shape[-1]), xd)
-    y = k.dense_forward(xd, wd, _data(b), act, slope, None if z is None else empty(z.shape, xd), z) if z is not None else \
-        k.dense_forward(xd, wd, _data(b), act, slope)
-    saved = y if z is None else z
+        saved = empty((*xd.shape[:-1], wd.shape[-1]), xd)
+        y = k.dense_forward(xd, wd, _data(b), act, slope, z=saved)
+    else:
+        saved = y = k.dense_forward(xd, wd, _data(b), act, slope)
 
     def step(dy):
         k.dense_backward(xd, wd, saved, dy, act, slope, None, *x.slot(), *w.slot(), *((None, 0.0) if b is None else b.slot()))
@@ -128,18 +127,9 @@ def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, act="none", 
                 k.conv2d_backward_weight(xd, dz, *at, None, dw, beta_w, db, beta_b)
         dx, beta = x.slot()
         if dx is not None:
-            k.conv2d_backward_data(dz, wd, *at, None, dx, beta, *_rest(xd.shape, dz.shape, wd.shape, at))
+            k.conv2d_backward_data(dz, wd, *at, None, dx, beta)
 
     return record(y, _parents(x, w, b), step)
-
-
-def _rest(image, output, filters, at):
-    """Rows and columns of the image that the stride leaves over (out_pad of the backward kernel)."""
-    stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, _ = at
-    return (
-        image[1] - ((output[1] - 1) * stride_y - 2 * pad_y + dilation_y * (filters[0] - 1) + 1),
-        image[2] - ((output[2] - 1) * stride_x - 2 * pad_x + dilation_x * (filters[1] - 1) + 1),
-    )
 
 
 def _sum_into(k, dz, db, beta):
@@ -173,7 +163,7 @@ def conv_transpose2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ou
     ]
     keep_z = act == "gelu" and recording()
     y = empty((xd.shape[0], *shape, wd.shape[2] * groups), xd)
-    k.conv_transpose2d_forward(xd, wd, _data(b), *at, "none" if keep_z else act, slope, None, y, None, *more)
+    k.conv_transpose2d_forward(xd, wd, _data(b), *at, "none" if keep_z else act, slope, None, y)
     saved = y
     if keep_z:
         y = k.activation_forward(saved, act, slope)

@@ -1,0 +1,41 @@
+// The module _runtime: what belongs to the process and not to one target. Which targets may run on this CPU, and the
+// allocator under NumPy's arrays.
+#include <pybind11/pybind11.h>
+
+#include "cpuid.h"
+#include "pool.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(FASTDL_MODULE, m) {
+  using namespace fastdl;
+  m.doc() = "Targets that this machine may run, and the caching allocator; see fastdl.backend.";
+  m.def("runnable_targets", [] {
+    py::list targets;
+    for (Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kBase})
+      if (isa <= best_isa()) targets.append(isa_name(isa));
+    return targets;
+  });
+  m.def("cpu_brand", &cpu_brand);
+  m.def("pool_enter", [] {
+    PyObject* before = enter();
+    if (!before) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(before);
+  });
+  m.def("pool_leave", [](const py::object& previous) {
+    if (leave(previous.ptr()) != 0) throw py::error_already_set();
+  });
+  m.def("pool_enabled", &pool_enabled);
+  m.def("empty_cache", &empty_cache);
+  m.def("set_pool_limit", &set_pool_limit, py::arg("bytes"));
+  m.def("pool_statistics", [] {
+    const PoolStatistics s = pool_statistics();
+    py::dict d;
+    d["bytes_in_use"] = s.bytes_in_use;
+    d["bytes_cached"] = s.bytes_cached;
+    d["limit_bytes"] = s.limit_bytes;
+    d["hits"] = s.hits;
+    d["misses"] = s.misses;
+    return d;
+  });
+}
