@@ -101,13 +101,7 @@ class Flat:
     def __repr__(self):
         return f"Flat({len(self.parameters)} parameters, {self.data.size} floats)"
 
-    def __getstate__(self):
-        # The parameters bring their values with them; the vectors are laid out anew around them.
-        return self.named
-
-    def __setstate__(self, named):
-        self._lay_out(named)
-
+    # The parameters of a copy bring their values with them; the vectors are laid out anew around them.
     def __reduce__(self):
         return _rebuild, (self.named,)
 

@@ -200,14 +200,15 @@ class Module:
         rows = self.run_traced(Tensor(x) if dtype == np.float32 else x)
         return [(name, module, before[1:], y.shape[1:]) for name, module, before, y in rows]
 
-    def run_traced(self, x):
-        """Run in evaluation mode; returns (name, module, input shape, output array) for every call, in reading order."""
+    def run_traced(self, x, evaluate=True):
+        """Run without recording; returns (name, module, input shape, output array) for every call, in reading order."""
         global _trace
         modes = [(m, m.training) for _, m in self.named_modules()]
         _trace = []
         try:
             with inference():
-                self.eval()
+                if evaluate:
+                    self.eval()
                 self(x)
             names = {id(m): name for name, m in self.named_modules()}
             return [(names.get(id(m), "?"), m, before, y) for m, before, y in _trace]

@@ -4,6 +4,8 @@ A layer finds the sizes of its input at its first call (or in `Module.build`), o
 Biases, and the gains and shifts of normalisations, take no weight decay.
 """
 
+from functools import partial
+
 from . import init as _init
 from . import ops
 from .module import Module, Parameter
@@ -237,7 +239,7 @@ class ConvTranspose2d(Module):
         self.out_padding = _pair("out_padding", out_padding, 0)
         if self.filters % self.groups:
             raise ValueError(f"groups: expected a divisor of {self.filters} filters; got {self.groups}")
-        self._base_init = _init.get(init, act)
+        self._init = _init.get(init, act)
         self.w = None
         self.b = Parameter((self.filters,), _init.zeros, decay=False) if bias else None
         if channels is not None:
@@ -246,12 +248,10 @@ class ConvTranspose2d(Module):
     def _size(self, channels):
         if channels % self.groups:
             raise ValueError(f"x: expected a multiple of {self.groups} channels; got {channels}")
-        self.w = Parameter((*self.size, self.filters // self.groups, channels), self._initial)
-
-    def _initial(self, shape, stream):
-        # Going back through the filters, what counts as an input is the last axis.
+        shape = (*self.size, self.filters // self.groups, channels)
         r, s, c, f = shape
-        return self._base_init(shape, stream, fans=(r * s * f // self.groups, r * s * c))
+        # Going back through the filters, what counts as an input is the last axis.
+        self.w = Parameter(shape, partial(self._init, fans=(r * s * f // self.groups, r * s * c)))
 
     def forward(self, x):
         if self.w is None:
@@ -407,14 +407,8 @@ class Embedding(Module):
 
     def __init__(self, rows, width, init=None):
         rows, width = _positive("rows", rows), _positive("width", width)
-        if init is None:
-            self.table = Parameter((rows, width), self._initial)
-        else:
-            self.table = Parameter((rows, width), _init.get(init))
-
-    @staticmethod
-    def _initial(shape, stream):
-        return _init.normal(shape, stream, std=shape[1] ** -0.5)
+        init = partial(_init.normal, std=width**-0.5) if init is None else _init.get(init)
+        self.table = Parameter((rows, width), init)
 
     def forward(self, index):
         return ops.embedding(self.table, index.data if isinstance(index, Tensor) else index)
