@@ -206,6 +206,28 @@ def test_shear_slides_rows():
     np.testing.assert_allclose(slid, [[1, 0, 0], [1, 1, -4]], atol=1e-6)
 
 
+def test_all_together_are_the_product_of_each_in_the_stated_order():
+    augment = Augment(shift=(2, 1), rotate=40, scale=(0.5, 0.2), shear=20, flip="both", crop=(7, 6))
+    draws = np.random.default_rng(0).random((50, 9))
+
+    def move(y, x):
+        return np.array([[1, 0, y], [0, 1, x], [0, 0, 1]])
+
+    for d, got in zip(draws, augment.matrices(draws, 11, 13), strict=True):
+        u = 2 * d - 1
+        angle, slide = math.radians(40) * u[2], math.tan(math.radians(20) * u[5])
+        cos, sin, mirror = math.cos(angle), math.sin(angle), -1 if d[6] < 0.5 else 1
+        expected = (
+            move(int(d[7] * 5) + 3, int(d[8] * 8) + 2.5)
+            @ np.diag([mirror, mirror, 1])
+            @ np.array([[1, 0, 0], [slide, 1, 0], [0, 0, 1]])
+            @ np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1]])
+            @ np.diag([1.5 ** -u[3], 1.2 ** -u[4], 1])
+            @ move(-3 - 2 * u[0], -2.5 - u[1])
+        )
+        np.testing.assert_allclose(got.reshape(2, 3), expected[:2], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("flip", "axes"),
     [(True, (2,)), ("horizontal", (2,)), ("vertical", (1,)), ("both", (1, 2)), (None, ()), (False, ())],
