@@ -217,7 +217,7 @@ def fit(
     Notes
     -----
     Ctrl-C ends training after the current update: the history is returned, the weights are whole (the best ones where
-    restore_best). The loss of a batch is read once, before its update.
+    restore_best). The loss of a batch is read once, before its update. The module is left in evaluation mode.
     """
     n = len(x)
     if len(y) != n:
@@ -283,6 +283,8 @@ def fit(
                 if bar is not None:
                     bar.set_postfix({k: f"{v[-1]:.4g}" for k, v in history.items() if k.endswith(("loss", "accuracy")) and v})
                 if interrupts.asked:
+                    for name in (k for k in history if k.startswith("val_")):
+                        history[name].append(math.nan)  # not judged any more
                     raise KeyboardInterrupt
                 waited = _judge(state, watch, min_delta, restore_best, waited)
                 for f in callbacks:
@@ -310,7 +312,7 @@ def fit(
 def _update(module, loss_of, optimizer, xb, yb):
     """One update; returns the loss of the batch. Nothing is changed where it is not finite."""
     loss = loss_of(module(Tensor(xb) if xb.dtype == np.float32 else xb), yb)
-    value = loss.item()
+    value = loss.data.item()
     if math.isfinite(value):
         optimizer.zero_grad()
         loss.backward()
