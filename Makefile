@@ -41,9 +41,13 @@ stage = @echo "== $(1)"; start=$$(date +%s); { $(2); } || { code=$$?; echo "== $
 install = FASTDL_TARGETS='$(TARGETS)' FASTDL_TEST_TARGETS=$(1) FASTDL_WERROR=$(WERROR) \
 	$(PIP) install --no-build-isolation --config-settings build-dir=$(BUILD) '.[plot,progress]'
 
-.PHONY: help demo test bench lint asan docs wheel clean distclean
+.PHONY: help demo test bench lint asan docs wheel clean distclean FORCE
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+# Changes when what is built does.
+$(VENV)/.options: FORCE
+	@mkdir -p $(VENV); echo '$(TARGETS) $(WERROR)' | cmp -s - $@ || echo '$(TARGETS) $(WERROR)' > $@
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -52,11 +56,11 @@ $(VENV)/.ready: pyproject.toml
 		$(PIP) install --upgrade 'pip>=25.1'; $(PIP) install --group build)
 	@touch $@
 
-$(VENV)/.installed-demo: $(VENV)/.ready $(SOURCES)
+$(VENV)/.installed-demo: $(VENV)/.ready $(VENV)/.options $(SOURCES)
 	$(call stage,build and install,$(call install,OFF))
 	@touch $@
 
-$(VENV)/.installed-test: $(VENV)/.ready $(SOURCES)
+$(VENV)/.installed-test: $(VENV)/.ready $(VENV)/.options $(SOURCES)
 	$(call stage,build and install with the test targets,$(call install,ON))
 	@touch $(VENV)/.installed-demo $@
 
@@ -81,9 +85,9 @@ lint: $(VENV)/.group-lint
 
 # The Python files of the tree and sanitized modules, side by side in a package of its own.
 ASAN := build/asan
-asan: $(VENV)/.installed-test $(VENV)/.group-test
-	$(call stage,build with sanitizers,tools/build_sanitized.sh $(BIN)/python $(ASAN))
-	$(call stage,tests under the sanitizers,tools/run_sanitized.sh $(BIN)/python $(ASAN) $(PYTEST_FLAGS) $(TESTS))
+asan: $(VENV)/.group-test
+	$(call stage,build with sanitizers,tools/sanitized.sh $(BIN)/python $(ASAN) build)
+	$(call stage,tests under the sanitizers,tools/sanitized.sh $(BIN)/python $(ASAN) test $(PYTEST_FLAGS) $(TESTS))
 
 docs: $(VENV)/.group-docs $(INSTALLED)
 	$(call stage,documentation,$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs/html)
