@@ -1,12 +1,14 @@
-// A caching allocator for the data of NumPy's arrays, put under NumPy by its own means (NEP 49). A training step allocates
-// the same sizes every time; kept here between steps, its memory costs no page faults. All blocks are 64-byte aligned.
+// A caching allocator for the data of NumPy's arrays, put under NumPy by its own means (NEP 49). A training step
+// allocates the same sizes every time; kept here between steps, its memory costs no page faults. All blocks are 64-byte
+// aligned.
 //
 //   payload <= 4 KiB   64-byte size classes, a few free blocks of each kept by every thread, no lock
-//   payload >  4 KiB   eight size classes per power of two (at most 1/8 wasted), kept by the process under one lock; what was
+//   payload >  4 KiB   eight size classes per power of two (at most 1/8 wasted), kept by the process under one lock;
+//   what was
 //                      freed longest ago goes back to the system when the kept bytes pass the limit
 //
-// Each block carries its size in front, so arrays outlive the context that made them, may be resized, and may be freed by
-// another thread. Nothing here needs the GIL but the functions that take or return Python objects.
+// Each block carries its size in front, so arrays outlive the context that made them, may be resized, and may be freed
+// by another thread. Nothing here needs the GIL but the functions that take or return Python objects.
 #pragma once
 #include <stddef.h>
 #include <stdint.h>
@@ -18,9 +20,11 @@ typedef struct _object PyObject;
 
 namespace fastdl {
 
-// ---- what the binding binds; with the GIL (or an attached thread), errors as set Python exceptions and a null result ----
+// ---- what the binding binds; with the GIL (or an attached thread), errors as set Python exceptions and a null result
+// ----
 
-// The handler: a capsule named "mem_handler" that holds NumPy's PyDataMem_Handler. New reference; the same one each time.
+// The handler: a capsule named "mem_handler" that holds NumPy's PyDataMem_Handler. New reference; the same one each
+// time.
 PyObject* pool_handler();
 
 // Makes this pool NumPy's allocator in the current context (contextvars' sense: this thread, this task). Returns the

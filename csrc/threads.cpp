@@ -1,5 +1,5 @@
-// The thread pool behind csrc/cpu/parallel.h. Compiled once, for the baseline ISA. docs/kernels/threads.md tells the whole
-// story; in short:
+// The thread pool behind csrc/cpu/parallel.h. Compiled once, for the baseline ISA. docs/kernels/threads.md tells the
+// whole story; in short:
 //
 //   A region's chunks are dealt to P segments, one for each thread that may take part. A segment is one 64-bit word,
 //   {next, end}: its owner takes from the front, a thread whose own segment is empty takes from another's back.
@@ -8,8 +8,8 @@
 //     |done|done|>>        |     |done|>>        <<|done|   |              |      >> owner, << thief
 //
 //   Taking is one compare-and-swap. A thread reads the region's body and context only AFTER it has taken something, and
-//   the caller leaves only when all that was taken is done. So a helper that comes late finds empty segments and touches
-//   nothing, and one that comes so late that a new region is open has simply joined that one.
+//   the caller leaves only when all that was taken is done. So a helper that comes late finds empty segments and
+//   touches nothing, and one that comes so late that a new region is open has simply joined that one.
 #include "threads.h"
 
 #include <pthread.h>
@@ -45,7 +45,8 @@ namespace {
 #endif
 constexpr int64_t kSpin = FASTDL_SPIN_NS, kJoinSpin = FASTDL_JOIN_SPIN_NS;
 constexpr int kBatchesPerThread = 32;  // fine enough to even out a slow thread, coarse enough that taking costs nothing
-constexpr int kWakeFanout = 2;         // each woken thread wakes two more: 127 sleepers are up after 7 steps, not 127
+constexpr int64_t kMuteFirst = 500000, kMuteMost = 16000000;  // ns
+constexpr int kWakeFanout = 2;  // each woken thread wakes two more: 127 sleepers are up after 7 steps, not 127
 
 struct alignas(64) Segment {
   std::atomic<uint64_t> word{0};  // next in the low half, end in the high half; empty when equal
@@ -66,7 +67,9 @@ struct Pool {
   alignas(64) std::atomic<int32_t> sleepers{0};
   std::atomic<int> segments{1};
   std::atomic<int> caller_cpu{-1};
+  std::atomic<bool> declined{false};  // a helper found itself on the caller's core
   alignas(64) Region region{};
+  int64_t mute = 0, muted_until = 0;          // the caller's: for how long sleeping helpers are left alone
   alignas(64) std::atomic<bool> busy{false};  // a region is open: the pool's one lock, only ever tried
   std::atomic<int> helpers{0};
   std::atomic<int> limit{0};  // 0: not yet known
@@ -157,7 +160,8 @@ void run_range(const Region& r, int64_t first, int64_t last) {
 // Takes and runs batches until none is left, own segment first; returns how many.
 uint32_t work(int home) {
   uint32_t done = 0, index;
-  const int count = pool.segments.load(std::memory_order_relaxed);  // only a hint to a helper: it may be of a past region
+  const int count =
+      pool.segments.load(std::memory_order_relaxed);  // only a hint to a helper: it may be of a past region
   for (int i = 0; i < count; i++) {
     Segment& segment = pool.segment[(home + i) % count];
     while (take(segment, i == 0, &index)) {
@@ -189,17 +193,19 @@ void* helper_main(void* argument) noexcept {
   for (;;) {
     bool slept = false;
     if (!spin_until(called, patience)) {
-      // First say that we sleep, then look again: the caller first calls, then looks for sleepers; one of us sees the other.
+      // First say that we sleep, then look again: the caller first calls, then looks for sleepers; one of us sees the
+      // other.
       pool.sleepers.fetch_add(1);
       while (pool.epoch.load() == seen) sleep_on(pool.epoch, seen);
       pool.sleepers.fetch_sub(1);
       slept = true;
     }
     seen = pool.epoch.load(std::memory_order_acquire);
-    // On the caller's own core we could only take its time, and spinning there would hold it up: back to sleep, from which
-    // the scheduler will put us elsewhere.
+    // On the caller's own core we could only take its time, and spinning there would hold it up: back to sleep, from
+    // which the scheduler will put us elsewhere.
     if (current_cpu() == pool.caller_cpu.load(std::memory_order_relaxed)) {
       patience = 0;
+      pool.declined.store(true, std::memory_order_relaxed);
       continue;
     }
     patience = kSpin;
@@ -283,15 +289,16 @@ long parse_count(const char* text) {
   return *end ? -1 : value;
 }
 
-// Smallest quota of `path` and the groups above it, in CPUs; 0 for none. A container often sees its own group as the root
-// while /proc still tells the host's path, so what does not exist is skipped, not an error.
+// Smallest quota of `path` and the groups above it, in CPUs; 0 for none. A container often sees its own group as the
+// root while /proc still tells the host's path, so what does not exist is skipped, not an error.
 double quota(const std::string& mount, std::string path, bool v2) {
   double least = 0;
   for (;;) {
     const std::string group = mount + (path == "/" ? "" : path);
     std::string text, period_text;
     double limit = 0, period = 0;
-    if (v2 && read_file(group + "/cpu.max", &text) && sscanf(text.c_str(), "%lf %lf", &limit, &period) == 2 && period > 0)
+    if (v2 && read_file(group + "/cpu.max", &text) && sscanf(text.c_str(), "%lf %lf", &limit, &period) == 2 &&
+        period > 0)
       limit /= period;
     else if (!v2 && read_file(group + "/cpu.cfs_quota_us", &text) &&
              read_file(group + "/cpu.cfs_period_us", &period_text) && (period = atof(period_text.c_str())) > 0)
@@ -329,10 +336,12 @@ Default find_default() {
   if (const char* text = getenv("FASTDL_NUM_THREADS"); text && *text) {
     const long count = parse_count(text);
     if (count >= 1 && count <= kMaxThreads) return {int(count), "FASTDL_NUM_THREADS"};
-    return {0, "FASTDL_NUM_THREADS: expected an integer from 1 to " + std::to_string(kMaxThreads) + "; got '" + text + "'"};
+    return {
+        0, "FASTDL_NUM_THREADS: expected an integer from 1 to " + std::to_string(kMaxThreads) + "; got '" + text + "'"};
   }
   if (const char* text = getenv("OMP_NUM_THREADS"); text && *text) {
-    // OpenMP allows a list, one number a nesting level; ours is the outermost. A bad value is OpenMP's to complain about.
+    // OpenMP allows a list, one number a nesting level; ours is the outermost. A bad value is OpenMP's to complain
+    // about.
     const std::string all = text;
     const long count = parse_count(all.substr(0, all.find(',')).c_str());
     if (count >= 1) return {int(count < kMaxThreads ? count : kMaxThreads), "OMP_NUM_THREADS"};
@@ -394,9 +403,18 @@ void parallel_run(int64_t n, int64_t grain, RangeBody body, const void* context)
   }
   pool.seats.store(parts - 1, std::memory_order_release);
   pool.epoch.fetch_add(1);
-  if (pool.sleepers.load() > 0) wake(pool.epoch, parts - 1 < kWakeFanout ? parts - 1 : kWakeFanout);
+  if (pool.sleepers.load() > 0 && (pool.mute == 0 || now_ns() >= pool.muted_until))
+    wake(pool.epoch, parts - 1 < kWakeFanout ? parts - 1 : kWakeFanout);
 
   const uint32_t done = work(0);
+  // Where all cores are taken, the scheduler wakes a helper on ours, which costs 10 us and helps nobody: then don't
+  // wake any for a while, longer each time. A helper that does find a core ends that.
+  if (done < uint32_t(batches)) {
+    pool.mute = 0;
+  } else if (pool.declined.exchange(false, std::memory_order_relaxed)) {
+    pool.mute = pool.mute == 0 ? kMuteFirst : pool.mute < kMuteMost / 2 ? 2 * pool.mute : kMuteMost;
+    pool.muted_until = now_ns() + pool.mute;
+  }
   if (pool.pending.fetch_sub(done) != done) {
     const auto finished = [] { return pool.pending.load(std::memory_order_acquire) == 0; };
     if (!spin_until(finished, kJoinSpin)) {

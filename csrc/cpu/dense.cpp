@@ -1,57 +1,9 @@
 // Dense layers: y = act(x w + b) with bias and activation in the product's epilogue, and the three gradients.
 // The product itself is gemm.h; docs/kernels/gemm.md tells how the shapes here were tuned.
-#include "../kernels.h"
-#include "gemm.h"
+#include "bias_activation.h"
 
 namespace fastdl {
 namespace {
-
-template <int kAct>
-FASTDL_INLINE vec activate(vec z, float slope) {
-  if constexpr (kAct == kRelu) return select(z < 0.0f, vec{}, z);  // this way round NaN passes
-  if constexpr (kAct == kLeakyRelu) return select(z < 0.0f, z * splat(slope), z);
-  return z;
-}
-
-// d act / d z from what the forward pass saved: y, or z for gelu.
-template <int kAct>
-FASTDL_INLINE vec activation_slope(vec saved, float slope) {
-  if constexpr (kAct == kRelu) return select(saved > 0.0f, splat(1.0f), vec{});
-  if constexpr (kAct == kLeakyRelu) return select(saved > 0.0f, splat(1.0f), splat(slope));
-  return splat(1.0f);
-}
-
-template <int kAct>
-struct BiasActivation {
-  const float* bias;
-  float slope;
-  float* z;
-  i64 columns;
-  FASTDL_INLINE vec operator()(vec sum, i64 m, i64 n, i64 lanes) const {
-    if (bias) sum += load_lanes(bias + n, lanes);
-    if (z) store_lanes(z + m * columns + n, sum, lanes);
-    return activate<kAct>(sum, slope);
-  }
-};
-
-template <int kAct>
-void forward(i64 N, i64 I, i64 O, const float* x, const float* w, const float* b, float slope, float* y, float* z) {
-  gemm(N, O, I, RowsA{x, I}, RowsB{w, O}, 0.0f, y, O, BiasActivation<kAct>{b, slope, z, O});
-}
-
-constexpr i64 kElementGrain = 16384;
-
-template <int kAct>
-void gradient_before_activation(i64 n, const float* saved, const float* dy, float slope, float* dz) {
-  parallel_for(n, kElementGrain, [=](i64 begin, i64 end) {
-    i64 i = begin;
-    for (; i + kLanes <= end; i += kLanes) store(dz + i, load(dy + i) * activation_slope<kAct>(load(saved + i), slope));
-    if (i < end) {
-      const i64 lanes = end - i;
-      store_part(dz + i, load_part(dy + i, lanes) * activation_slope<kAct>(load_part(saved + i, lanes), slope), lanes);
-    }
-  });
-}
 
 // out[O] = sum over rows of dz + beta out, summed as gemm.h sums: chunks of kChunk rows.
 void sum_rows(i64 N, i64 O, const float* dz, float beta, float* out) {
@@ -88,23 +40,20 @@ void sum_rows(i64 N, i64 O, const float* dz, float beta, float* out) {
 
 void dense_forward(i64 N, i64 I, i64 O, const float* x, const float* w, const float* b, int act, float slope, float* y,
                    float* z, void*) {
-  switch (act) {
-    case kRelu: return forward<kRelu>(N, I, O, x, w, b, slope, y, z);
-    case kLeakyRelu: return forward<kLeakyRelu>(N, I, O, x, w, b, slope, y, z);
-    default: return forward<kNone>(N, I, O, x, w, b, slope, y, z);
-  }
+  with_bias_activation(act, b, slope, z, O, [=](const auto& epilogue) {
+    gemm(N, O, I, RowsA{x, I}, RowsB{w, O}, 0.0f, y, O, epilogue);
+  });
 }
 
 i64 dense_backward_workspace(i64 N, i64, i64 O, i64 act) { return act == kNone ? 0 : N * O; }
 
 void dense_backward(i64 N, i64 I, i64 O, const float* x, const float* w, const float* saved, const float* dy, int act,
                     float slope, float* work, float* dx, float beta_dx, float* dw, float beta_dw, float* db,
-                    float beta_db, void*) {
-  const float* dz = act == kNone ? dy : work;
-  switch (act) {
-    case kRelu: gradient_before_activation<kRelu>(N * O, saved, dy, slope, work); break;
-    case kLeakyRelu: gradient_before_activation<kLeakyRelu>(N * O, saved, dy, slope, work); break;
-    default: break;
+                    float beta_db, void* stream) {
+  const float* dz = dy;
+  if (act != kNone) {
+    activation_backward(N * O, saved, dy, act, slope, work, 0.0f, stream);
+    dz = work;
   }
   if (dx) gemm(N, I, O, RowsA{dz, O}, ColumnsB{w, O}, beta_dx, dx, I, NoEpilogue{});
   if (dw) gemm(I, O, N, ColumnsA{x, I}, RowsB{dz, O}, beta_dw, dw, O, NoEpilogue{});

@@ -31,12 +31,13 @@ namespace {
 // ---------------------------------------------------------------------------------------------------- sizes
 
 // A tile fills the vector registers: rows x vectors of sums, the vectors of b, one broadcast of a.
+// A narrow tile, for products whose columns fit in one vector, has more rows instead; 8 hide the latency of fma.
 #if FASTDL_VECTOR_BYTES == 64
-constexpr int kTileRows = 14, kTileVecs = 2;
+constexpr int kTileRows = 14, kTileVecs = 2, kNarrowRows = 14;
 #elif defined(__aarch64__)
-constexpr int kTileRows = 8, kTileVecs = 3;
+constexpr int kTileRows = 8, kTileVecs = 3, kNarrowRows = 8;
 #else
-constexpr int kTileRows = 6, kTileVecs = 2;
+constexpr int kTileRows = 6, kTileVecs = 2, kNarrowRows = 8;
 #endif
 constexpr int kTileCols = kTileVecs * kLanes;
 constexpr i64 kChunk = 256;                         // part of the definition of a sum: never tune it
@@ -48,6 +49,39 @@ template <class T>
 FASTDL_INLINE constexpr T smaller(T a, T b) {
   return a < b ? a : b;
 }
+
+// ----------------------------------------------------------------------------------------------------- tiles
+//
+// The innermost loops, compiled once (gemm.cpp) for all the kernels of a target.
+}  // namespace
+
+// Elements k .. k + length - 1 of a row lie at row(m) + offset; the runs of a chunk follow each other in k.
+struct Run {
+  int64_t offset, length;
+};
+
+struct TileArgs {
+  const float* rows[16];  // by rows: where each row begins
+  const Run* runs;
+  int run_count;
+  const float* a;  // by columns (or packed): element (row i, step k) is a[k * a_step + i]
+  int64_t a_step;
+  int64_t count;   // steps of k
+  const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
+  int64_t b_step;
+  float* c;
+  int64_t c_step;
+  int64_t cols;  // columns of c to write
+  float beta;
+};
+
+// One chunk of one tile: c = beta c + sums. The index is the number of rows, up to kTileRows or kNarrowRows.
+using TileFunction = void (*)(const TileArgs&);
+extern const TileFunction gemm_by_rows[], gemm_by_columns[], gemm_narrow_by_rows[], gemm_narrow_by_columns[];
+// Eight rows of kLanes + 1 or kLanes + 2 columns (a layer with ten outputs); null where the target's vectors are not of 8.
+extern const TileFunction gemm_ten_by_rows, gemm_ten_by_columns;
+
+namespace {
 
 // -------------------------------------------------------------------------------------------------- operands
 //
@@ -66,11 +100,6 @@ FASTDL_INLINE constexpr T smaller(T a, T b) {
 //     for cols <= j < kTileCols.
 
 enum class Access { kRows, kColumns, kPacked };
-
-// Elements k .. k + length - 1 of a row lie at row(m) + offset; the runs of a chunk follow each other in k.
-struct Run {
-  i64 offset, length;
-};
 
 // kLanes x kLanes floats, v[i][j] <-> v[j][i], by instructions of one vector width.
 FASTDL_INLINE void transpose(vec (&v)[kLanes]) {
@@ -163,7 +192,18 @@ inline void pack_copied(const float* source, i64 step, i64 cols, i64 count, floa
     for (i64 k = 0; k < count; ++k) memcpy(out + k * W, source + k * step, W * sizeof(float));
     return;
   }
-  for (i64 k = 0; k < count; ++k) {
+  i64 k = 0;
+  if constexpr (W % kLanes == 0) {
+    // Whole vectors, with what belongs to other columns masked out, as long as they end before the last element does.
+    ivec mask[W / kLanes] = {};
+    for (int j = 0; j < cols; ++j) mask[j / kLanes][j % kLanes] = -1;
+    for (; k < count && (count - 1 - k) * step + cols >= W; ++k) {
+      for (int v = 0; v < W / kLanes; ++v) {
+        store(out + k * W + v * kLanes, from_bits(bits(load(source + k * step + v * kLanes)) & mask[v]));
+      }
+    }
+  }
+  for (; k < count; ++k) {
     for (int j = 0; j < W; ++j) out[k * W + j] = j < cols ? source[k * step + j] : 0.0f;
   }
 }
@@ -234,158 +274,6 @@ FASTDL_INLINE void store_lanes(float* p, vec v, i64 lanes) {
   }
 }
 
-// ----------------------------------------------------------------------------------------------------- tiles
-
-struct TileArgs {
-  const float* rows[kTileRows];  // kRows: where each row begins
-  const Run* runs;
-  int run_count;
-  const float* a;  // kColumns and packed: element (row i, step k) is a[k * a_step + i]
-  i64 a_step;
-  i64 count;       // steps of k
-  const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
-  i64 b_step;
-  float* c;
-  i64 c_step;
-  i64 cols;  // columns of c to write
-  float beta;
-};
-
-// A tile that hangs over the right edge of c: columns one by one.
-__attribute__((noinline, unused)) void write_edge(const TileArgs& t, const float* whole, int rows, int width) {
-  for (int r = 0; r < rows; ++r) {
-    float* c = t.c + r * t.c_step;
-    for (int j = 0; j < t.cols; ++j) c[j] = t.beta == 0.0f ? whole[r * width + j] : t.beta * c[j] + whole[r * width + j];
-  }
-}
-
-// f(0), f(1), .. f(N - 1), written out before the optimiser sees it: an array indexed so is a set of registers.
-template <int I>
-struct Constant {
-  constexpr operator int() const { return I; }
-};
-template <int N, int I = 0, class F>
-FASTDL_INLINE void unrolled(const F& f) {
-  if constexpr (I < N) {
-    f(Constant<I>{});
-    unrolled<N, I + 1>(f);
-  }
-}
-#define FASTDL_INLINED __attribute__((always_inline))  // for a lambda
-
-// The sums of a tile: R rows of V vectors.
-template <int R, int V>
-struct Sums {
-  vec at[R][V];
-
-  // The lines of c that will be updated are fetched while the sums are made.
-  FASTDL_INLINE void begin(const TileArgs& t) {
-    unrolled<R>([&](auto r) FASTDL_INLINED {
-      __builtin_prefetch(t.c + r * t.c_step);
-      unrolled<V>([&](auto v) FASTDL_INLINED { at[r][v] = vec{}; });
-    });
-  }
-
-  // One step of k: row r's element of a is a(r), the vectors of b are at b.
-  template <class Element>
-  FASTDL_INLINE void add(const float* b, const Element& a) {
-    vec bv[V];
-    unrolled<V>([&](auto v) FASTDL_INLINED { bv[v] = load(b + v * kLanes); });
-    unrolled<R>([&](auto r) FASTDL_INLINED {
-      const vec ar = splat(a(r));
-      unrolled<V>([&](auto v) FASTDL_INLINED { at[r][v] = fma(ar, bv[v], at[r][v]); });
-    });
-    // Left alone, GCC hoists the loads of the next steps up here and then runs out of registers.
-    __asm__ volatile("" ::: "memory");
-  }
-
-  // c = beta c + sums.
-  FASTDL_INLINE void end(const TileArgs& t) {
-    if (t.cols < V * kLanes) {
-      float whole[R * V * kLanes];
-      unrolled<R>([&](auto r) FASTDL_INLINED {
-        unrolled<V>([&](auto v) FASTDL_INLINED { store(whole + (r * V + v) * kLanes, at[r][v]); });
-      });
-      write_edge(t, whole, R, V * kLanes);
-    } else if (t.beta == 0.0f) {
-      unrolled<R>([&](auto r) FASTDL_INLINED {
-        unrolled<V>([&](auto v) FASTDL_INLINED { store(t.c + r * t.c_step + v * kLanes, at[r][v]); });
-      });
-    } else {
-      unrolled<R>([&](auto r) FASTDL_INLINED {
-        unrolled<V>([&](auto v) FASTDL_INLINED {
-          float* c = t.c + r * t.c_step + v * kLanes;
-          store(c, t.beta * load(c) + at[r][v]);
-        });
-      });
-    }
-  }
-};
-
-// One chunk of one tile, a read by rows.
-template <int R, int V>
-void tile_by_rows(const TileArgs& t) {
-  Sums<R, V> sums;
-  sums.begin(t);
-  const float* b = t.b;
-  const i64 b_step = t.b_step;
-  const int run_count = t.run_count;
-  for (int i = 0; i < run_count; ++i) {
-    const i64 offset = t.runs[i].offset, length = t.runs[i].length;
-    const float* row[R];
-    unrolled<R>([&](auto r) FASTDL_INLINED { row[r] = t.rows[r] + offset; });
-    i64 k = 0;
-    for (; k + 4 <= length; k += 4) {
-      unrolled<4>([&](auto u) FASTDL_INLINED {
-        sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
-        b += b_step;
-      });
-    }
-    for (; k < length; ++k) {
-      sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
-      b += b_step;
-    }
-  }
-  sums.end(t);
-}
-
-// One chunk of one tile, a packed or read by columns.
-template <int R, int V>
-void tile_by_columns(const TileArgs& t) {
-  Sums<R, V> sums;
-  sums.begin(t);
-  const float *a = t.a, *b = t.b;
-  const i64 a_step = t.a_step, b_step = t.b_step;
-  i64 k = t.count;
-  for (; k >= 4; k -= 4) {
-    unrolled<4>([&](auto) FASTDL_INLINED {
-      sums.add(b, [&](auto r) FASTDL_INLINED { return a[r]; });
-      a += a_step;
-      b += b_step;
-    });
-  }
-  for (; k > 0; --k) {
-    sums.add(b, [&](auto r) FASTDL_INLINED { return a[r]; });
-    a += a_step;
-    b += b_step;
-  }
-  sums.end(t);
-}
-
-using TileFunction = void (*)(const TileArgs&);
-
-template <int V, bool kByRows>
-FASTDL_INLINE TileFunction tile_function(i64 rows) {
-#define FASTDL_TILE(R) \
-  (kByRows ? tile_by_rows<smaller(R, kTileRows), V> : tile_by_columns<smaller(R, kTileRows), V>)
-  static constexpr TileFunction table[] = {
-      nullptr,         FASTDL_TILE(1),  FASTDL_TILE(2),  FASTDL_TILE(3),  FASTDL_TILE(4), FASTDL_TILE(5),
-      FASTDL_TILE(6),  FASTDL_TILE(7),  FASTDL_TILE(8),  FASTDL_TILE(9),  FASTDL_TILE(10), FASTDL_TILE(11),
-      FASTDL_TILE(12), FASTDL_TILE(13), FASTDL_TILE(14)};
-#undef FASTDL_TILE
-  return table[rows];
-}
-
 // ---------------------------------------------------------------------------------------------------- driver
 
 template <class E>
@@ -397,6 +285,100 @@ inline void finish_block(i64 m0, i64 m1, i64 n0, i64 n1, float* c, i64 ldc, cons
   }
 }
 inline void finish_block(i64, i64, i64, i64, float*, i64, const NoEpilogue&) {}
+
+// One or two rows of c: b is read once, whole rows at a time, at the speed of memory; the sums of a chunk wait in L1.
+template <int R>
+FASTDL_INLINE void row_sums(const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,
+                            i64 sums_step) {
+  constexpr int kSteps = 8 / R, kPair = kLanes < 16 ? 16 / kLanes : 1;  // a cache line is kPair vectors
+  for (int r = 0; r < R; ++r) memset(sums + r * sums_step, 0, size_t(cols) * sizeof(float));
+  i64 k = 0;
+  for (; k + kSteps <= depth; k += kSteps) {
+    vec ar[R][kSteps];
+    for (int u = 0; u < kSteps; ++u) {
+      for (int r = 0; r < R; ++r) ar[r][u] = splat(a[(k + u) * a_step + r]);
+    }
+    const float* bk = b + k * b_step;
+    i64 n = 0;
+    for (; n + kPair * kLanes <= cols; n += kPair * kLanes) {
+      vec s[R][kPair];
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < kPair; ++v) s[r][v] = load(sums + r * sums_step + n + v * kLanes);
+      }
+      for (int u = 0; u < kSteps; ++u) {
+        for (int v = 0; v < kPair; ++v) {
+          const vec bn = load(bk + u * b_step + n + v * kLanes);
+          for (int r = 0; r < R; ++r) s[r][v] = fma(ar[r][u], bn, s[r][v]);
+        }
+      }
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < kPair; ++v) store(sums + r * sums_step + n + v * kLanes, s[r][v]);
+      }
+    }
+    for (; n + kLanes <= cols; n += kLanes) {
+      vec s[R];
+      for (int r = 0; r < R; ++r) s[r] = load(sums + r * sums_step + n);
+      for (int u = 0; u < kSteps; ++u) {
+        const vec bn = load(bk + u * b_step + n);
+        for (int r = 0; r < R; ++r) s[r] = fma(ar[r][u], bn, s[r]);
+      }
+      for (int r = 0; r < R; ++r) store(sums + r * sums_step + n, s[r]);
+    }
+    for (; n < cols; ++n) {
+      for (int r = 0; r < R; ++r) {
+        float s = sums[r * sums_step + n];
+        for (int u = 0; u < kSteps; ++u) s = fma(ar[r][u][0], bk[u * b_step + n], s);
+        sums[r * sums_step + n] = s;
+      }
+    }
+  }
+  for (; k < depth; ++k) {
+    for (int r = 0; r < R; ++r) {
+      const vec ar = splat(a[k * a_step + r]);
+      i64 n = 0;
+      for (; n + kLanes <= cols; n += kLanes) {
+        store(sums + r * sums_step + n, fma(ar, load(b + k * b_step + n), load(sums + r * sums_step + n)));
+      }
+      for (; n < cols; ++n) sums[r * sums_step + n] = fma(ar[0], b[k * b_step + n], sums[r * sums_step + n]);
+    }
+  }
+}
+
+template <int R, class A, class B, class E>
+void gemm_rows(i64 m0, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
+               const E& epilogue) {
+  float* a_packed = thread_scratch(0, kBlockRows * kChunk + kLanes);
+  float* sums = thread_scratch(1, kStripCols * kChunk + kLanes);
+  for (i64 j0 = n0; j0 < n1; j0 += kStripCols) {
+    const i64 cols = smaller(j0 + kStripCols, n1) - j0;
+    for (i64 k0 = 0; k0 < K; k0 += kChunk) {
+      const i64 k1 = smaller(k0 + kChunk, K);
+      const float* ak = a_packed;
+      i64 a_step = kTileRows;
+      bool pack_a = true;
+      if constexpr (A::kAccess == Access::kRows && R == 1) {
+        Run runs[kMaxRuns];
+        if (a.runs(k0, k1, runs) == 1) {
+          ak = a.row(m0) + runs[0].offset;
+          a_step = 1;
+          pack_a = false;
+        }
+      }
+      if (pack_a) a.pack(m0, R, k0, k1, a_packed);
+      row_sums<R>(ak, a_step, k1 - k0, b.row(k0, j0), b.row_step(), cols, sums, kStripCols);
+      const float factor = k0 == 0 ? beta : 1.0f;
+      for (int r = 0; r < R; ++r) {
+        float *cr = c + (m0 + r) * ldc + j0, *s = sums + r * kStripCols;
+        i64 n = 0;
+        for (; n + kLanes <= cols; n += kLanes) {
+          store(cr + n, factor == 0.0f ? load(s + n) : factor * load(cr + n) + load(s + n));
+        }
+        for (; n < cols; ++n) cr[n] = factor == 0.0f ? s[n] : factor * cr[n] + s[n];
+      }
+    }
+    finish_block(m0, m0 + R, j0, j0 + cols, c, ldc, epilogue);
+  }
+}
 
 // Rows m0..m1 and columns n0..n1 of c, on the calling thread.
 template <class A, class B, class E>
@@ -410,15 +392,20 @@ void gemm_block(i64 m0, i64 m1, i64 n0, i64 n1, i64 K, const A& a, const B& b, f
     finish_block(m0, m1, n0, n1, c, ldc, epilogue);
     return;
   }
+  if constexpr (B::kDirect) {
+    if (M == 1) return gemm_rows<1>(m0, n0, n1, K, a, b, beta, c, ldc, epilogue);
+    if (M == 2) return gemm_rows<2>(m0, n0, n1, K, a, b, beta, c, ldc, epilogue);
+  }
   float* a_packed = thread_scratch(0, kBlockRows * kChunk + kLanes);
   float* b_packed = thread_scratch(1, kStripCols * kChunk + kLanes);
+  // Packing b costs about as much as multiplying it by one or two slices of a.
   const bool direct_b = B::kDirect && M <= 2 * kTileRows;
   Run runs[kMaxRuns];
   TileArgs t = {};
   t.runs = runs;
   t.c_step = ldc;
   for (i64 j0 = n0; j0 < n1; j0 += kStripCols) {
-    const i64 j1 = smaller(j0 + kStripCols, n1);
+    const i64 j1 = smaller(j0 + kStripCols, n1), strip = j1 - j0;
     for (i64 k0 = 0; k0 < K; k0 += kChunk) {
       const i64 k1 = smaller(k0 + kChunk, K), depth = k1 - k0;
       const bool last = k1 == K;
@@ -428,13 +415,26 @@ void gemm_block(i64 m0, i64 m1, i64 n0, i64 n1, i64 K, const A& a, const B& b, f
         const i64 cols = smaller<i64>(kTileCols, j1 - j);
         if (!direct_b || cols < kTileCols) b.pack(k0, k1, j, cols, b_packed + (j - j0) * depth);
       }
-      bool by_rows = false, pack_a = A::kAccess == Access::kPacked;
+      // Packing a pays when each slice is used for more than a few panels.
+      const TileFunction* tiles = gemm_by_columns;
+      bool pack_a = true;
+      int slice = kTileRows;
       if constexpr (A::kAccess == Access::kRows) {
         t.run_count = a.runs(k0, k1, runs);
-        by_rows = t.run_count > 0 && j1 - j0 <= 4 * kTileCols;
-        pack_a = !by_rows;
+        if (t.run_count > 0 && strip <= 4 * kTileCols) {
+          pack_a = false;
+          tiles = strip <= kLanes ? gemm_narrow_by_rows : gemm_by_rows;
+        }
       } else if constexpr (A::kAccess == Access::kColumns) {
-        pack_a = j1 - j0 > 2 * kTileCols;
+        if (strip <= 2 * kTileCols) {
+          pack_a = false;
+          if (strip <= kLanes) tiles = gemm_narrow_by_columns;
+        }
+      }
+      if (!pack_a && strip <= kLanes) slice = kNarrowRows;
+      TileFunction ten = nullptr;
+      if (!pack_a && strip > kLanes && strip <= kLanes + 2) {
+        ten = A::kAccess == Access::kRows ? gemm_ten_by_rows : gemm_ten_by_columns;
       }
       for (i64 i0 = m0; i0 < m1; i0 += kBlockRows) {
         const i64 i1 = smaller(i0 + kBlockRows, m1);
@@ -453,22 +453,20 @@ void gemm_block(i64 m0, i64 m1, i64 n0, i64 n1, i64 K, const A& a, const B& b, f
               t.b_step = b.row_step();
             }
           }
-          for (i64 i = i0; i < i1; i += kTileRows) {
-            const i64 rows = smaller<i64>(kTileRows, i1 - i);
+          for (i64 i = i0, rows; i < i1; i += rows) {
+            const bool whole_ten = ten && i1 - i >= 8;
+            rows = whole_ten ? 8 : smaller<i64>(slice, i1 - i);
             t.c = c + i * ldc + j;
-            if constexpr (A::kAccess == Access::kRows) {
-              if (by_rows) {
-                for (i64 r = 0; r < rows; ++r) t.rows[r] = a.row(i + r);
-              }
+            if (pack_a) {
+              t.a = a_packed + (i - i0) * depth;
+              t.a_step = kTileRows;
+            } else if constexpr (A::kAccess == Access::kRows) {
+              for (i64 r = 0; r < rows; ++r) t.rows[r] = a.row(i + r);
             } else if constexpr (A::kAccess == Access::kColumns) {
               t.a = a.column(i, k0);
               t.a_step = a.column_step();
             }
-            if (pack_a) {
-              t.a = a_packed + (i - i0) * depth;
-              t.a_step = kTileRows;
-            }
-            (by_rows ? tile_function<kTileVecs, true>(rows) : tile_function<kTileVecs, false>(rows))(t);
+            (whole_ten ? ten : tiles[rows])(t);
             if (last) finish_block(i, i + rows, j, j + t.cols, c, ldc, epilogue);
           }
         }

@@ -7,7 +7,7 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
-#if defined(__FMA__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
@@ -47,14 +47,30 @@ FASTDL_INLINE ivec splat_i(int32_t x) { return x - ivec{}; }
 FASTDL_INLINE uvec splat_u(uint32_t x) { return x - uvec{}; }
 
 // The first `count` floats at p (0 <= count <= kLanes); the other lanes are zero and their memory is not touched.
+#if defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+FASTDL_INLINE vec load_part(const float* p, i64 count) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), p);
+}
+FASTDL_INLINE void store_part(float* p, vec v, i64 count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), v);
+}
+#else
+#if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
+FASTDL_INLINE vec load_part(const float* p, i64 count) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane));
+}
+#else
 FASTDL_INLINE vec load_part(const float* p, i64 count) {
   vec v = {};
   for (i64 i = 0; i < count; ++i) v[i] = p[i];
   return v;
 }
-FASTDL_INLINE void store_part(float* p, vec v, i64 count) {
+#endif
+FASTDL_INLINE void store_part(float* p, vec v, i64 count) {  // AMD's masked store is slower than this
   for (i64 i = 0; i < count; ++i) p[i] = v[i];
 }
+#endif
 
 // a * b + c, rounded once where the target has the instruction, twice where it has not. Products use this one;
 // everywhere else contraction is off, so that a formula gives the same bits on every target.
@@ -88,6 +104,33 @@ FASTDL_INLINE vec fma(vec a, vec b, vec c) { return a * b + c; }
 FASTDL_INLINE vec select(ivec mask, vec yes, vec no) { return mask ? yes : no; }
 FASTDL_INLINE ivec bits(vec v) { return reinterpret_cast<ivec>(v); }
 FASTDL_INLINE vec from_bits(ivec v) { return reinterpret_cast<vec>(v); }
+
+// What formulas.h is written in, for vectors; the float versions stand there.
+FASTDL_INLINE ivec shift_left(ivec v, int by) { return v << by; }
+FASTDL_INLINE vec to_float(ivec v) { return __builtin_convertvector(v, vec); }
+// A NaN in x stays: the machine's min and max give their second operand then.
+#if defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+FASTDL_INLINE vec at_most(vec x, vec high) { return _mm512_min_ps(high, x); }
+FASTDL_INLINE vec at_least(vec x, vec low) { return _mm512_max_ps(low, x); }
+FASTDL_INLINE vec square_root(vec v) { return _mm512_sqrt_ps(v); }
+#elif defined(__AVX__) && FASTDL_VECTOR_BYTES == 32
+FASTDL_INLINE vec at_most(vec x, vec high) { return _mm256_min_ps(high, x); }
+FASTDL_INLINE vec at_least(vec x, vec low) { return _mm256_max_ps(low, x); }
+FASTDL_INLINE vec square_root(vec v) { return _mm256_sqrt_ps(v); }
+#elif defined(__SSE__) && FASTDL_VECTOR_BYTES == 16
+FASTDL_INLINE vec at_most(vec x, vec high) { return _mm_min_ps(high, x); }
+FASTDL_INLINE vec at_least(vec x, vec low) { return _mm_max_ps(low, x); }
+FASTDL_INLINE vec square_root(vec v) { return _mm_sqrt_ps(v); }
+#else
+FASTDL_INLINE vec at_most(vec x, vec high) { return high < x ? high : x; }
+FASTDL_INLINE vec at_least(vec x, vec low) { return low > x ? low : x; }
+FASTDL_INLINE vec square_root(vec v) {
+  vec r;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) r[i] = __builtin_sqrtf(v[i]);
+  return r;
+}
+#endif
 
 }  // namespace
 }  // namespace fastdl

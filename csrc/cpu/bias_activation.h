@@ -1,0 +1,48 @@
+// The epilogue of dense layers and convolutions: y = act(sum + bias), with the activation a constant of the template.
+#pragma once
+#include "../formulas.h"
+#include "../kernels.h"
+#include "gemm.h"
+
+namespace fastdl {
+namespace {
+
+template <int kAct>
+FASTDL_INLINE vec activate(vec z, float slope) {
+  if constexpr (kAct == kRelu) return relu(z);
+  if constexpr (kAct == kLeakyRelu) return leaky_relu(z, splat(slope));
+  if constexpr (kAct == kSigmoid) return sigmoid(z);
+  if constexpr (kAct == kTanh) return fastdl::tanh(z);
+  if constexpr (kAct == kGelu) return gelu(z);
+  return z;
+}
+
+// z[m * z_step + n], if z is not null, receives what the activation was applied to. bias[n] may be null.
+template <int kAct>
+struct BiasActivation {
+  const float* bias;
+  float slope;
+  float* z;
+  i64 z_step;
+  FASTDL_INLINE vec operator()(vec sum, i64 m, i64 n, i64 lanes) const {
+    if (bias) sum += load_lanes(bias + n, lanes);
+    if (z) store_lanes(z + m * z_step + n, sum, lanes);
+    return activate<kAct>(sum, slope);
+  }
+};
+
+// f(epilogue) with the functor for `act`.
+template <class F>
+FASTDL_INLINE void with_bias_activation(int act, const float* bias, float slope, float* z, i64 z_step, const F& f) {
+  switch (act) {
+    case kRelu: return f(BiasActivation<kRelu>{bias, slope, z, z_step});
+    case kLeakyRelu: return f(BiasActivation<kLeakyRelu>{bias, slope, z, z_step});
+    case kSigmoid: return f(BiasActivation<kSigmoid>{bias, slope, z, z_step});
+    case kTanh: return f(BiasActivation<kTanh>{bias, slope, z, z_step});
+    case kGelu: return f(BiasActivation<kGelu>{bias, slope, z, z_step});
+    default: return f(BiasActivation<kNone>{bias, slope, z, z_step});
+  }
+}
+
+}  // namespace
+}  // namespace fastdl

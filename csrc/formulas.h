@@ -1,0 +1,461 @@
+// The formulas that host and device share, each written once: elementary functions, activations and their slopes, losses,
+// optimiser updates, and the Philox generator. Everything is a template over T = float or vec (cpu/simd.h) in plain IEEE
+// multiplications and additions: no fused operation, no table, no library call. So the same input gives the same bits on
+// every target, in a vector's lanes and in a scalar loop alike. Compile with contraction off (-ffp-contract=off,
+// nvcc -fmad=false, no fast-math).
+//
+// Errors stated below are the largest seen against float64 libm over the sweep named, in units in the last place (ulp) of
+// the correctly rounded float32 result or relative to the true value; tests/test_formulas.py repeats the sweeps.
+// NaN comes out wherever NaN goes in. Rounding is to nearest, and denormal inputs are honoured.
+#pragma once
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__CUDACC__)
+#define FASTDL_HD __host__ __device__ __forceinline__
+#elif defined(FASTDL_DEVICE_CODE)  // device source that a host compiler reads
+#define FASTDL_HD inline
+#else
+#include "cpu/simd.h"
+#define FASTDL_HD FASTDL_INLINE
+#endif
+
+namespace fastdl {
+namespace {
+
+// ---------------------------------------------------------------------------------------------------------------------
+// What the formulas are written in. simd.h has the same functions for vec.
+
+FASTDL_HD int32_t bits(float x) {
+  int32_t i;
+  memcpy(&i, &x, 4);
+  return i;
+}
+FASTDL_HD float from_bits(int32_t i) {
+  float x;
+  memcpy(&x, &i, 4);
+  return x;
+}
+FASTDL_HD float select(bool mask, float yes, float no) { return mask ? yes : no; }
+FASTDL_HD int32_t shift_left(int32_t i, int by) { return static_cast<int32_t>(static_cast<uint32_t>(i) << by); }
+FASTDL_HD float to_float(int32_t i) { return static_cast<float>(i); }
+FASTDL_HD float square_root(float x) {
+#if defined(__CUDA_ARCH__)
+  return __fsqrt_rn(x);
+#else
+  return __builtin_sqrtf(x);
+#endif
+}
+// Written so that a NaN in x stays (the machine's own min and max return their second operand then).
+FASTDL_HD float at_most(float x, float high) { return high < x ? high : x; }
+FASTDL_HD float at_least(float x, float low) { return low > x ? low : x; }
+
+template <class T>
+FASTDL_HD T all(float x) {  // x in every lane
+  return T{} + x;
+}
+template <class T>
+FASTDL_HD T absolute(T x) {
+  return from_bits(bits(x) & 0x7fffffff);
+}
+template <class T>
+FASTDL_HD T with_sign_of(T magnitude, T sign) {
+  return from_bits((bits(magnitude) & 0x7fffffff) | (bits(sign) & static_cast<int32_t>(0x80000000u)));
+}
+// The larger; NaN if either is NaN.
+template <class T>
+FASTDL_HD T max_or_nan(T a, T b) {
+  return select(a == a, at_least(b, a), a);
+}
+template <class T>
+FASTDL_HD T min_or_nan(T a, T b) {
+  return select(a == a, at_most(b, a), a);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Exponential and logarithm
+
+// x = n ln 2 + r with |r| <= ln 2 / 2, for |x| < 2^21: `excess` is r + r^2 q(r) = e^r - 1, `n` is an integer in the low
+// bits of a float (see pow2). ln 2 is split so that n * kLn2High is exact; q is the minimax polynomial of
+// (e^r - 1 - r) / r^2, off by 3e-9.
+template <class T>
+struct Reduced {
+  T n;
+  T excess;
+};
+constexpr float kLn2High = 0.693359375f;
+constexpr float kLn2Low = -2.12194440e-4f;
+constexpr float kRoundToInteger = 12582912.0f;  // 1.5 * 2^23: after adding it, the low bits hold the rounded integer
+
+template <class T>
+FASTDL_HD Reduced<T> reduce_exp(T x) {
+  const T n = x * 1.44269504f + kRoundToInteger;
+  const T whole = n - kRoundToInteger;
+  const T r = (x - whole * kLn2High) - whole * kLn2Low;
+  const T q = (((0x1.6a2404p-10f * r + 0x1.123a00p-7f) * r + 0x1.5558f2p-5f) * r + 0x1.555492p-3f) * r + 0x1.fffffcp-2f;
+  return {n, (r * r) * q + r};
+}
+// 2^(n + shift) for n from reduce_exp; 0 where n + shift == -127.
+template <class T>
+FASTDL_HD T pow2(T n, int shift) {
+  return from_bits(shift_left(bits(n) + (127 + shift), 23));
+}
+
+// e^x. At most 1.4 ulp where not flushed. Overflows to infinity where the correctly rounded result does
+// (x > 88.722839). Results below 2^-125.5 = 1.66e-38 (x < -86.989) are flushed to zero, so that no denormal slows what
+// follows.
+template <class T>
+FASTDL_HD T exp(T x) {
+  x = at_least(at_most(x, all<T>(88.75f)), all<T>(-87.0f));
+  const Reduced<T> e = reduce_exp(x);
+  const T y = (1.0f + e.excess) * pow2(e.n, -1);  // half of it: 2^128 itself is not a float
+  return y + y;
+}
+
+// e^x - 1 without cancellation for 0 <= x; x above 40 counts as 40.
+template <class T>
+FASTDL_HD T expm1_from_zero_to_40(T x) {
+  const Reduced<T> e = reduce_exp(at_most(x, all<T>(40.0f)));
+  const T scale = pow2(e.n, 0);
+  return e.excess * scale + (scale - 1.0f);
+}
+
+// log(1 + f) + n ln 2 for sqrt(1/2) - 1 <= f <= sqrt(2) - 1 and an integer n. The cubic term's minimax polynomial is off
+// by 7e-10.
+template <class T>
+FASTDL_HD T log_of_reduced(T f, T n) {
+  T p = 0x1.1b42bcp-4f * f - 0x1.e2e9b8p-4f;
+  p = p * f + 0x1.e650a6p-4f;
+  p = p * f - 0x1.fb432ap-4f;
+  p = p * f + 0x1.2332c0p-3f;
+  p = p * f - 0x1.5562e4p-3f;
+  p = p * f + 0x1.99a546p-3f;
+  p = p * f - 0x1.ffffeep-3f;
+  p = p * f + 0x1.555546p-2f;
+  const T ff = f * f;
+  T y = p * f * ff + n * kLn2Low;
+  y = y - 0.5f * ff;
+  return (f + y) + n * kLn2High;
+}
+
+// log x for normal, finite x > 0: the part of log that needs no care.
+template <class T>
+FASTDL_HD T log_of_normal(T x) {
+  const auto above = bits(x) - 0x3f3504f3;  // 0x3f3504f3 is sqrt(1/2), so that the mantissa lands in [sqrt(1/2), sqrt(2))
+  const auto n = above >> 23;
+  return log_of_reduced(from_bits(bits(x) - shift_left(n, 23)) - 1.0f, to_float(n));
+}
+
+// log x. At most 0.8 ulp over all positive floats, denormals included; log(0) = -inf, log(inf) = inf, log(x < 0) = NaN.
+template <class T>
+FASTDL_HD T log(T x) {
+  const auto small = x < 1.17549435e-38f;  // denormal: times 2^24
+  const T scaled = select(small, x * 0x1p24f, x);
+  const auto above = bits(scaled) - 0x3f3504f3;
+  const auto n = above >> 23;
+  const T m = from_bits(bits(scaled) - shift_left(n, 23));
+  T y = log_of_reduced(m - 1.0f, to_float(n) - select(small, all<T>(24.0f), all<T>(0.0f)));
+  y = select(x == __builtin_inff(), x, y);
+  y = select(x == 0.0f, all<T>(-__builtin_inff()), y);
+  y = select(x < 0.0f, all<T>(__builtin_nanf("")), y);
+  return select(x == x, y, x);
+}
+
+// log(1 + e) for 0 <= e <= 1, without cancellation for small e.
+template <class T>
+FASTDL_HD T log1p_of_unit(T e) {
+  const auto large = e > 0.41421356f;
+  return log_of_reduced(select(large, 0.5f * e - 0.5f, e), select(large, all<T>(1.0f), all<T>(0.0f)));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Activations. A slope takes the saved output y where that is enough; gelu's takes the input z.
+
+// 1 / (1 + e^-x). At most 2.2 ulp; below x = -88.7 the result is 0.
+template <class T>
+FASTDL_HD T sigmoid(T x) {
+  return 1.0f / (1.0f + exp(-x));
+}
+template <class T>
+FASTDL_HD T sigmoid_slope(T y) {
+  return y * (1.0f - y);
+}
+
+// tanh x = m / (m + 2) with m = e^(2|x|) - 1, which keeps its relative accuracy near zero: at most 2.4 ulp, everywhere.
+template <class T>
+FASTDL_HD T tanh(T x) {
+  const T a = absolute(x);
+  const T m = expm1_from_zero_to_40(a + a);
+  return with_sign_of(m / (m + 2.0f), x);
+}
+template <class T>
+FASTDL_HD T tanh_slope(T y) {
+  return 1.0f - y * y;
+}
+
+// log(1 + e^x). At most 1.6 ulp; below x = -87 the result is 0.
+template <class T>
+FASTDL_HD T softplus(T x) {
+  return at_least(x, all<T>(0.0f)) + log1p_of_unit(exp(-absolute(x)));
+}
+
+template <class T>
+FASTDL_HD T relu(T z) {
+  return at_least(z, all<T>(0.0f));
+}
+template <class T>
+FASTDL_HD T relu_backward(T dy, T y) {
+  return select(y <= 0.0f, all<T>(0.0f), dy);
+}
+// slope: of the negative part, > 0, so that y's sign tells z's.
+template <class T>
+FASTDL_HD T leaky_relu(T z, T slope) {
+  return select(z <= 0.0f, slope * z, z);
+}
+template <class T>
+FASTDL_HD T leaky_relu_backward(T dy, T y, T slope) {
+  return select(y <= 0.0f, slope * dy, dy);
+}
+
+// erfc(u) / 2 = gauss * t P(t), t = 1 / (1 + 0.35 u), for u >= 0 and gauss = e^(-u^2); P is the minimax polynomial in t on
+// u in [0, 10], relative error 7e-9.
+template <class T>
+FASTDL_HD T half_erfc(T u, T gauss) {
+  const T t = 1.0f / (1.0f + 0.35f * u);
+  T p = 0x1.3a94bap-5f * t - 0x1.457c0ap-3f;
+  p = p * t + 0x1.73a196p-3f;
+  p = p * t - 0x1.c5ea34p-6f;
+  p = p * t + 0x1.646d06p-4f;
+  p = p * t + 0x1.2b185ep-3f;
+  p = p * t + 0x1.35a10ap-3f;
+  p = p * t + 0x1.80d2fep-3f;
+  p = p * t + 0x1.93bd46p-3f;
+  p = p * t + 0x1.947260p-3f;
+  return (0.5f * gauss) * (t * p);
+}
+
+// erf x for |x| < 3/4; with erf below at most 2.5 ulp.
+template <class T>
+FASTDL_HD T erf_near_zero(T x) {
+  const T s = x * x;
+  T p = -0x1.61de70p-11f * s + 0x1.4f2c7cp-8f;
+  p = p * s - 0x1.b7a892p-6f;
+  p = p * s + 0x1.ce2ac8p-4f;
+  p = p * s - 0x1.81273ap-2f;
+  p = p * s + 0x1.20dd74p+0f;
+  return p * x;
+}
+template <class T>
+FASTDL_HD T erf(T x) {
+  const T c = half_erfc(absolute(x), exp(-(x * x)));
+  return select(absolute(x) < 0.75f, erf_near_zero(x), with_sign_of(1.0f - (c + c), x));
+}
+
+// Phi(z) and phi(z) of the standard normal share what is dear.
+template <class T>
+struct Normal {
+  T cdf;
+  T density;
+};
+template <class T>
+FASTDL_HD Normal<T> normal_distribution(T z) {
+  const T x = z * 0.707106781f;
+  const T gauss = exp(-0.5f * (z * z));
+  const T tail = half_erfc(absolute(x), gauss);
+  const T outside = select(z < 0.0f, tail, 1.0f - tail);
+  return {select(absolute(x) < 0.75f, 0.5f + 0.5f * erf_near_zero(x), outside), gauss * 0.398942280f};
+}
+// gelu z = z Phi(z), the exact form (not the tanh approximation). Hendrycks & Gimpel (2016). At most 4.5 ulp for z > -1, 12
+// for z > -5; the relative error grows as z^2 2^-24 in the left tail, where the value vanishes. gelu(-inf) is NaN, as 0 * inf is.
+template <class T>
+FASTDL_HD T gelu(T z) {
+  return z * normal_distribution(z).cdf;
+}
+// Absolute error at most 2e-7.
+template <class T>
+FASTDL_HD T gelu_slope(T z) {
+  const Normal<T> n = normal_distribution(z);
+  return n.cdf + z * n.density;
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Losses of a prediction x against a target t, and their derivatives in x. d = x - t.
+
+template <class T>
+FASTDL_HD T binary_cross_entropy(T x, T t) {  // x: logit
+  return (at_least(x, all<T>(0.0f)) - x * t) + log1p_of_unit(exp(-absolute(x)));
+}
+template <class T>
+FASTDL_HD T huber(T d, T delta) {
+  const T a = absolute(d);
+  return select(a <= delta, 0.5f * d * d, delta * (a - 0.5f * delta));
+}
+template <class T>
+FASTDL_HD T huber_slope(T d, T delta) {
+  return at_least(at_most(d, delta), -delta);
+}
+template <class T>
+FASTDL_HD T sign(T x) {  // 0 at 0
+  return select(x > 0.0f, all<T>(1.0f), select(x < 0.0f, all<T>(-1.0f), x));
+}
+template <class T>
+FASTDL_HD T hinge(T x, T t) {
+  return at_least(1.0f - t * x, all<T>(0.0f));
+}
+template <class T>
+FASTDL_HD T hinge_slope(T x, T t) {
+  const T margin = 1.0f - t * x;
+  return select(margin > 0.0f, -t, select(margin <= 0.0f, all<T>(0.0f), margin));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Optimiser updates: one parameter w with gradient g and state m, v.
+
+template <class T>
+FASTDL_HD void sgd_update(T g, float lr, float momentum, bool nesterov, float weight_decay, T& w, T& v) {
+  g = g + weight_decay * w;
+  v = momentum * v + g;
+  w = w - lr * (nesterov ? g + momentum * v : v);
+}
+// Constants of one Adam step; the bias corrections are folded into two factors.
+struct AdamStep {
+  float beta1, beta2, one_minus_beta1, one_minus_beta2;
+  float step;           // lr / (1 - beta1^t)
+  float root;           // 1 / sqrt(1 - beta2^t)
+  float eps, l2, keep;  // l2: weight decay in the gradient; keep: factor on w, 1 - lr weight_decay if decoupled
+};
+template <class T>
+FASTDL_HD void adam_update(T g, const AdamStep& s, T& w, T& m, T& v) {
+  g = g + s.l2 * w;
+  m = s.beta1 * m + s.one_minus_beta1 * g;
+  v = s.beta2 * v + s.one_minus_beta2 * (g * g);
+  w = s.keep * w - (s.step * m) / (square_root(v) * s.root + s.eps);
+}
+template <class T>
+FASTDL_HD void rmsprop_update(T g, float lr, float rho, float eps, float weight_decay, T& w, T& v) {
+  g = g + weight_decay * w;
+  v = rho * v + (1.0f - rho) * (g * g);
+  w = w - lr * g / (square_root(v) + eps);
+}
+template <class T>
+FASTDL_HD void adagrad_update(T g, float lr, float eps, float weight_decay, T& w, T& v) {
+  g = g + weight_decay * w;
+  v = v + g * g;
+  w = w - lr * g / (square_root(v) + eps);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Philox4x32-10: counter-based random words (Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3",
+// 2011). The key is the seed; the counter is the block's number, its high 64 bits zero. Element i of a stream
+// (seed, offset) takes word (offset + i) & 3 of block (offset + i) >> 2.
+
+struct Words4 {
+  uint32_t w[4];
+};
+constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;  // multipliers
+constexpr uint32_t kPhiloxW0 = 0x9E3779B9u, kPhiloxW1 = 0xBB67AE85u;  // what is added to the key after each round
+
+// The ten rounds on any counter and key: Random123's function, which the tests compare with its known answers.
+FASTDL_HD Words4 philox_rounds(Words4 counter, uint32_t key0, uint32_t key1) {
+  uint32_t c0 = counter.w[0], c1 = counter.w[1], c2 = counter.w[2], c3 = counter.w[3];
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t p0 = static_cast<uint64_t>(kPhiloxM0) * c0;
+    const uint64_t p1 = static_cast<uint64_t>(kPhiloxM1) * c2;
+    c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ key0;
+    c1 = static_cast<uint32_t>(p1);
+    c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ key1;
+    c3 = static_cast<uint32_t>(p0);
+    key0 += kPhiloxW0;
+    key1 += kPhiloxW1;
+  }
+  return {{c0, c1, c2, c3}};
+}
+FASTDL_HD Words4 philox_block(uint64_t seed, uint64_t block) {
+  const Words4 counter = {{static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), 0u, 0u}};
+  return philox_rounds(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+}
+FASTDL_HD uint32_t philox_word(uint64_t seed, uint64_t position) {
+  return philox_block(seed, position >> 2).w[position & 3];
+}
+
+// A word's upper 24 bits as k * 2^-24, k = 0 .. 2^24 - 1: in [0, 1), every value exact.
+FASTDL_HD float uniform_from_word(uint32_t word) { return to_float(static_cast<int32_t>(word >> 8)) * 0x1p-24f; }
+
+template <class T>
+struct SinCos {
+  T sin;
+  T cos;
+};
+// sin and cos of f quarter turns, -1/2 <= f <= 1/2, then turned by n (its two low bits) whole quarters.
+template <class T, class I>
+FASTDL_HD SinCos<T> sincos_of_quarters(T f, I n) {
+  const T s2 = f * f;
+  T s = -0x1.2d9bb8p-8f * s2 + 0x1.465ec6p-4f;
+  s = s * s2 - 0x1.4abbbap-1f;
+  s = (s * s2 + 0x1.921fb6p+0f) * f;
+  T c = 0x1.d9f7bcp-11f * s2 - 0x1.55c664p-6f;
+  c = c * s2 + 0x1.03c1dep-2f;
+  c = (c * s2 - 0x1.3bd3ccp+0f) * s2 + 1.0f;
+  const auto swap = (n & 1) != 0;
+  const T sin = select(swap, c, s);
+  const T cos = select(swap, s, c);
+  return {from_bits(bits(sin) ^ shift_left(n & 2, 30)), from_bits(bits(cos) ^ shift_left((n + 1) & 2, 30))};
+}
+// sin and cos of 2 pi u for 0 <= u < 1, u a multiple of 2^-24: the reduction is exact.
+template <class T>
+FASTDL_HD SinCos<T> sincos_of_turn(T u) {
+  const T quarters = 4.0f * u;
+  const T n = quarters + kRoundToInteger;
+  return sincos_of_quarters(quarters - (n - kRoundToInteger), bits(n));
+}
+
+// sin and cos of any x in radians, at most 2.5 ulp. x is counted in quarter turns in double precision with 2/pi in two parts, the first
+// product exact; from 2^26 on by an integer product with the window of 2/pi's bits that matters (Payne & Hanek 1983).
+FASTDL_HD SinCos<float> sincos(float x) {
+  const int32_t magnitude = bits(x) & 0x7fffffff;
+  if (magnitude >= 0x7f800000) return {x - x, x - x};  // infinite or NaN
+  if (magnitude < 0x4c800000) {
+    const double n = (0x1.45f306dc9c883p-1 * x + 0x1.8p52) - 0x1.8p52;
+    const double f = (0x1.45f306cp-1 * x - n) + 0x1.c9c882a53f84fp-29 * x;
+    return sincos_of_quarters(static_cast<float>(f), static_cast<int32_t>(n));
+  }
+  const uint32_t two_over_pi[7] = {0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu};
+  const int first = (magnitude >> 23) - 150 - 2;  // bits before this one stand for whole turns
+  uint32_t window[3];
+  for (int i = 0; i < 3; ++i) {
+    const int word = (first >> 5) + i;
+    const uint64_t two = static_cast<uint64_t>(two_over_pi[word]) << 32 | two_over_pi[word + 1];
+    window[i] = static_cast<uint32_t>(two >> (32 - (first & 31)));
+  }
+  const uint64_t m = static_cast<uint64_t>((magnitude & 0x7fffff) | 0x800000);
+  const uint64_t middle = m * window[1] + (m * window[2] >> 32);
+  const uint64_t turn = ((m * window[0]) << 32) + middle;  // x / (2 pi), its whole part dropped, times 2^64
+  const float f = static_cast<float>(static_cast<double>(static_cast<int64_t>(turn << 2)) * 0x1p-64);
+  const int32_t n = static_cast<int32_t>((turn + (uint64_t{1} << 61)) >> 62);
+  return x < 0.0f ? SinCos<float>{-sincos_of_quarters(f, n).sin, sincos_of_quarters(f, n).cos} : sincos_of_quarters(f, n);
+}
+
+// Two independent standard normals from two words' uniforms u1, u2 in [0, 1), by Box and Muller (1958): the first is the
+// cosine's. u1 is moved to (0, 1], so that its logarithm is finite; the largest value is sqrt(48 ln 2) = 5.77.
+template <class T>
+struct Pair {
+  T first;
+  T second;
+};
+template <class T>
+FASTDL_HD Pair<T> normal_pair(T u1, T u2) {
+  const T radius = square_root(-2.0f * log_of_normal(u1 + 0x1p-24f));
+  const SinCos<T> a = sincos_of_turn(u2);
+  return {radius * a.cos, radius * a.sin};
+}
+
+// The standard normal of stream position p: positions 2k and 2k + 1 share a pair.
+FASTDL_HD float normal_at(uint64_t seed, uint64_t position) {
+  const Words4 b = philox_block(seed, position >> 2);
+  const int k = static_cast<int>(position & 2);
+  const Pair<float> n = normal_pair(uniform_from_word(b.w[k]), uniform_from_word(b.w[k + 1]));
+  return (position & 1) ? n.second : n.first;
+}
+
+}  // namespace
+}  // namespace fastdl

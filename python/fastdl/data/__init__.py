@@ -1,0 +1,40 @@
+"""Data sets: readers, the embedded MNIST subset, fetching, validation splits, augmentation.
+
+Needs NumPy only (image folders: Pillow). Every damaged file is a `DataError` that names the path, what was expected
+there and what came.
+"""
+
+from .augment import Augment
+from .download import MNIST_FILES, MNIST_MIRRORS, RemoteFile, fetch, fetch_file
+from .errors import DataError, FetchError, MissingDataError
+from .idx import open_memmap, read_idx, write_idx
+from .readers import Table, read_cifar10, read_cifar10_batch, read_csv, read_image_folder, read_npz
+from .sets import Dataset, available, data_directory, hash_split, load, load_mnist, split_validation
+
+__all__ = [
+    "MNIST_FILES",
+    "MNIST_MIRRORS",
+    "Augment",
+    "DataError",
+    "Dataset",
+    "FetchError",
+    "MissingDataError",
+    "RemoteFile",
+    "Table",
+    "available",
+    "data_directory",
+    "fetch",
+    "fetch_file",
+    "hash_split",
+    "load",
+    "load_mnist",
+    "open_memmap",
+    "read_cifar10",
+    "read_cifar10_batch",
+    "read_csv",
+    "read_idx",
+    "read_image_folder",
+    "read_npz",
+    "split_validation",
+    "write_idx",
+]

@@ -1,0 +1,130 @@
+"""The tape: sharing, depth, freezing, memory, misuse."""
+
+import gc
+import weakref
+
+import numpy as np
+import pytest
+
+from fastdl import Tensor, frozen, inference, ops
+from fastdl.tensor import recording
+
+
+def leaf(*values):
+    return Tensor(np.array(values, np.float32), wants_grad=True)
+
+
+def test_value_used_twice_adds_its_gradients():
+    x = leaf(2.0, 3.0)
+    y = x * x + x
+    y.sum().backward()
+    np.testing.assert_allclose(x.grad, [5, 7])
+
+
+def test_same_tensor_as_both_arguments():
+    x = leaf(3.0, -2.0)
+    (x * x).sum().backward()
+    np.testing.assert_allclose(x.grad, [6, -4])
+    x.grad, x.beta = None, 0.0
+    (x / x).sum().backward()
+    np.testing.assert_allclose(x.grad, [0, 0], atol=1e-6)
+
+
+def test_diamond_runs_each_step_once():
+    x = leaf(1.5)
+    a = ops.exp(x)
+    b, c = a * 2.0, a * a
+    (b + c).backward()
+    e = np.exp(1.5)
+    np.testing.assert_allclose(x.grad, [2 * e + 2 * e * e], rtol=1e-5)
+
+
+def test_very_deep_graph_needs_no_recursion():
+    x = leaf(1.0)
+    y = x
+    for _ in range(20_000):
+        y = y + 0.0
+    y.backward()
+    np.testing.assert_array_equal(x.grad, [1])
+
+
+def test_memory_returns_without_the_collector():
+    gc.collect()
+    gc.disable()
+    try:
+        x = leaf(1.0, 2.0)
+        middle = ops.exp(x)
+        seen = weakref.ref(middle)
+        y = (middle * 3.0).sum()
+        del middle
+        y.backward()
+        assert seen() is None
+        graph = ops.exp(x) * 2.0
+        seen = weakref.ref(graph)
+        del graph
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
+def test_second_backward_is_an_error():
+    x = leaf(1.0)
+    y = ops.exp(x) * 2.0
+    y.backward()
+    with pytest.raises(RuntimeError, match="already used"):
+        y.backward()
+
+
+def test_backward_of_a_leaf_is_an_error():
+    with pytest.raises(RuntimeError, match="depends on nothing"):
+        leaf(1.0).backward()
+
+
+def test_backward_with_a_seed():
+    x = leaf(1.0, 2.0)
+    y = x * 3.0
+    with pytest.raises(ValueError, match=r"seed: expected shape \[2\]; got \[3\]"):
+        y.backward(np.ones(3, np.float32))
+    y.backward(np.array([1, 10], np.float32))
+    np.testing.assert_allclose(x.grad, [3, 30])
+
+
+def test_inference_records_nothing():
+    x = leaf(1.0)
+    with inference():
+        assert not recording()
+        y = x * 2.0
+    assert recording()
+    assert y.step is None and not y.wants_grad
+
+
+def test_frozen_lets_gradients_through_but_not_in():
+    w, x = leaf(2.0), leaf(5.0)
+    with frozen([w]):
+        with frozen([w]):
+            pass
+        assert not w.wants_grad  # the inner block restores what it found
+        (w * x).backward()
+    assert w.wants_grad
+    assert w.grad is None
+    np.testing.assert_array_equal(x.grad, [2])
+
+
+def test_detach_cuts():
+    x = leaf(2.0)
+    y = (x * 3.0).detach() * x
+    y.backward()
+    np.testing.assert_array_equal(x.grad, [6])
+
+
+def test_gradients_add_over_passes_until_reset():
+    x = leaf(1.0)
+    (x * 2.0).backward()
+    (x * 3.0).backward()
+    np.testing.assert_array_equal(x.grad, [5])
+
+
+def test_item():
+    assert leaf(2.5).item() == 2.5
+    with pytest.raises(ValueError, match=r"item: expected a tensor with one element; got shape \[2\]"):
+        leaf(1.0, 2.0).item()
