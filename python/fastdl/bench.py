@@ -502,7 +502,9 @@ def run(areas=AREAS, against=("numpy",), threads=(1,), rounds=21, json_path=None
         peak, how = measured_peak(n)
         result["peaks"][str(n)] = {"gflops": peak / 1e9, "measured_by": how}
         show(f"== {n} thread{'s' if n > 1 else ''}: peak {peak / 1e9:.1f} GFLOP/s ({how})")
-        result["rows"] += _run_rows([r for r in wanted if not r.threads or n in r.threads], n, peers, rounds, peak, show)
+        result["rows"] += _run_rows(
+            [r for r in wanted if not r.threads or n in r.threads], n, peers, rounds, peak, show
+        )
         show("")
     judged = [v["met"] for r in result["rows"] for v in r.get("versus", {}).values() if v["met"] is not None]
     judged += [r["met"] for r in result["rows"] if "unit" in r]

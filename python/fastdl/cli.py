@@ -82,13 +82,17 @@ def parser():
 
     train = command("train", _train, "train a network on a data set and report its accuracy")
     train.add_argument("recipe", metavar="RECIPE", nargs="?", type=_one_of(NAMES), help=", ".join(NAMES))
-    train.add_argument("--data", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA, or the embedded digits")
+    train.add_argument(
+        "--data", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA, or the embedded digits"
+    )
     train.add_argument("--epochs", metavar="N", type=_whole(1), help="instead of the recipe's own number")
     train.add_argument("--seed", metavar="S", type=_whole(0), default=0)
     train.add_argument("--threads", metavar="N", type=_whole(1))
     train.add_argument("--save", metavar="FILE", type=_writable, help="weights, as safetensors")
     train.add_argument("--json", metavar="FILE", type=_writable, help="figures and settings")
-    train.add_argument("--plot", metavar="FILE", type=_writable, help="learning curve, filters, worst mistakes (needs matplotlib)")
+    train.add_argument(
+        "--plot", metavar="FILE", type=_writable, help="learning curve, filters, worst mistakes (needs matplotlib)"
+    )
 
     demo = command("demo", _demo, "train a convolutional network on the embedded digits in about a minute")
     demo.add_argument("--threads", metavar="N", type=_whole(1))
@@ -173,7 +177,11 @@ def _train(args):
     config = recipes.Config(data_dir=args.data, epochs=args.epochs, seed=args.seed, show=print, progress=True)
     report = recipes.run(args.recipe, config)
     for name, value in report.metrics.items():
-        print(f"{name.replace('_', ' ')}: {value:.4f}" if isinstance(value, float) else f"{name.replace('_', ' ')}: {value}")
+        print(
+            f"{name.replace('_', ' ')}: {value:.4f}"
+            if isinstance(value, float)
+            else f"{name.replace('_', ' ')}: {value}"
+        )
     print(f"{report.seconds:.1f} s")
     if args.save:
         report.model.save(args.save)

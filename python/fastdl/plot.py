@@ -14,7 +14,9 @@ def require():
     try:
         import matplotlib.pyplot as pyplot
     except ImportError as error:
-        raise ImportError("plot: expected matplotlib to be installed (pip install 'fastdl-nn[plot]'); got none") from error
+        raise ImportError(
+            "plot: expected matplotlib to be installed (pip install 'fastdl-nn[plot]'); got none"
+        ) from error
     return pyplot
 
 

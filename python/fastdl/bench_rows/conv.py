@@ -63,7 +63,9 @@ def _torch_cases(call, x, w, dy, transposed=False):
 
     result = {}
     for label, layout in (("torch", torch.contiguous_format), ("torch (channels last)", torch.channels_last)):
-        tx, tdy = (torch.from_numpy(np.ascontiguousarray(v.transpose(0, 3, 1, 2))).to(memory_format=layout) for v in (x, dy))
+        tx, tdy = (
+            torch.from_numpy(np.ascontiguousarray(v.transpose(0, 3, 1, 2))).to(memory_format=layout) for v in (x, dy)
+        )
         # filters [F,C,R,S]; of a transposed convolution [in,out,R,S], which is the same here
         tw = torch.from_numpy(np.ascontiguousarray(w.transpose(3, 2, 0, 1))).to(memory_format=layout)
 
@@ -181,5 +183,7 @@ def rows():
             result.append(Row("conv", f"{name} {which}", make(s), s.flops, 0.0, {"torch": goal} if goal else {}))
     gan = _Shape(64, 64, 14, 128, 4, 2, 1)
     for which in ("fwd", "bwd_data", "bwd_weight"):
-        result.append(Row("conv", f"gan-T 64x128x7 64k4s2p1 {which}", _transposed(gan, which), gan.flops, 0.0, {"torch": 1.1}))
+        result.append(
+            Row("conv", f"gan-T 64x128x7 64k4s2p1 {which}", _transposed(gan, which), gan.flops, 0.0, {"torch": 1.1})
+        )
     return result

@@ -50,7 +50,12 @@ def _matmul(peers):
 
 
 def _linear(peers):
-    x, w, b, y = np.ones((4, 4), np.float32), np.ones((4, 4), np.float32), np.ones(4, np.float32), np.empty((4, 4), np.float32)
+    x, w, b, y = (
+        np.ones((4, 4), np.float32),
+        np.ones((4, 4), np.float32),
+        np.ones(4, np.float32),
+        np.empty((4, 4), np.float32),
+    )
     cases = {"fastdl": Case(kernels.dense_forward, (x, w, b, "none", 0.0, y))}
     if "numpy" in peers:
         cases["numpy"] = Case(lambda: x @ w + b)
@@ -111,7 +116,10 @@ def _import(place):
         import subprocess
         import sys
 
-        runs = [subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True) for _ in range(9)]
+        runs = [
+            subprocess.run([sys.executable, "-c", _IMPORT], capture_output=True, text=True, check=True)
+            for _ in range(9)
+        ]
         return statistics.median(float(r.stdout.split()[place]) for r in runs)
 
     return measure

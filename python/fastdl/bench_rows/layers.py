@@ -167,7 +167,12 @@ def _batch_norm(shape, backward):
 
     def setup(peers):
         x, dy = _array(1, *shape), _array(2, *shape)
-        gamma, shift, mean, var = np.ones(c, np.float32), np.zeros(c, np.float32), np.zeros(c, np.float32), np.ones(c, np.float32)
+        gamma, shift, mean, var = (
+            np.ones(c, np.float32),
+            np.zeros(c, np.float32),
+            np.zeros(c, np.float32),
+            np.ones(c, np.float32),
+        )
         m, rstd, y = np.empty(c, np.float32), np.empty(c, np.float32), np.empty_like(x)
         forward = Case(kernels.batch_norm_forward, (x, gamma, shift, 1e-5, 0.1, mean, var, y, m, rstd))
         forward.call(*forward.args)

@@ -119,7 +119,11 @@ class _Mlp:
 
         kind = networks.MLPRegressor if self.loss == "squared_error" else networks.MLPClassifier
         model = kind(
-            self.widths[1:-1], activation="tanh" if self.tanh else "relu", solver=self.update, batch_size=self.batch, alpha=0.0
+            self.widths[1:-1],
+            activation="tanh" if self.tanh else "relu",
+            solver=self.update,
+            batch_size=self.batch,
+            alpha=0.0,
         )
         x, target = self.data()
         if self.loss == "squared_error":
@@ -326,8 +330,13 @@ def rows():
     result.append(Row("steps", name, _cnn(_mnist_cnn, "adam"), flops, 0.0, {"torch": 1.7}))
     result.append(Fact("steps", "page faults, MLP 784-512-512-10 step", _faults(wide.ours), "a step", 0.0, ()))
     result.append(
-        Fact("steps", "page faults, MNIST CNN step", _faults(lambda: _ours_cnn(_mnist_cnn, "adam", 64)), "a step", 0.0, ())
+        Fact(
+            "steps",
+            "page faults, MNIST CNN step",
+            _faults(lambda: _ours_cnn(_mnist_cnn, "adam", 64)),
+            "a step",
+            0.0,
+            (),
+        )
     )
     return result
-
-

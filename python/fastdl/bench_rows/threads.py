@@ -26,7 +26,10 @@ def _against_one(make):
 
 
 def _product(size):
-    return lambda: (kernels.matmul, (_array(1, size, size), _array(2, size, size), False, False, 0.0, _array(3, size, size)))
+    return lambda: (
+        kernels.matmul,
+        (_array(1, size, size), _array(2, size, size), False, False, 0.0, _array(3, size, size)),
+    )
 
 
 def _convolution():
@@ -79,7 +82,9 @@ def rows():
         for n in (256, 512, 1024)
     ]
     s = _Shape(64, 32, 26, 64, 3)
-    result.append(Row("threads", "conv mnist2 fwd", _against_one(_convolution), s.flops, 0.0, goal, two, two, pooled=True))
+    result.append(
+        Row("threads", "conv mnist2 fwd", _against_one(_convolution), s.flops, 0.0, goal, two, two, pooled=True)
+    )
     result.append(
         Row("threads", "128x784->512 beside a busy process", _beside_busy, 2.0 * 128 * 784 * 512, 0.0,
             {"one idle thread": 0.9}, two, two, pooled=True, single=True, tail=3.0)

@@ -136,7 +136,9 @@ def _has_tqdm():
 
 def _changed(augment):
     """The fields of a dataclass that are not at their defaults."""
-    return {f.name: getattr(augment, f.name) for f in dataclasses.fields(augment) if getattr(augment, f.name) != f.default}
+    return {
+        f.name: getattr(augment, f.name) for f in dataclasses.fields(augment) if getattr(augment, f.name) != f.default
+    }
 
 
 class Table:

@@ -9,7 +9,9 @@ from ._common import Config, picture
 
 # Short enough for a minute on two cores.
 EPOCHS = 12
-ROWS = "^(512x512x512|fwd B128 784->512|mnist2 64x32x26 64k3 fwd|tanh 128x512|maxpool2 64x32x24x24|Adam .*|Bernoulli.*)$"
+ROWS = (
+    "^(512x512x512|fwd B128 784->512|mnist2 64x32x26 64k3 fwd|tanh 128x512|maxpool2 64x32x24x24|Adam .*|Bernoulli.*)$"
+)
 
 
 def run(path="mnist-cnn.png", threads=None):
