@@ -19,7 +19,7 @@
 namespace fastdl {
 namespace {
 
-constexpr int kTallRows = 12;       // rows of a tile one vector wide: as many sums as hide the latency of fma
+constexpr int kThinRows = 8;        // rows of a tile one vector wide: as many sums as hide the latency of fma
 constexpr i64 kBlockPixels = 256;
 constexpr i64 kStripFilters = 128 / kTileCols * kTileCols;
 constexpr i64 kPanelSlack = 16;     // packing writes up to a vector past the end
@@ -111,77 +111,45 @@ struct Band {
 
 // ------------------------------------------------------------------------------------------------------- tiles
 
-// A tile whose element (row r, step k of a run) is row[r][run.offset + k * step].
-struct ConvTile : TileArgs {
-  const float* row[larger(kTallRows, kTileRows)];
-  i64 step;
-};
+}  // namespace
 
-template <int R, int V, bool kAdjacent>
-void conv_tile(const ConvTile& t) {
-  Sums<R, V> sums;
-  sums.begin(t);
-  const float* b = t.b;
-  const i64 b_step = t.b_step, step = t.step;
-  const int run_count = t.run_count;
-  for (int i = 0; i < run_count; ++i) {
-    const i64 offset = t.runs[i].offset, length = t.runs[i].length;
-    const float* row[R];
-    unrolled<R>([&](auto r) FASTDL_INLINED { row[r] = t.row[r] + offset; });
-    if constexpr (kAdjacent) {
-      i64 k = 0;
-      for (; k + 4 <= length; k += 4) {
-        unrolled<4>([&](auto u) FASTDL_INLINED {
-          sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
-          b += b_step;
-        });
-      }
-      for (; k < length; ++k) {
-        sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
-        b += b_step;
-      }
-    } else {
-      i64 at = 0;
-      for (i64 k = 0; k < length; ++k) {
-        sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][at]; });
-        at += step;
-        b += b_step;
-      }
-    }
-  }
-  sums.end(t);
-}
+// A tile whose element (row r, step k of a run) is
+//   adjacent  row[r][run.offset + k]
+//   strided   row[r][run.offset + k * step]
+//   uniform   row[0][run.offset + k + r * step]: fewer pointers, for short runs
+struct ConvTile {
+  const float* row[16];
+  i64 step;
+  const Run* runs;
+  i64 run_count;
+  const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
+  i64 b_step;
+  float* c;  // = beta c + sums; beta == 0: c is not read
+  i64 c_step, cols;
+  float beta;
+};
 
 using ConvTileFunction = void (*)(const ConvTile&);
 
+// By number of rows (conv_tiles.cpp).
+extern const ConvTileFunction conv_full_adjacent[], conv_full_strided[], conv_full_uniform[], conv_thin_adjacent[],
+    conv_thin_strided[], conv_thin_uniform[];
+
+namespace {
+
 // Panels of few columns are one vector wide, and their tiles taller.
 struct Panel {
-  int width, rows;
   bool thin;
+  int width, rows;
 };
 FASTDL_INLINE Panel panel_of(i64 cols) {
-  return cols <= kLanes ? Panel{kLanes, kTallRows, true} : Panel{kTileCols, kTileRows, false};
+  return cols <= kLanes ? Panel{true, kLanes, kThinRows} : Panel{false, kTileCols, kTileRows};
 }
 
 // Columns that the panels of so many columns compute.
 FASTDL_INLINE i64 lanes_of(i64 columns) {
   const i64 rest = columns % kTileCols;
   return columns - rest + (rest == 0 ? 0 : rest <= kLanes ? kLanes : kTileCols);
-}
-
-template <bool kAdjacent>
-FASTDL_INLINE ConvTileFunction conv_tile_function(bool thin, i64 rows) {
-#define FASTDL_THIN(R) conv_tile<R, 1, kAdjacent>
-#define FASTDL_FULL(R) conv_tile<smaller(R, kTileRows), kTileVecs, kAdjacent>
-  static constexpr ConvTileFunction thin_table[] = {
-      nullptr,        FASTDL_THIN(1), FASTDL_THIN(2), FASTDL_THIN(3),  FASTDL_THIN(4),  FASTDL_THIN(5), FASTDL_THIN(6),
-      FASTDL_THIN(7), FASTDL_THIN(8), FASTDL_THIN(9), FASTDL_THIN(10), FASTDL_THIN(11), FASTDL_THIN(12)};
-  static constexpr ConvTileFunction full_table[] = {
-      nullptr,        FASTDL_FULL(1), FASTDL_FULL(2), FASTDL_FULL(3),  FASTDL_FULL(4),  FASTDL_FULL(5),  FASTDL_FULL(6), FASTDL_FULL(7),
-      FASTDL_FULL(8), FASTDL_FULL(9), FASTDL_FULL(10), FASTDL_FULL(11), FASTDL_FULL(12), FASTDL_FULL(13), FASTDL_FULL(14)};
-#undef FASTDL_THIN
-#undef FASTDL_FULL
-  return thin ? thin_table[rows] : full_table[rows];
 }
 
 }  // namespace

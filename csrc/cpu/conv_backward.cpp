@@ -5,6 +5,8 @@
 namespace fastdl {
 namespace {
 
+constexpr i64 kBlockTaps = kTileRows * 4;
+
 // Rows m0 .. m1 of (r, s, c), columns n0 .. n1 of the group's filters, all pixels.
 struct WeightTask {
   Grid grid;
@@ -56,6 +58,8 @@ void weight_task(const WeightTask& w) {
         t.b = out;
         t.b_step = panel.width;
       }
+      const ConvTileFunction* tile = t.step == 1 ? (panel.thin ? conv_thin_adjacent : conv_full_adjacent)
+                                                 : (panel.thin ? conv_thin_strided : conv_full_strided);
       const i64 rows = w.m1 - w.m0, tiles = (rows + panel.rows - 1) / panel.rows;
       i64 r = w.m0 / (grid.S * w.channels), s = w.m0 / w.channels % grid.S, c = w.m0 % w.channels;
       for (i64 i = 0, m = 0; i < tiles; ++i) {
@@ -71,7 +75,7 @@ void weight_task(const WeightTask& w) {
           }
         }
         t.c = w.dw + (w.m0 + m) * w.F + w.f0 + n;
-        (t.step == 1 ? conv_tile_function<true>(panel.thin, next - m) : conv_tile_function<false>(panel.thin, next - m))(t);
+        tile[next - m](t);
         m = next;
       }
     }
@@ -156,8 +160,8 @@ void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64
   const i64 strips = (Fg + kStripFilters - 1) / kStripFilters;
   const double flops = 2.0 * double(K) * double(M) * double(F);
   i64 wanted = num_threads() > 1 && flops > 2e6 ? 16 / (strips * groups) : 1;
-  wanted = larger<i64>(1, smaller(wanted, M / (2 * kTallRows)));
-  const i64 rows = round_up((M + wanted - 1) / wanted, kTallRows), row_parts = (M + rows - 1) / rows;
+  wanted = larger<i64>(1, smaller(wanted, M / (2 * kBlockTaps)));
+  const i64 rows = round_up((M + wanted - 1) / wanted, kBlockTaps), row_parts = (M + rows - 1) / rows;
   parallel_for(groups * strips * row_parts, 1, [&](i64 begin, i64 end) {
     for (i64 i = begin; i < end; ++i) {
       const i64 g = i / (strips * row_parts), n0 = i / row_parts % strips * kStripFilters, m0 = i % row_parts * rows;

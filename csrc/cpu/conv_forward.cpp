@@ -2,18 +2,11 @@
 // packed filters (conv.h); they differ in how the filters are read and where the pixels go. docs/kernels/conv.md has the
 // derivations and the measurements.
 #include "../kernels.h"
+#include "bias_activation.h"
 #include "conv.h"
 
 namespace fastdl {
 namespace {
-
-FASTDL_INLINE vec activate(vec z, int act, float slope) {
-  switch (act) {
-    case kRelu: return select(z < 0.0f, vec{}, z);  // this way round NaN passes
-    case kLeakyRelu: return select(z < 0.0f, z * splat(slope), z);
-    default: return z;
-  }
-}
 
 // ----------------------------------------------------------------------------------------------- packed filters
 // For each panel of columns all of K: (k, j) at [k * width + j].
@@ -26,6 +19,7 @@ FASTDL_INLINE float* align(float* p) {
   return reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(p) + 63) / 64 * 64);
 }
 constexpr i64 kAlignSlack = 16;
+constexpr i64 kShortRun = 64;
 
 template <class Filters>
 void pack_filters(const Filters& filters, i64 K, i64 columns, float* packed) {
@@ -116,21 +110,30 @@ struct FiltersMerged {
 
 // -------------------------------------------------------------------------------------------------------- blocks
 
-// Sums of `pixels` given by their starts in the band, columns of some panels -> sums[pixel * width + column].
-void block_sums(const Grid& grid, const Band& band, i64 channels, const i64* starts, i64 pixels, const float* packed,
-                i64 columns, i64 width, float* sums) {
+// Pixels of a block: `rows` rows of `columns` pixels; start[m] is where tap (0, 0) of pixel m lies in the band.
+struct Pixels {
+  i64 rows, columns;
+  i64 start[kBlockPixels];
+};
+
+// Columns of some panels, for all pixels -> sums[pixel * width + column].
+void block_sums(const Grid& grid, const Band& band, i64 channels, const Pixels& pixels, const float* packed, i64 columns,
+                i64 width, float* sums) {
   const i64 K = grid.R * grid.S * channels;
   if (K == 0) {
-    memset(sums, 0, static_cast<size_t>(pixels * width) * sizeof(float));
+    memset(sums, 0, static_cast<size_t>(pixels.rows * pixels.columns * width) * sizeof(float));
     return;
   }
-  const bool joined = band.pixel == channels && grid.step_x == 1;  // taps of a row are one run
+  const bool joined = band.pixel == channels && grid.step_x == 1;  // taps of a filter row are one run
   const i64 run_floats = joined ? grid.S * channels : channels;
+  // Short runs spend their time on a tile's pointers: tiles inside an output row need fewer.
+  const bool uniform = run_floats < kShortRun && pixels.columns >= kThinRows;
+  const i64 segments = uniform ? pixels.rows : 1, segment = uniform ? pixels.columns : pixels.rows * pixels.columns;
   Run runs[kChunk];
   ConvTile t = {};
   t.runs = runs;
   t.c_step = width;
-  t.step = 1;
+  t.step = grid.stride_x * band.pixel;
   for (i64 k0 = 0; k0 < K; k0 += kChunk) {
     const i64 k1 = smaller(k0 + kChunk, K);
     t.run_count = 0;
@@ -144,16 +147,22 @@ void block_sums(const Grid& grid, const Band& band, i64 channels, const i64* sta
     t.beta = k0 == 0 ? 0.0f : 1.0f;
     for (i64 n = 0; n < columns; n += kTileCols) {
       const Panel panel = panel_of(smaller<i64>(kTileCols, columns - n));
+      const ConvTileFunction* tile = uniform ? (panel.thin ? conv_thin_uniform : conv_full_uniform)
+                                             : (panel.thin ? conv_thin_adjacent : conv_full_adjacent);
       t.cols = panel.width;
       t.b = packed + n / kTileCols * panel_floats(K) + k0 * panel.width;
       t.b_step = panel.width;
-      const i64 tiles = (pixels + panel.rows - 1) / panel.rows;
-      for (i64 i = 0, m = 0; i < tiles; ++i) {
-        const i64 next = pixels * (i + 1) / tiles;
-        for (i64 r = 0; r < next - m; ++r) t.row[r] = band.base + starts[m + r];
-        t.c = sums + m * width + n;
-        conv_tile_function<true>(panel.thin, next - m)(t);
-        m = next;
+      const i64 tiles = (segment + panel.rows - 1) / panel.rows, least = segment / tiles, more = segment % tiles;
+      const i64* start = pixels.start;
+      t.c = sums + n;
+      for (i64 i = 0; i < segments; ++i) {
+        for (i64 j = 0; j < tiles; ++j) {
+          const i64 rows = j < more ? least + 1 : least;  // alike, as a tile of few rows takes longer than its share
+          for (i64 r = 0; r < (uniform ? 1 : rows); ++r) t.row[r] = band.base + start[r];
+          tile[rows](t);
+          start += rows;
+          t.c += rows * width;
+        }
       }
     }
   }
@@ -169,25 +178,22 @@ struct Finish {
 
 // `count` finished sums go to out + at. `room` floats from there on are written later by the same block: a last vector
 // may spill into them.
+template <int kAct>
 FASTDL_INLINE void finish_span(const Finish& f, const float* sums, const float* bias, i64 count, i64 room, i64 at) {
-  float *out = f.out + at, *z = f.z ? f.z + at : nullptr;
-  for (i64 j = 0; j < count; j += kLanes) {
-    vec sum = load(sums + j) + load(bias + j);
-    const bool whole = j + kLanes <= count || (f.beta == 0.0f && j + kLanes <= room);
-    const i64 lanes = count - j;
-    if (z) {
-      if (whole) {
-        store(z + j, sum);
-      } else {
-        store_part(z + j, sum, lanes);
-      }
-    }
-    sum = activate(sum, f.act, f.slope);
-    if (whole) {
-      store(out + j, f.beta == 0.0f ? sum : f.beta * load(out + j) + sum);
-    } else {
-      store_part(out + j, f.beta == 0.0f ? sum : f.beta * load_part(out + j, lanes) + sum, lanes);
-    }
+  float* out = f.out + at;
+  i64 j = 0;
+  if (!f.z && f.beta == 0.0f) {
+    const i64 end = room >= round_up(count, kLanes) ? count : count - kLanes + 1;
+    for (; j < end; j += kLanes) store(out + j, activate<kAct>(load(sums + j) + load(bias + j), f.slope));
+    if (j < count) store_part(out + j, activate<kAct>(load(sums + j) + load(bias + j), f.slope), count - j);
+    return;
+  }
+  for (; j < count; j += kLanes) {
+    const i64 lanes = smaller<i64>(kLanes, count - j);
+    const vec sum = load(sums + j) + load(bias + j);
+    if (f.z) store_lanes(f.z + at + j, sum, lanes);
+    const vec y = activate<kAct>(sum, f.slope);
+    store_lanes(out + j, f.beta == 0.0f ? y : f.beta * load_lanes(out + j, lanes) + y, lanes);
   }
 }
 
@@ -197,7 +203,8 @@ struct Placement {
   i64 merged_y, merged_x;  // > 0: columns hold that block of pixels, see FiltersMerged
 };
 
-void finish_block(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n,
+template <int kAct>
+void finish_pixels(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n,
                   i64 columns, i64 g0, i64 g1, i64 q0, i64 q1) {
   float bias[kStripFilters + kPanelSlack] = {};
   if (f.bias) {
@@ -210,16 +217,28 @@ void finish_block(const Grid& grid, const Placement& place, const Finish& f, con
       const i64 x = place.first_x + q * place.step_x;
       if (!place.merged_y) {
         const i64 at = ((sample * place.Y + y) * place.X + x) * place.C + place.c0 + n;
-        finish_span(f, sums, bias, columns, dense ? (q1 - q) * place.C : 0, at);
+        finish_span<kAct>(f, sums, bias, columns, dense ? (q1 - q) * place.C : 0, at);
         continue;
       }
       const i64 x0 = larger<i64>(x, 0), x1 = smaller(x + place.merged_x, place.X);
       for (i64 j = 0; j < place.merged_y; ++j) {
         if (y + j < 0 || y + j >= place.Y || x0 >= x1) continue;
         const float* from = sums + (j * place.merged_x + x0 - x) * place.C;
-        finish_span(f, from, bias, (x1 - x0) * place.C, 0, ((sample * place.Y + y + j) * place.X + x0) * place.C);
+        finish_span<kAct>(f, from, bias, (x1 - x0) * place.C, 0, ((sample * place.Y + y + j) * place.X + x0) * place.C);
       }
     }
+  }
+}
+
+void finish_pixels(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n,
+                   i64 columns, i64 g0, i64 g1, i64 q0, i64 q1) {
+  switch (f.act) {
+    case kRelu: return finish_pixels<kRelu>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
+    case kLeakyRelu: return finish_pixels<kLeakyRelu>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
+    case kSigmoid: return finish_pixels<kSigmoid>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
+    case kTanh: return finish_pixels<kTanh>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
+    case kGelu: return finish_pixels<kGelu>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
+    default: return finish_pixels<kNone>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
   }
 }
 
@@ -236,25 +255,26 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
   const i64 grain = larger<i64>(1, i64(1e6 / block_flops));
   parallel_for(row_blocks * column_blocks * strips, grain, [&](i64 begin, i64 end) {
     Band band;
-    i64 starts[kBlockPixels];
+    Pixels pixels;
     i64 loaded = -1;
     for (i64 i = begin; i < end; ++i) {
       const i64 part = i / strips, n = i % strips * kStripFilters;
       const i64 g0 = part / column_blocks * block_rows, g1 = smaller(g0 + block_rows, rows);
       const i64 q0 = part % column_blocks * kBlockPixels, q1 = smaller(q0 + kBlockPixels, grid.Q);
-      const i64 pixels = (g1 - g0) * (q1 - q0);
+      pixels.rows = g1 - g0;
+      pixels.columns = q1 - q0;
       if (part != loaded && K > 0) {
         band.load(grid, image, c0, channels, g0, g1, q0, q1);
         i64 m = 0;
         for (i64 g = g0; g < g1; ++g) {
-          for (i64 q = q0; q < q1; ++q) starts[m++] = band.start[g - g0] + (q - q0) * grid.stride_x * band.pixel;
+          for (i64 q = q0; q < q1; ++q) pixels.start[m++] = band.start[g - g0] + (q - q0) * grid.stride_x * band.pixel;
         }
         loaded = part;
       }
       const i64 some = smaller(columns - n, kStripFilters), width = lanes_of(some);
       float* sums = thread_scratch(0, static_cast<size_t>(kBlockPixels * width + kPanelSlack));
-      block_sums(grid, band, channels, starts, pixels, packed + n / kTileCols * panel_floats(K), some, width, sums);
-      finish_block(grid, place, f, sums, width, n, some, g0, g1, q0, q1);
+      block_sums(grid, band, channels, pixels, packed + n / kTileCols * panel_floats(K), some, width, sums);
+      finish_pixels(grid, place, f, sums, width, n, some, g0, g1, q0, q1);
     }
   });
 }
