@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import reference
+import reference_augment
 
 
 @dataclass
@@ -280,6 +281,26 @@ def fills_image(size):
     return axis(0, size["Y"], size["R"]) and axis(1, size["X"], size["S"])
 
 
+def make_warp(rng, N, Y, X, C, field=False, bytes_=False):
+    image = rng.integers(0, 256, (N, Y, X, C)).astype(np.uint8) if bytes_ else normal(rng, N, Y, X, C)
+    matrix = np.tile([0.9, 0.2, -0.5, -0.1, 1.1, 0.3], (N, 1)) + 0.01 * normal(rng, N, 6)
+    # in float32 from the start: a position on a pixel's border must not fall on its other side
+    inputs = {"x": image, "matrix": matrix.astype(np.float32).astype(np.float64), "fill": 0.25}
+    if field:
+        inputs["field"] = normal(rng, N, Y, X, 2)
+    if bytes_:
+        inputs["scale"] = 1 / 255
+    return inputs
+
+
+def define_warp(x, matrix, field=None, fill=0.0, scale=None):
+    if scale is None:
+        return reference_augment.warp(x, matrix, field, fill=fill, dtype=matrix.dtype.type)
+    return reference_augment.warp_u8(x, matrix, field, fill=fill, scale=scale, dtype=matrix.dtype.type)
+
+
+IMAGES = [dict(N=n, Y=y, X=x, C=c) for n, y, x, c in [(1, 1, 1, 1), (3, 28, 28, 1), (2, 7, 13, 3), (0, 4, 4, 1)]]
+
 CASES = [
     Case(
         "matmul",
@@ -451,6 +472,13 @@ CASES = [
                                                             "x": normal(rng, n)},
          [*STREAMS[:12], dict(n=1000, offset=5, p=0.7)], nan=None,
          gradient_of=lambda _: (reference.dropout_forward, {"dx": "x"})),
+    Case("warp", make_warp, IMAGES + [{**size, "field": True} for size in IMAGES], reference=define_warp,
+         rowwise=("x", "matrix", "field")),
+    Case("warp_u8", lambda rng, **size: make_warp(rng, bytes_=True, **size), IMAGES + [{**size, "field": True} for size in IMAGES],
+         reference=define_warp, rowwise=("x", "matrix", "field"), nan="matrix"),
+    Case("blur", lambda rng, sigma, **size: {"x": normal(rng, *size.values()), "sigma": sigma},
+         [{**size, "sigma": s} for size in IMAGES for s in (0.5, 3.0)],
+         reference=lambda x, sigma: reference_augment.blur(x, sigma, x.dtype.type), rowwise=("x",)),
 ]
 BY_NAME = {case.kernel: case for case in CASES}
 ROWS = [(case, sizes) for case in CASES for sizes in case.sizes]
