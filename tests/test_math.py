@@ -186,6 +186,16 @@ def test_extremes_of_nan(target):
                 assert np.isnan(out).all()
 
 
+def test_gradient_of_a_maximum_goes_to_the_first(target):
+    x = np.array([1, 3, 3, 0, 0], f32).reshape(1, 5, 1)
+    for op, held, place in (("max", 3, 1), ("min", 0, 3)):
+        for columns in (1, 9):
+            dx = np.full((1, 5, columns), np.nan, f32)
+            y, dy = np.full((1, columns), held, f32), np.full((1, columns), 2, f32)
+            target.reduce_backward(x=np.repeat(x, columns, axis=2), y=y, dy=dy, op=op, dx=dx)
+            assert (dx == 2 * (np.arange(5) == place)[None, :, None]).all()
+
+
 def test_reductions_of_nothing(target):
     for columns in (1, 3):
         for op, answer in (("sum", 0), ("mean", np.nan), ("max", -np.inf), ("min", np.inf)):
