@@ -210,11 +210,15 @@ def test_wrong_weights_are_refused_and_nothing_changes():
 
 
 def test_repr_and_summary():
-    m = nn.Sequential(nn.Conv2d(6, 5, "relu", padding="same"), nn.MaxPool2d(2), nn.Flatten(), nn.Dense(10)).build((28, 28, 1))
+    m = nn.Sequential(nn.Conv2d(6, 5, "relu", padding="same"), nn.MaxPool2d(2), nn.Flatten(), nn.Dense(10)).build(
+        (28, 28, 1)
+    )
     assert repr(m).splitlines()[1] == "  (layers.0): Conv2d(6, 5x5, relu)"
     lines = m.summary((28, 28, 1)).splitlines()
     assert lines[0].split("  ")[0] == "layer"
-    assert [c for c in lines[2].split("  ") if c] == ["layers.0 Conv2d", "[28, 28, 6]", "156", " 3,692,640"] or lines[2].split()[-2:] == [
+    assert [c for c in lines[2].split("  ") if c] == ["layers.0 Conv2d", "[28, 28, 6]", "156", " 3,692,640"] or lines[
+        2
+    ].split()[-2:] == [
         "156",
         f"{(28 * 28 + 1) * 28 * 28 * 6:,}",
     ]
@@ -238,7 +242,9 @@ def test_damaged_foreign_and_newer_files_are_refused(tmp_path, monkeypatch):
     whole = path.read_bytes()
     for cut in (0, 5, 40, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(ValueError, match="w.safetensors: expected a whole safetensors file; got one that is damaged"):
+        with pytest.raises(
+            ValueError, match="w.safetensors: expected a whole safetensors file; got one that is damaged"
+        ):
             io.load(path)
     monkeypatch.setattr(io, "FORMAT", io.FORMAT + 1)
     io.save(path, {"a": np.zeros(1, np.float32)})

@@ -21,7 +21,9 @@ def start():
 
 def gradients():
     rng = np.random.default_rng(0)
-    return [{n: rng.normal(size=p.shape).astype(np.float32) for n, p in start().named_parameters()} for _ in range(STEPS)]
+    return [
+        {n: rng.normal(size=p.shape).astype(np.float32) for n, p in start().named_parameters()} for _ in range(STEPS)
+    ]
 
 
 def sgd(w, g, s, t, decay, lr=0.1, momentum=0.0, nesterov=False):

@@ -336,7 +336,9 @@ class Module:
         widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
 
         def line(r):
-            return "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+            return "  ".join(
+                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
+            )
 
         rule = "-" * len(line(head))
         end = f"{total:,} parameters, {total * 4 / 1e6:.2f} MB" + (f", {frozen:,} of them frozen" if frozen else "")

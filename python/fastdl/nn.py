@@ -258,7 +258,16 @@ class ConvTranspose2d(Module):
             _need_axes(x, 4, "[N,P,Q,F]")
             self._size(x.data.shape[3])
         return ops.conv_transpose2d(
-            x, self.w, self.b, self.stride, self.padding, self.dilation, self.groups, self.out_padding, self.act, self.slope
+            x,
+            self.w,
+            self.b,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            self.out_padding,
+            self.act,
+            self.slope,
         )
 
     def describe(self):
@@ -385,7 +394,9 @@ class Dropout(Module):
         if not self.training or self.p == 0.0:
             return x
         if self.stream is None:
-            raise RuntimeError("Dropout: expected a network that was initialised (Module.initialise gives the random stream)")
+            raise RuntimeError(
+                "Dropout: expected a network that was initialised (Module.initialise gives the random stream)"
+            )
         return ops.dropout(x, self.p, self.stream)
 
     def describe(self):

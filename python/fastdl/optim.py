@@ -68,7 +68,12 @@ class Optimizer:
         if self.weight_decay == 0.0 and len(self._ranges) == 2 and flat.ranges()[0][1] == flat.ranges()[1][0]:
             start, stop = flat.ranges()[0][0], flat.ranges()[1][1]
             self._ranges = [
-                (flat.data[start:stop], flat.grad[start:stop], 0.0, *(self.state[n][start:stop] for n in self.state_names))
+                (
+                    flat.data[start:stop],
+                    flat.grad[start:stop],
+                    0.0,
+                    *(self.state[n][start:stop] for n in self.state_names),
+                )
             ]
 
     def __setstate__(self, state):

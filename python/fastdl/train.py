@@ -233,7 +233,9 @@ def fit(
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)} or a function; got {loss!r}")
     flat = optimizer.flat
     if not flat.holds(module.named_parameters()):
-        raise ValueError("optimizer: expected one that was made for this module as it is now; got one for other parameters")
+        raise ValueError(
+            "optimizer: expected one that was made for this module as it is now; got one for other parameters"
+        )
 
     stream = Stream(seed)
     shuffling = stream.split("shuffle")
@@ -282,7 +284,9 @@ def fit(
                         history.setdefault(f"val_{name}", []).append(value)
                 history["seconds"].append(time.perf_counter() - begun)
                 if bar is not None:
-                    bar.set_postfix({k: f"{v[-1]:.4g}" for k, v in history.items() if k.endswith(("loss", "accuracy")) and v})
+                    bar.set_postfix(
+                        {k: f"{v[-1]:.4g}" for k, v in history.items() if k.endswith(("loss", "accuracy")) and v}
+                    )
                 if interrupts.asked:
                     for name in (k for k in history if k.startswith("val_")):
                         history[name].append(math.nan)  # not judged any more
@@ -324,7 +328,9 @@ def _update(module, loss_of, optimizer, xb, yb):
 def _judge(state, watch, min_delta, keep, waited):
     """Compare the epoch with the best so far; returns for how many epochs there was no improvement."""
     if watch not in state.history:
-        raise ValueError(f"watch: expected one of {', '.join(k for k in state.history if 'loss' in k or 'val_' in k)}; got {watch!r}")
+        raise ValueError(
+            f"watch: expected one of {', '.join(k for k in state.history if 'loss' in k or 'val_' in k)}; got {watch!r}"
+        )
     value = state.history[watch][-1]
     value = value if watch.endswith("loss") else -value
     if value < state.best - min_delta:
@@ -367,9 +373,15 @@ def _explain(module, xb, yb, value, epoch, step):
     calls = module.run_traced(Tensor(xb) if xb.dtype == np.float32 else xb, evaluate=False)
     inner = [(name, m) for name, m, _, y in calls if y is not None and bad(backend.to_host(y))]
     if not inner:
-        return f"{head}. All parameters and layer outputs are finite: the loss itself overflows or has impossible targets"
+        return (
+            f"{head}. All parameters and layer outputs are finite: the loss itself overflows or has impossible targets"
+        )
     # The rows of calls begin with the outermost: the first layer without a part that is bad as well is the culprit.
-    parts = [name for name, m in inner if not any(other.startswith(f"{name}." if name else "") and other != name for other, _ in inner)]
+    parts = [
+        name
+        for name, m in inner
+        if not any(other.startswith(f"{name}." if name else "") and other != name for other, _ in inner)
+    ]
     name = parts[0]
     kind = type(dict(module.named_modules())[name]).__name__
     return f"{head}. The first output that is not finite is that of {name or 'the module'} ({kind})"

@@ -213,7 +213,9 @@ class Classifier:
         if isinstance(validation, (int, float)):
             n = round(validation * len(x))
             if not (0.0 < validation < 1.0 and 0 < n < len(x)):
-                raise ValueError(f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}")
+                raise ValueError(
+                    f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}"
+                )
             from ..random import Stream, permutation
 
             order = permutation(len(x), *Stream(self.seed).split("validation").take(2 * len(x)))
@@ -265,7 +267,9 @@ class Classifier:
 
     def get_params(self, deep=True):
         """The constructor's arguments."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+        }
 
     def save(self, path):
         """Write weights, classes and settings to a safetensors file, whole or not at all."""

@@ -98,7 +98,9 @@ class CNN(Classifier):
         if self.image_shape is not None and x.ndim == 2:
             shape = tuple(self.image_shape)
             if math.prod(shape) != x.shape[1]:
-                raise ValueError(f"{name}: expected {math.prod(shape)} values for images {list(shape)}; got {x.shape[1]}")
+                raise ValueError(
+                    f"{name}: expected {math.prod(shape)} values for images {list(shape)}; got {x.shape[1]}"
+                )
             x = x.reshape(len(x), *shape)
         if x.ndim == 3:
             x = x[..., np.newaxis]
