@@ -205,7 +205,7 @@ def test_wrong_weights_are_refused_and_nothing_changes():
     for name, values in m.get_weights().items():
         np.testing.assert_array_equal(values, before[name])
     del bad["layers.3.b"]
-    with pytest.raises(ValueError, match="weights: expected the names .*; got no layers.3.b"):
+    with pytest.raises(ValueError, match=r"weights: expected the names .*; got no layers.3.b"):
         m.set_weights(bad)
 
 
@@ -243,7 +243,7 @@ def test_damaged_foreign_and_newer_files_are_refused(tmp_path, monkeypatch):
     for cut in (0, 5, 40, len(whole) - 1):
         path.write_bytes(whole[:cut])
         with pytest.raises(
-            ValueError, match="w.safetensors: expected a whole safetensors file; got one that is damaged"
+            ValueError, match=r"w.safetensors: expected a whole safetensors file; got one that is damaged"
         ):
             io.load(path)
     monkeypatch.setattr(io, "FORMAT", io.FORMAT + 1)

@@ -339,7 +339,7 @@ def test_other_errors_pass_and_leave_things_in_order():
     assert not m.training
 
 
-# ------------------------------------------------------------------------------------------------ losses that are not finite
+# ------------------------------------------------------------------------------------------------ not finite
 
 
 def failing(m, x, y, **options):
@@ -355,7 +355,8 @@ def test_a_nan_in_the_input_is_found():
     before = m.get_weights()
     text = failing(m, x, y, epochs=2, shuffle=False, lr=0.0)
     assert text == (
-        "loss: expected a finite number; got nan at epoch 1, step 2. The input is not finite (first in row 8 of the batch)"
+        "loss: expected a finite number; got nan at epoch 1, step 2."
+        " The input is not finite (first in row 8 of the batch)"
     )
     np.testing.assert_array_equal(m.get_weights()["layers.0.w"], before["layers.0.w"])
 

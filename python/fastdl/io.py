@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, with a JSON description in the file's metadata. No pickle, so opening a file runs no code."""
+"""Weights on disk: safetensors, with a JSON description in the file's metadata. Opening a file runs no code."""
 
 import contextlib
 import json

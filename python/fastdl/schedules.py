@@ -1,7 +1,7 @@
 """Learning-rate schedules: functions ``schedule(t, total) -> factor`` of the update t (from 0) and their number.
 
-The training loop multiplies the optimiser's first learning rate with the factor before every update. Any function of that
-form will do; `plateau` follows a measured loss instead.
+The training loop multiplies the optimiser's first learning rate with the factor before every update. Any function of
+that form will do; `plateau` follows a measured loss instead.
 """
 
 import math

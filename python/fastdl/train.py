@@ -2,7 +2,8 @@
 
     for every epoch:  shuffle;  for every batch:  gather - forward - loss - backward - update;  validate;  look after
 
-Everything random comes from (seed, offset), so the same seed gives the same weights bit for bit, with any number of threads.
+Everything random comes from (seed, offset), so the same seed gives the same weights bit for bit, with any number of
+threads.
 """
 
 import contextlib
@@ -73,7 +74,7 @@ class Rows:
 
 
 class _Augmented:
-    """Rows of images that are changed at random on their way out: `augment(images, seed, offset)`, as `fastdl.data.Augment`."""
+    """Rows of images that are changed at random on their way out, by a `fastdl.data.Augment`."""
 
     def __init__(self, rows, augment, stream):
         self.array, self._augment, self._stream = rows.array, augment, stream
@@ -117,7 +118,7 @@ class State:
 
 
 class _Interrupts:
-    """Turns the first Ctrl-C into a flag that the loop reads between updates; a second one is a KeyboardInterrupt at once."""
+    """Turns the first Ctrl-C into a flag that the loop reads between updates; a second one interrupts at once."""
 
     def __enter__(self):
         self.asked = False

@@ -13,8 +13,9 @@ _REAL = "fiub"  # NumPy kinds
 
 
 def as_input(x, name="X"):
-    """An array that the training loop takes, converted at most once: uint8 stays (a batch becomes values in [0,1]), every
-    other real dtype becomes float32.
+    """An array that the training loop takes, converted at most once.
+
+    uint8 stays (a batch becomes values in [0,1]); every other real dtype becomes float32.
 
     Raises
     ------
@@ -75,7 +76,7 @@ class Classifier:
 
     # ------------------------------------------------------------------------------------------ the door
 
-    def _input(self, X, name="X"):  # noqa: N803 (the field's name)
+    def _input(self, X, name="X"):
         x = self._shape(as_input(X, name), name)
         if hasattr(self, "input_shape_") and x.shape[1:] != self.input_shape_:
             raise ValueError(
@@ -122,7 +123,7 @@ class Classifier:
 
     def fit(
         self,
-        X,  # noqa: N803
+        X,
         y,
         *,
         epochs=10,
@@ -141,8 +142,8 @@ class Classifier:
         Parameters
         ----------
         X : array [N,...]
-            Any real dtype; uint8 images are read as values in [0,1]. A memory-mapped C-contiguous file of float32 or uint8
-            is read batch by batch.
+            Any real dtype; uint8 images are read as values in [0,1]. A memory-mapped C-contiguous file of float32 or
+            uint8 is read batch by batch.
         y : array [N]
             Integer or string labels.
         epochs, batch_size : int
@@ -228,23 +229,23 @@ class Classifier:
         vx = self._input(vx, "validation X")
         return x, codes, (vx, self._codes(vy, len(vx), "validation y"))
 
-    def decision_function(self, X):  # noqa: N803
+    def decision_function(self, X):
         """Logits, float32 [N, classes]."""
         self._need_fit()
         return backend.to_host(train.predict(self.module_, self._input(X)))
 
-    def predict_proba(self, X):  # noqa: N803
+    def predict_proba(self, X):
         """Probability of each class, float32 [N, classes]; columns in the order of `classes_`."""
         logits = self.decision_function(X)
         with inference():
             return backend.kernels(logits).softmax_forward(logits)
 
-    def predict(self, X):  # noqa: N803
+    def predict(self, X):
         """The most probable label of each sample, [N]."""
         outputs = self.decision_function(X)
         return self.classes_[train.argmax(outputs)]
 
-    def score(self, X, y):  # noqa: N803
+    def score(self, X, y):
         """Accuracy, 0 to 1."""
         predicted = self.predict(X)
         return float(np.mean(predicted == as_labels(y, len(predicted))))

@@ -16,8 +16,8 @@ class Perceptron(Classifier):
 
         w[:, y] += lr x,  b[y] += lr        w[:, c] -= lr x,  b[c] -= lr
 
-    If a linear rule separates the classes, a finite number of mistakes finds one (Novikoff 1962); otherwise the weights go on
-    moving, and the average over all updates is the better classifier.
+    If a linear rule separates the classes, a finite number of mistakes finds one (Novikoff 1962); otherwise the
+    weights go on moving, and the average over all updates is the better classifier.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ class Perceptron(Classifier):
 
     Source
     ------
-    Rosenblatt, "The perceptron" (1958); several classes: Duda & Hart (1973); averaging: Freund & Schapire, "Large margin
-    classification using the perceptron algorithm" (1999).
+    Rosenblatt, "The perceptron" (1958); several classes: Duda & Hart (1973); averaging: Freund & Schapire, "Large
+    margin classification using the perceptron algorithm" (1999).
 
     Examples
     --------
@@ -46,7 +46,7 @@ class Perceptron(Classifier):
     def _make(self, input_shape, classes):
         return nn.Sequential(nn.Dense(classes, init="zeros"))
 
-    def fit(self, X, y, *, epochs=10, lr=1.0, validation=None, warm_start=False, callbacks=()):  # noqa: N803
+    def fit(self, X, y, *, epochs=10, lr=1.0, validation=None, warm_start=False, callbacks=()):
         """Learn from samples one by one, in a new random order each epoch; stops when an epoch has no mistake.
 
         Parameters
@@ -66,8 +66,8 @@ class Perceptron(Classifier):
 
         Returns
         -------
-        The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came by),
-        `seconds` and, with validation, `val_accuracy`.
+        The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came
+        by), `seconds` and, with validation, `val_accuracy`.
         """
         if not (warm_start and hasattr(self, "module_")):
             for name in ("module_", "input_shape_", "classes_"):
@@ -124,7 +124,7 @@ class Perceptron(Classifier):
                 break
         return self
 
-    def predict_proba(self, X):  # noqa: N803
+    def predict_proba(self, X):
         """Not defined: a perceptron has outputs, no probabilities.
 
         Raises
