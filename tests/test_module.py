@@ -72,7 +72,7 @@ def test_train_and_eval_reach_every_part():
     assert all(part.training for _, part in m.named_modules())
     m.eval()
     assert not any(part.training for _, part in m.named_modules())
-    x = Tensor(np.ones((6, 4), np.float32))
+    x = Tensor(np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32))
     np.testing.assert_array_equal(m(x).data, m(x).data)  # dropout is off
     m.train()
     assert not np.array_equal(m(x).data, m(x).data)
@@ -216,12 +216,7 @@ def test_repr_and_summary():
     assert repr(m).splitlines()[1] == "  (layers.0): Conv2d(6, 5x5, relu)"
     lines = m.summary((28, 28, 1)).splitlines()
     assert lines[0].split("  ")[0] == "layer"
-    assert [c for c in lines[2].split("  ") if c] == ["layers.0 Conv2d", "[28, 28, 6]", "156", " 3,692,640"] or lines[
-        2
-    ].split()[-2:] == [
-        "156",
-        f"{(28 * 28 + 1) * 28 * 28 * 6:,}",
-    ]
+    assert lines[2].split()[-2:] == ["156", f"{(28 * 28 + 1) * 28 * 28 * 6:,}"]
     assert lines[-1].startswith(f"{156 + 14 * 14 * 6 * 10 + 10:,} parameters")
 
 
