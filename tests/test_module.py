@@ -67,6 +67,14 @@ def test_one_seed_decides_all_weights():
     assert not np.array_equal(a["layers.0.w"], c["layers.0.w"])
 
 
+def test_the_seed_decides_what_dropout_drops():
+    x = Tensor(np.ones((4, 50), np.float32))
+    masks = [nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5)).build((50,), seed)(x).data for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert not np.array_equal(masks[0], masks[2])
+    assert 0.1 < (masks[0] != 0).mean() < 0.4  # two layers draw different numbers: a quarter is left
+
+
 def test_train_and_eval_reach_every_part():
     m = net()
     assert all(part.training for _, part in m.named_modules())

@@ -47,11 +47,8 @@ def _check_act(act):
 
 
 def _positive(name, value):
-    if not isinstance(value, (int,)) or isinstance(value, bool):
-        try:
-            value = value.__index__()
-        except AttributeError:
-            raise TypeError(f"{name}: expected an integer; got {type(value).__name__}") from None
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer; got {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name}: expected at least 1; got {value}")
     return int(value)

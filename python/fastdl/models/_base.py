@@ -7,7 +7,8 @@ import numpy as np
 from .. import backend, optim, train
 from ..io import load as _read
 from ..io import save as _write
-from ..tensor import Tensor, inference
+from ..random import Stream, permutation
+from ..tensor import inference
 
 _REAL = "fiub"  # NumPy kinds
 
@@ -61,8 +62,6 @@ class Classifier:
     history_ : dict
         What the last `fit` recorded; see `fastdl.train.fit`.
     """
-
-    _weights_name = "module"
 
     # ------------------------------------------------------------------------------------------ for families
 
@@ -118,7 +117,6 @@ class Classifier:
             raise ValueError(f"classes: expected two or more; got {len(labels)}")
         self.classes_, self.input_shape_ = labels, tuple(int(s) for s in np.atleast_1d(input_shape))
         self.module_ = self._make(self.input_shape_, len(labels)).build(self.input_shape_, self.seed).eval()
-        self._optimizer = None
         return self
 
     def fit(
@@ -217,8 +215,6 @@ class Classifier:
                 raise ValueError(
                     f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}"
                 )
-            from ..random import Stream, permutation
-
             order = permutation(len(x), *Stream(self.seed).split("validation").take(2 * len(x)))
             held, kept = np.sort(order[:n]), np.sort(order[n:])
             return x[kept], codes[kept], (x[held], codes[held])
@@ -309,6 +305,3 @@ class Classifier:
         defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
         changed = [f"{n}={v!r}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
         return f"{type(self).__name__}({', '.join(changed)})"
-
-
-__all__ = ["Classifier", "Tensor", "as_input", "as_labels"]
