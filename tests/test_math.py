@@ -186,6 +186,14 @@ def test_extremes_of_nan(target):
                 assert np.isnan(out).all()
 
 
+def test_reductions_of_nothing(target):
+    for columns in (1, 3):
+        for op, answer in (("sum", 0), ("mean", np.nan), ("max", -np.inf), ("min", np.inf)):
+            y = np.zeros((2, columns), f32)
+            target.reduce_forward(x=np.empty((2, 0, columns), f32), op=op, y=y)
+            np.testing.assert_array_equal(y, np.full((2, columns), answer, f32))
+
+
 def test_sum_order_is_by_the_axis_alone(target, rng):
     """One column reduced alone, among others and as one of many rows: the same bits."""
     x = (rng.standard_normal((5000,)) * 10.0 ** rng.integers(-3, 3, 5000)).astype(f32)
