@@ -170,6 +170,14 @@ def test_memory_mapped_file_is_not_copied(tmp_path):
     np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(disk))
 
 
+def test_no_samples_give_no_predictions():
+    X, y = stripes(24)
+    for model in (MLP((4,)), CNN("lenet5")):
+        model.fit(X, y, epochs=1)
+        assert model.predict(X[:0]).shape == (0,)
+        assert model.predict_proba(X[:0]).shape == (0, 3)
+
+
 def test_image_shapes():
     X, y = stripes(32)
     whole = CNN("lenet5").fit(X, y, epochs=1).predict_proba(X)
@@ -201,6 +209,7 @@ def test_image_shapes():
             ValueError,
             r"validation y: expected labels from \[0, 1, 2\]",
         ),
+        (lambda m, X, y: m.fit(X, y, validation=(X, y.astype(str))), ValueError, "validation y: expected labels from"),
         (lambda m, X, y: m.fit(X, y, validation=1.5), ValueError, "validation: expected .X, y. or a share"),
         (lambda m, X, y: m.fit(X, y, optimizer="adams"), ValueError, "optimizer: expected one of"),
         (lambda m, X, y: m.fit(X, y, epochs=0), ValueError, "epochs: expected at least 1"),

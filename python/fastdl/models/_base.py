@@ -1,6 +1,7 @@
 """What the models share: the door where data are converted, class labels, fitting, saving."""
 
 import inspect
+import math
 
 import numpy as np
 
@@ -71,7 +72,7 @@ class Classifier:
 
     def _shape(self, x, name="X"):
         """X as the network wants it, samples first; families that need images override it."""
-        return x.reshape(len(x), -1) if x.ndim != 2 else x
+        return x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim != 2 else x
 
     # ------------------------------------------------------------------------------------------ the door
 
@@ -87,10 +88,12 @@ class Classifier:
     def _codes(self, y, n, name="y"):
         """Places of labels in classes_, int64."""
         y = as_labels(y, n, name)
+        if (y.dtype.kind in "US") != (self.classes_.dtype.kind in "US"):
+            raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y.dtype}")
         codes = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
         wrong = self.classes_[codes] != y
         if np.any(wrong):
-            raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y[wrong][0]!r}")
+            raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y[wrong].tolist()[0]!r}")
         return codes.astype(np.int64)
 
     def _need_fit(self):
