@@ -93,7 +93,7 @@ void conv_tile(const ConvTile& t) {
         b += b_step;
         unrolled<kPointers>([&](auto i) FASTDL_INLINED {
           ++p[i];
-          __asm__("" : "+r"(p[i]));  // or GCC makes a pointer of every row again
+          __asm__("" : "+r"(p[i]));  // likewise
         });
       }
     }
@@ -103,6 +103,7 @@ void conv_tile(const ConvTile& t) {
       unrolled<R>([&](auto r) FASTDL_INLINED { row[r] = t.row[r] + run->offset; });
       const i64 end = kForm == Form::kAdjacent ? run->length : run->length * step;
       for (i64 k = 0; k < end; k += kForm == Form::kAdjacent ? 1 : step) {
+        __asm__("" : "+r"(k));  // or GCC makes a moving pointer of every row
         sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
         b += b_step;
       }
