@@ -126,9 +126,14 @@ struct ConvTile {
   i64 run_count;
   const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
   i64 b_step;
-  float* c;  // = beta c + sums; beta == 0: c is not read
+  // c = act(beta from + sums + bias). from and bias may be null; act is kNone, kRelu or kLeakyRelu.
+  const float* from;
+  i64 from_step;
+  const float* bias;
+  float* c;
   i64 c_step, cols;
-  float beta;
+  float beta, slope;
+  int act;
 };
 
 using ConvTileFunction = void (*)(const ConvTile&);

@@ -25,7 +25,7 @@ void weight_task(const WeightTask& w) {
   Run runs[kChunk + 2];
   ConvTile t = {};
   t.runs = runs;
-  t.c_step = w.F;
+  t.c_step = t.from_step = w.F;
   for (i64 k0 = 0; k0 < K; k0 += kChunk) {
     const i64 k1 = smaller(k0 + kChunk, K);
     const i64 g0 = k0 / grid.Q, g1 = (k1 - 1) / grid.Q + 1;
@@ -75,6 +75,7 @@ void weight_task(const WeightTask& w) {
           }
         }
         t.c = w.dw + (w.m0 + m) * w.F + w.f0 + n;
+        t.from = t.beta == 0.0f ? nullptr : t.c;
         tile[next - m](t);
         m = next;
       }

@@ -116,9 +116,23 @@ struct Pixels {
   i64 start[kBlockPixels];
 };
 
+// What happens to finished sums.
+struct Finish {
+  const float* bias;  // of the output's channels, or null
+  int act;
+  float slope, beta;
+  float *out, *z;
+};
+
+// The tile that adds the last chunk may write the output itself: its stores then hide behind the next tile's sums.
+struct Direct {
+  float* out;  // of the block's first pixel, or null
+  i64 step;
+};
+
 // Columns of some panels, for all pixels -> sums[pixel * width + column].
 void block_sums(const Grid& grid, const Band& band, i64 channels, const Pixels& pixels, const float* packed, i64 columns,
-                i64 width, float* sums) {
+                i64 width, float* sums, const Direct& direct, const Finish& finish, const float* bias) {
   const i64 K = grid.R * grid.S * channels;
   if (K == 0) {
     memset(sums, 0, static_cast<size_t>(pixels.rows * pixels.columns * width) * sizeof(float));
@@ -132,7 +146,9 @@ void block_sums(const Grid& grid, const Band& band, i64 channels, const Pixels& 
   Run runs[kChunk];
   ConvTile t = {};
   t.runs = runs;
-  t.c_step = width;
+  t.from_step = width;
+  t.beta = 1.0f;
+  t.slope = finish.slope;
   t.step = grid.stride_x * band.pixel;
   for (i64 k0 = 0; k0 < K; k0 += kChunk) {
     const i64 k1 = smaller(k0 + kChunk, K);
@@ -144,7 +160,9 @@ void block_sums(const Grid& grid, const Band& band, i64 channels, const Pixels& 
       runs[t.run_count++] = {r * grid.step_y * band.pitch + s * grid.step_x * band.pixel + inside, length};
       k += length;
     }
-    t.beta = k0 == 0 ? 0.0f : 1.0f;
+    const bool out = direct.out && k1 == K;
+    t.act = out ? finish.act : kNone;
+    t.c_step = out ? direct.step : width;
     for (i64 n = 0; n < columns; n += kTileCols) {
       const Panel panel = panel_of(smaller<i64>(kTileCols, columns - n));
       const ConvTileFunction* tile = uniform ? (panel.thin ? conv_thin_uniform : conv_full_uniform)
@@ -154,27 +172,26 @@ void block_sums(const Grid& grid, const Band& band, i64 channels, const Pixels& 
       t.b_step = panel.width;
       const i64 tiles = (segment + panel.rows - 1) / panel.rows, least = segment / tiles, more = segment % tiles;
       const i64* start = pixels.start;
-      t.c = sums + n;
+      t.bias = out ? bias + n : nullptr;
+      t.c = (out ? direct.out : sums) + n;
+      t.from = k0 == 0 ? nullptr : sums + n;
+      i64 left = pixels.rows * pixels.columns;
       for (i64 i = 0; i < segments; ++i) {
         for (i64 j = 0; j < tiles; ++j) {
           const i64 rows = j < more ? least + 1 : least;  // alike, as a tile of few rows takes longer than its share
           for (i64 r = 0; r < (uniform ? 1 : rows); ++r) t.row[r] = band.base + start[r];
+          // Vectors that hang over a pixel's end spill into the next pixel, which is written after; not so the last ones.
+          if (out && (left - rows) * direct.step < panel.width) t.cols = smaller<i64>(panel.width, columns - n);
           tile[rows](t);
+          left -= rows;
           start += rows;
-          t.c += rows * width;
+          t.c += rows * t.c_step;
+          if (t.from) t.from += rows * width;
         }
       }
     }
   }
 }
-
-// What happens to finished sums.
-struct Finish {
-  const float* bias;  // of the output's channels, or null
-  int act;
-  float slope, beta;
-  float *out, *z;
-};
 
 // `count` finished sums go to out + at. `room` floats from there on are written later by the same block: a last vector
 // may spill into them.
@@ -221,13 +238,16 @@ struct Placement {
   i64 merged_y, merged_x;  // > 0: columns hold that block of pixels, see FiltersMerged
 };
 
+// The bias of columns n .. n + columns of some output, and of the vector after them.
+void gather_bias(const Placement& place, const Finish& f, i64 n, i64 columns, float* bias) {
+  memset(bias, 0, static_cast<size_t>(round_up(columns, kLanes) + kLanes) * sizeof(float));
+  if (!f.bias) return;
+  for (i64 j = 0; j < columns; ++j) bias[j] = f.bias[place.merged_y ? j % place.C : place.c0 + n + j];
+}
+
 template <int kAct>
 void finish_pixels(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n,
-                  i64 columns, i64 g0, i64 g1, i64 q0, i64 q1) {
-  float bias[kStripFilters + kPanelSlack] = {};
-  if (f.bias) {
-    for (i64 j = 0; j < columns; ++j) bias[j] = f.bias[place.merged_y ? j % place.C : place.c0 + n + j];
-  }
+                   i64 columns, const float* bias, i64 g0, i64 g1, i64 q0, i64 q1) {
   const bool dense = !place.merged_y && place.step_x == 1 && columns == place.C;
   if (dense && place.step_y == 1 && q0 == 0 && q1 == place.X && grid.P == place.Y && !f.z && f.beta == 0.0f) {
     float* out = f.out + g0 * place.X * place.C;
@@ -260,14 +280,14 @@ void finish_pixels(const Grid& grid, const Placement& place, const Finish& f, co
 }
 
 void finish_pixels(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n,
-                   i64 columns, i64 g0, i64 g1, i64 q0, i64 q1) {
+                    i64 columns, const float* bias, i64 g0, i64 g1, i64 q0, i64 q1) {
   switch (f.act) {
-    case kRelu: return finish_pixels<kRelu>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
-    case kLeakyRelu: return finish_pixels<kLeakyRelu>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
-    case kSigmoid: return finish_pixels<kSigmoid>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
-    case kTanh: return finish_pixels<kTanh>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
-    case kGelu: return finish_pixels<kGelu>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
-    default: return finish_pixels<kNone>(grid, place, f, sums, width, n, columns, g0, g1, q0, q1);
+    case kRelu: return finish_pixels<kRelu>(grid, place, f, sums, width, n, columns, bias, g0, g1, q0, q1);
+    case kLeakyRelu: return finish_pixels<kLeakyRelu>(grid, place, f, sums, width, n, columns, bias, g0, g1, q0, q1);
+    case kSigmoid: return finish_pixels<kSigmoid>(grid, place, f, sums, width, n, columns, bias, g0, g1, q0, q1);
+    case kTanh: return finish_pixels<kTanh>(grid, place, f, sums, width, n, columns, bias, g0, g1, q0, q1);
+    case kGelu: return finish_pixels<kGelu>(grid, place, f, sums, width, n, columns, bias, g0, g1, q0, q1);
+    default: return finish_pixels<kNone>(grid, place, f, sums, width, n, columns, bias, g0, g1, q0, q1);
   }
 }
 
@@ -282,6 +302,12 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
   const i64 strips = (columns + kStripFilters - 1) / kStripFilters;
   const double block_flops = 2.0 * double(kBlockPixels) * double(smaller(columns, kStripFilters)) * double(K + 1);
   const i64 grain = larger<i64>(1, i64(1e6 / block_flops));
+  // Whole panels, or one panel whose overhang nobody else has written: see block_sums.
+  const bool adjacent = !place.merged_y && place.step_y == 1 && place.step_x == 1 && grid.P == place.Y && grid.Q == place.X;
+  const bool simple = !f.z && f.beta == 0.0f && (f.act == kNone || f.act == kRelu || f.act == kLeakyRelu);
+  const bool fits = columns % kTileCols == 0 || (columns % kTileCols == kLanes && lanes_of(columns) == columns) ||
+                    (columns == place.C && columns <= kTileCols);
+  const bool can_direct = adjacent && simple && fits && K > 0;
   parallel_for(row_blocks * column_blocks * strips, grain, [&](i64 begin, i64 end) {
     Band band;
     Pixels pixels;
@@ -302,8 +328,12 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
       }
       const i64 some = smaller(columns - n, kStripFilters), width = lanes_of(some);
       float* sums = thread_scratch(0, static_cast<size_t>(kBlockPixels * width + kPanelSlack));
-      block_sums(grid, band, channels, pixels, packed + n / kTileCols * panel_floats(K), some, width, sums);
-      finish_pixels(grid, place, f, sums, width, n, some, g0, g1, q0, q1);
+      float bias[kStripFilters + 2 * kLanes];
+      gather_bias(place, f, n, some, bias);
+      Direct direct = {nullptr, place.C};
+      if (can_direct) direct.out = f.out + (g0 * place.X + q0) * place.C + place.c0 + n;
+      block_sums(grid, band, channels, pixels, packed + n / kTileCols * panel_floats(K), some, width, sums, direct, f, bias);
+      if (!can_direct) finish_pixels(grid, place, f, sums, width, n, some, bias, g0, g1, q0, q1);
     }
   });
 }
