@@ -360,6 +360,14 @@ FASTDL_INLINE void depthwise_tile(const Grid& grid, const Band& band, const floa
       }
     }
   }
+  if (!f.z && f.beta == 0.0f && c + V * kLanes <= channels) {
+    for (int i = 0; i < R; ++i) {
+      for (int v = 0; v < V; ++v) {
+        store(f.out + out + i * out_step + c + v * kLanes, activate<kAct>(sum[i][v] + load(bias + c + v * kLanes), f.slope));
+      }
+    }
+    return;
+  }
   for (int i = 0; i < R; ++i) {
     float sums[V * kLanes];
     for (int v = 0; v < V; ++v) store(sums + v * kLanes, sum[i][v]);
@@ -440,10 +448,10 @@ struct Merge {
   i64 wide, columns, taps_y, taps_x, first_y, first_x, P, Q;
 };
 
-// A thin tile takes as long as a full one.
+// Thin tiles load more for each product.
 FASTDL_INLINE double lanes_cost(i64 columns) {
   const i64 rest = columns % kTileCols;
-  const double thin = double(kTileRows * kTileCols) / double(kThinRows);
+  const double thin = 1.25 * double(kLanes);
   return double(columns - rest) + (rest == 0 ? 0.0 : rest <= kLanes ? thin : double(kTileCols));
 }
 // Floor of a / b for b > 0.

@@ -105,6 +105,7 @@ void conv_tile(const ConvTile& t) {
   sums.begin();
   const float* b = t.b;
   const i64 b_step = t.b_step, step = t.step;
+  constexpr int kUnroll = R < smaller(kTileRows, kThinRows) ? 2 : 4;
   const Run *run = t.runs, *const last = t.runs + t.run_count;
   if constexpr (kForm == Form::kUniform) {
     // Three rows to a pointer: what an address can express.
@@ -125,10 +126,25 @@ void conv_tile(const ConvTile& t) {
     for (; run != last; ++run) {
       const float* row[R];
       unrolled<R>([&](auto r) FASTDL_INLINED { row[r] = t.row[r] + run->offset; });
-      const i64 end = kForm == Form::kAdjacent ? run->length : run->length * step;
-      for (i64 k = 0; k < end; k += kForm == Form::kAdjacent ? 1 : step) {
+      // Four steps at a time: the end of a long run is then predicted.
+      i64 left = run->length, k = 0;
+      for (; left >= kUnroll; left -= kUnroll) {
         __asm__("" : "+r"(k));  // or GCC makes a moving pointer of every row
+        unrolled<kUnroll>([&](auto u) FASTDL_INLINED {
+          if constexpr (kForm == Form::kAdjacent) {
+            sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
+          } else {
+            sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
+            k += step;
+          }
+          b += b_step;
+        });
+        if constexpr (kForm == Form::kAdjacent) k += kUnroll;
+      }
+      for (; left > 0; --left) {
+        __asm__("" : "+r"(k));  // likewise
         sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
+        k += kForm == Form::kAdjacent ? 1 : step;
         b += b_step;
       }
     }
