@@ -221,6 +221,16 @@ inline void pack_copied(const float* source, i64 step, i64 cols, i64 count, floa
   }
 }
 
+// Four neighbouring panels of a right operand whose rows are contiguous: rows are read 4 * kTileCols at a time, which
+// asks less of the TLB than one panel after the other when rows are far apart.
+inline void pack_four_panels(const float* source, i64 step, i64 count, float* out) {
+  for (i64 k = 0; k < count; ++k) {
+    for (int p = 0; p < 4; ++p) {
+      memcpy(out + (p * count + k) * kTileCols, source + k * step + p * kTileCols, kTileCols * sizeof(float));
+    }
+  }
+}
+
 // A row-major matrix: element (i, j) is data[i * step + j].
 struct RowsA {
   static constexpr Access kAccess = Access::kRows;
@@ -396,6 +406,13 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
           for (i64 item = begin; item < end; ++item) {
             if (item < new_panels) {
               const i64 j = item * kTileCols, cols = smaller<i64>(kTileCols, strip - j);
+              if constexpr (B::kDirect) {
+                if (!direct_b && item + 4 <= smaller(new_panels, end) && j + 4 * kTileCols <= strip) {
+                  pack_four_panels(b.row(k0, j0 + j), b.row_step(), depth, b_packed + j * depth);
+                  item += 3;
+                  continue;
+                }
+              }
               if (!direct_b || cols < kTileCols) b.pack(k0, k1, j0 + j, cols, b_packed + j * depth);
             } else {
               const i64 i = (item - new_panels) * kTileRows;
