@@ -279,6 +279,72 @@ FASTDL_HD T gelu_slope(T z) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Losses of a prediction x against a target t, and their derivatives in x. d = x - t.
+
+template <class T>
+FASTDL_HD T binary_cross_entropy(T x, T t) {  // x: logit
+  return (at_least(x, all<T>(0.0f)) - x * t) + log1p_of_unit(exp(-absolute(x)));
+}
+template <class T>
+FASTDL_HD T huber(T d, T delta) {
+  const T a = absolute(d);
+  return select(a <= delta, 0.5f * d * d, delta * (a - 0.5f * delta));
+}
+template <class T>
+FASTDL_HD T huber_slope(T d, T delta) {
+  return at_least(at_most(d, delta), -delta);
+}
+template <class T>
+FASTDL_HD T sign(T x) {  // 0 at 0
+  return select(x > 0.0f, all<T>(1.0f), select(x < 0.0f, all<T>(-1.0f), x));
+}
+template <class T>
+FASTDL_HD T hinge(T x, T t) {
+  return at_least(1.0f - t * x, all<T>(0.0f));
+}
+template <class T>
+FASTDL_HD T hinge_slope(T x, T t) {
+  const T margin = 1.0f - t * x;
+  return select(margin > 0.0f, -t, select(margin <= 0.0f, all<T>(0.0f), margin));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Optimiser updates: one parameter w with gradient g and state m, v.
+
+template <class T>
+FASTDL_HD void sgd_update(T g, float lr, float momentum, bool nesterov, float weight_decay, T& w, T& v) {
+  g = g + weight_decay * w;
+  v = momentum * v + g;
+  w = w - lr * (nesterov ? g + momentum * v : v);
+}
+// Constants of one Adam step; the bias corrections are folded into two factors.
+struct AdamStep {
+  float beta1, beta2, one_minus_beta1, one_minus_beta2;
+  float step;           // lr / (1 - beta1^t)
+  float root;           // 1 / sqrt(1 - beta2^t)
+  float eps, l2, keep;  // l2: weight decay in the gradient; keep: factor on w, 1 - lr weight_decay if decoupled
+};
+template <class T>
+FASTDL_HD void adam_update(T g, const AdamStep& s, T& w, T& m, T& v) {
+  g = g + s.l2 * w;
+  m = s.beta1 * m + s.one_minus_beta1 * g;
+  v = s.beta2 * v + s.one_minus_beta2 * (g * g);
+  w = s.keep * w - (s.step * m) / (square_root(v) * s.root + s.eps);
+}
+template <class T>
+FASTDL_HD void rmsprop_update(T g, float lr, float rho, float eps, float weight_decay, T& w, T& v) {
+  g = g + weight_decay * w;
+  v = rho * v + (1.0f - rho) * (g * g);
+  w = w - lr * g / (square_root(v) + eps);
+}
+template <class T>
+FASTDL_HD void adagrad_update(T g, float lr, float eps, float weight_decay, T& w, T& v) {
+  g = g + weight_decay * w;
+  v = v + g * g;
+  w = w - lr * g / (square_root(v) + eps);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Philox4x32-10: counter-based random words (Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3",
 // 2011). The key is the seed; the counter is the block's number, its high 64 bits zero. Element i of a stream
 // (seed, offset) takes word (offset + i) & 3 of block (offset + i) >> 2.

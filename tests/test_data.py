@@ -795,6 +795,12 @@ class Mirror(http.server.BaseHTTPRequestHandler):
             body = PACKED_OTHERWISE
         if fault == "endless":
             body = body * 1000
+            self.send_response(200)
+            self.end_headers()
+            for at in range(0, len(body), 1 << 16):
+                self.wfile.write(body[at : at + (1 << 16)])
+                server.sent = at
+            return None
         start = 0
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if asked and fault not in ("ignores", "ignores-drops"):
@@ -937,6 +943,7 @@ def test_fetch_from_a_server_that_ignores_range_and_drops(mirror, path):
 def test_fetch_stops_reading_an_endless_answer(mirror, path):
     with pytest.raises(FetchError, match=r"endless/file.gz: more than \d+ bytes"):
         get(mirror, path, "endless")
+    assert mirror.sent < 100 * len(PACKED)  # of 1000: what the system's buffers take
     assert not os.listdir(path.parent)
 
 

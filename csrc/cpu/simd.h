@@ -7,14 +7,10 @@
 #pragma once
 #include <stdint.h>
 #include <string.h>
-#if defined(__FMA__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
 #include <arm_neon.h>
-#endif
-
-#if defined(__x86_64__)
-#include <immintrin.h>
 #endif
 
 #if defined(FASTDL_VECTOR_BYTES)  // a test target may ask for wider vectors than its instruction set has
@@ -51,14 +47,30 @@ FASTDL_INLINE ivec splat_i(int32_t x) { return x - ivec{}; }
 FASTDL_INLINE uvec splat_u(uint32_t x) { return x - uvec{}; }
 
 // The first `count` floats at p (0 <= count <= kLanes); the other lanes are zero and their memory is not touched.
+#if defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+FASTDL_INLINE vec load_part(const float* p, i64 count) {
+  return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1u), p);
+}
+FASTDL_INLINE void store_part(float* p, vec v, i64 count) {
+  _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1u), v);
+}
+#else
+#if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
+FASTDL_INLINE vec load_part(const float* p, i64 count) {
+  const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  return _mm256_maskload_ps(p, _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(count)), lane));
+}
+#else
 FASTDL_INLINE vec load_part(const float* p, i64 count) {
   vec v = {};
   for (i64 i = 0; i < count; ++i) v[i] = p[i];
   return v;
 }
-FASTDL_INLINE void store_part(float* p, vec v, i64 count) {
+#endif
+FASTDL_INLINE void store_part(float* p, vec v, i64 count) {  // AMD's masked store is slower than this
   for (i64 i = 0; i < count; ++i) p[i] = v[i];
 }
+#endif
 
 // a * b + c, rounded once where the target has the instruction, twice where it has not. Products use this one;
 // everywhere else contraction is off, so that a formula gives the same bits on every target.
