@@ -8,7 +8,7 @@
 //                          N
 //                +----------+-----------+    strip  kStripCols columns of b and c
 //                |   b      |  strip    |    chunk  kChunk steps of k; a chunk of a strip is packed into panels of
-//          K     |..........|....||.....|           kTileCols columns (at most 1 MiB, scratch slot 1)
+//          K     |..........|....||.....|           kTileCols columns (at most 2 MiB, scratch slot 1)
 //                |   chunk  |    ||panel|    slice  kTileRows rows of a, one chunk deep: packed (slot 0), or read
 //                +----------+-----------+           where they are when the strip is too narrow to repay packing
 //     +-------+  +----------+-----------+    block  kBlockRows rows: their slices stay in L2 while the panels pass
@@ -47,7 +47,7 @@ constexpr int kTileCols = kTileVecs * kLanes;
 constexpr i64 kChunk = 256;  // part of the definition of a sum: never tune it
 constexpr i64 kBlockRows = 192 / kTileRows * kTileRows;
 constexpr i64 kGroupRows = 5 * kBlockRows;  // packed at a time when threads share
-constexpr i64 kStripCols = 1024 / kTileCols * kTileCols;
+constexpr i64 kStripCols = 2048 / kTileCols * kTileCols;  // its panels fill one huge page
 constexpr int kMaxRuns = 64;  // pieces of a chunk's k range, see Run
 
 template <class T>
