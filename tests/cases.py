@@ -301,6 +301,16 @@ def define_warp(x, matrix, field=None, fill=0.0, scale=None):
 
 IMAGES = [dict(N=n, Y=y, X=x, C=c) for n, y, x, c in [(1, 1, 1, 1), (3, 28, 28, 1), (2, 7, 13, 3), (0, 4, 4, 1)]]
 
+def make_update(*state):
+    """A parameter vector, its gradient, what the optimiser keeps (never negative), and settings exact in float32."""
+
+    def make(rng, n, **settings):
+        inputs = {"g": normal(rng, n), "w": normal(rng, n), **settings}
+        return {**inputs, **{name: np.abs(normal(rng, n)) for name in state}}
+
+    return make
+
+
 CASES = [
     Case(
         "matmul",
@@ -480,6 +490,16 @@ CASES = [
     Case("blur", lambda rng, sigma, **size: {"x": normal(rng, *size.values()), "sigma": sigma},
          [{**size, "sigma": s} for size in IMAGES for s in (0.5, 3.0)],
          reference=lambda x, sigma: reference_augment.blur(x, sigma, x.dtype.type), rowwise=("x",)),
+    Case("sgd", make_update("v"), [dict(n=n, lr=0.5, momentum=m, nesterov=v, weight_decay=d) for n in LENGTHS
+                                  for m, v, d in [(0.875, False, 0.0), (0.5, True, 0.125)]]),
+    Case("adam", make_update("m", "v"), [dict(n=n, lr=0.5, t=t, beta1=0.875, beta2=1 - 2**-10, weight_decay=d, decoupled=w)
+                                        for n in LENGTHS for t, d, w in [(1, 0.0, False), (10, 0.125, False), (3, 0.5, True)]]),
+    Case("rmsprop", make_update("v"), [dict(n=n, lr=0.5, rho=0.875, weight_decay=d) for n in LENGTHS for d in (0.0, 0.125)]),
+    Case("adagrad", make_update("v"), [dict(n=n, lr=0.5, weight_decay=d) for n in LENGTHS for d in (0.0, 0.125)]),
+    Case("clip_norm", lambda rng, n, max_norm: {"max_norm": max_norm, "g": normal(rng, n)},
+         [dict(n=n, max_norm=m) for n in LENGTHS for m in (0.5, 1e6)], nan=None),
+    Case("put_columns", lambda rng, L, W, n, at: {"x": normal(rng, L, n), "at": at, "y": normal(rng, L, W)},
+         [dict(L=m, W=w, n=n, at=a) for m, w, n, a in [(1, 1, 1, 0), (5, 20, 7, 3), (3, 9, 9, 0), (0, 4, 2, 1)]]),
 ]
 BY_NAME = {case.kernel: case for case in CASES}
 ROWS = [(case, sizes) for case in CASES for sizes in case.sizes]
