@@ -1,8 +1,8 @@
 """CIFAR-10 photographs by a convolutional network; a subset of 5,000 images is enough to show it.
 
-Task: 32x32 colour images of ten kinds of things; training images are mirrored and shifted. Network: three blocks of two 3x3
-convolutions with batch normalisation, pooling and dropout, then the mean over the image and one dense layer. It takes the
-full set where the folder has it, else the subset ``cifar10-small``.
+Task: 32x32 colour images of ten kinds of things; training images are mirrored and shifted. Network: three blocks of two
+3x3 convolutions with batch normalisation, pooling and dropout, then the mean over the image and one dense layer. It
+takes the full set where the folder has it, else the subset ``cifar10-small``.
 
 Reference: 79.7 % for a wide residual network trained on 4,000 labelled images alone, in Oliver, Odena, Raffel, Cubuk &
 Goodfellow, "Realistic evaluation of deep semi-supervised learning algorithms" (2018), table 1. Ours is far smaller and
