@@ -5,6 +5,7 @@
 Everything random comes from (seed, offset), so the same seed gives the same weights bit for bit, with any number of threads.
 """
 
+import contextlib
 import math
 import signal
 import threading
@@ -217,7 +218,7 @@ def fit(
     Notes
     -----
     Ctrl-C ends training after the current update: the history is returned, the weights are whole (the best ones where
-    restore_best). The loss of a batch is read once, before its update.
+    restore_best). The loss of a batch is read once, before its update. The module is left in evaluation mode.
     """
     n = len(x)
     if len(y) != n:
@@ -283,6 +284,8 @@ def fit(
                 if bar is not None:
                     bar.set_postfix({k: f"{v[-1]:.4g}" for k, v in history.items() if k.endswith(("loss", "accuracy")) and v})
                 if interrupts.asked:
+                    for name in (k for k in history if k.startswith("val_")):
+                        history[name].append(math.nan)  # not judged any more
                     raise KeyboardInterrupt
                 waited = _judge(state, watch, min_delta, restore_best, waited)
                 for f in callbacks:
@@ -310,7 +313,7 @@ def fit(
 def _update(module, loss_of, optimizer, xb, yb):
     """One update; returns the loss of the batch. Nothing is changed where it is not finite."""
     loss = loss_of(module(Tensor(xb) if xb.dtype == np.float32 else xb), yb)
-    value = loss.item()
+    value = loss.data.item()
     if math.isfinite(value):
         optimizer.zero_grad()
         loss.backward()
@@ -372,6 +375,18 @@ def _explain(module, xb, yb, value, epoch, step):
     return f"{head}. The first output that is not finite is that of {name or 'the module'} ({kind})"
 
 
+@contextlib.contextmanager
+def _evaluating(module):
+    """Evaluation mode inside, the modes of before after it."""
+    modes = [(m, m.training) for _, m in module.named_modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes:
+            m.training = mode
+
+
 def predict(module, x, batch_size=256):
     """Outputs of a module in evaluation mode.
 
@@ -386,22 +401,16 @@ def predict(module, x, batch_size=256):
         A row does not depend on the batch it was in.
     """
     rows, result = Rows(x, "x"), None
-    modes = [(m, m.training) for _, m in module.named_modules()]
-    try:
-        module.eval()
-        with inference():
-            # At least one batch, of no rows if there are none: it gives the output's shape.
-            for start in range(0, max(len(x), 1), batch_size):
-                index = np.arange(start, min(start + batch_size, len(x)))
-                with backend.pooled():
-                    xb = rows.take(index)
-                    y = module(Tensor(xb) if xb.dtype == np.float32 else xb).data
-                    if result is None:
-                        result = backend.empty((len(x), *y.shape[1:]), y)
-                    result[start : start + len(index)] = y
-    finally:
-        for m, mode in modes:
-            m.training = mode
+    with _evaluating(module), inference():
+        # At least one batch, of no rows if there are none: it gives the output's shape.
+        for start in range(0, max(len(x), 1), batch_size):
+            index = np.arange(start, min(start + batch_size, len(x)))
+            with backend.pooled():
+                xb = rows.take(index)
+                y = module(Tensor(xb) if xb.dtype == np.float32 else xb).data
+                if result is None:
+                    result = backend.empty((len(x), *y.shape[1:]), y)
+                result[start : start + len(index)] = y
     return result
 
 
@@ -418,8 +427,8 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
         'loss' and one entry for each metric.
     """
     loss_of = LOSSES.get(loss, loss)
-    outputs = predict(module, x, batch_size)
-    with inference():
+    with _evaluating(module), inference():
+        outputs = predict(module, x, batch_size)
         result = {"loss": loss_of(Tensor(outputs), y).item()}
     return result | {name: float(f(outputs, y)) for name, f in (metrics or {}).items()}
 

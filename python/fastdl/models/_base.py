@@ -239,7 +239,8 @@ class Classifier:
 
     def predict(self, X):  # noqa: N803
         """The most probable label of each sample, [N]."""
-        return self.classes_[train.argmax(self.decision_function(X))]
+        outputs = self.decision_function(X)
+        return self.classes_[train.argmax(outputs)]
 
     def score(self, X, y):  # noqa: N803
         """Accuracy, 0 to 1."""
