@@ -254,7 +254,8 @@ def _cnn(architecture, update, batch=64):
                 if lenet:
                     return t.Sequential(
                         t.Conv2d(1, 6, 5, padding=2), t.ReLU(), t.MaxPool2d(2),
-                        t.Conv2d(6, 16, 5), t.ReLU(), t.MaxPool2d(2), t.Flatten(), t.Linear(400, 120), t.ReLU(), t.Linear(120, 84), t.ReLU(), t.Linear(84, 10),
+                        t.Conv2d(6, 16, 5), t.ReLU(), t.MaxPool2d(2), t.Flatten(),
+                        t.Linear(400, 120), t.ReLU(), t.Linear(120, 84), t.ReLU(), t.Linear(84, 10),
                     )  # fmt: skip
                 return t.Sequential(
                     t.Conv2d(1, 32, 3), t.ReLU(), t.Conv2d(32, 64, 3), t.ReLU(), t.MaxPool2d(2),
