@@ -1,0 +1,174 @@
+// Weight and bias gradient of the convolution: dw[taps C, F] = image[pixels, taps C]^T dy[pixels, F] (see conv.h).
+#include "../kernels.h"
+#include "conv.h"
+
+namespace fastdl {
+namespace {
+
+constexpr i64 kBlockTaps = kTileRows * 4;
+
+// Rows m0 .. m1 of (r, s, c), columns n0 .. n1 of the group's filters, all pixels.
+struct WeightTask {
+  Grid grid;
+  const float *image, *dy;
+  i64 c0, channels, f0, F;  // F: filters of all groups
+  i64 m0, m1, n0, n1;
+  float beta;
+  float* dw;
+};
+
+void weight_task(const WeightTask& w) {
+  const Grid& grid = w.grid;
+  const i64 K = grid.rows() * grid.Q, columns = w.n1 - w.n0;
+  float* const panels = thread_scratch(1, static_cast<size_t>(kStripFilters * kChunk + kPanelSlack));
+  Band band;
+  Run runs[kChunk + 2];
+  ConvTile t = {};
+  t.runs = runs;
+  t.c_step = w.F;
+  for (i64 k0 = 0; k0 < K; k0 += kChunk) {
+    const i64 k1 = smaller(k0 + kChunk, K);
+    const i64 g0 = k0 / grid.Q, g1 = (k1 - 1) / grid.Q + 1;
+    const bool one_row = g1 - g0 == 1;
+    const i64 q0 = one_row ? k0 - g0 * grid.Q : 0, q1 = one_row ? k1 - g0 * grid.Q : grid.Q;
+    band.load(grid, w.image, w.c0, w.channels, g0, g1, q0, q1);
+    t.step = grid.stride_x * band.pixel;
+    t.run_count = 0;
+    for (i64 g = g0; g < g1; ++g) {
+      const i64 from = larger(k0 - g * grid.Q, q0), to = smaller(k1 - g * grid.Q, q1);
+      runs[t.run_count++] = {band.start[g - g0] + (from - q0) * t.step, to - from};
+    }
+    const i64 tap_x = grid.step_x * band.pixel, tap_y = grid.step_y * band.pitch;
+    t.beta = k0 == 0 ? w.beta : 1.0f;
+    for (i64 n = w.n0; n < w.n1; n += kTileCols) {
+      t.cols = smaller<i64>(kTileCols, w.n1 - n);
+      const Panel panel = panel_of(t.cols);
+      const float* source = w.dy + k0 * w.F + w.f0 + n;
+      // Where dy is a panel already it is read as it lies; its rows may run over into the next row, not out of the array.
+      if (columns <= panel.width && w.F <= panel.width && (K - k1 + 1) * w.F - w.f0 - n >= panel.width) {
+        t.b = source;
+        t.b_step = w.F;
+      } else {
+        float* out = panels + (n - w.n0) * kChunk;
+        if (panel.thin) {
+          pack_copied<kLanes>(source, w.F, t.cols, k1 - k0, out);
+        } else {
+          pack_copied<kTileCols>(source, w.F, t.cols, k1 - k0, out);
+        }
+        t.b = out;
+        t.b_step = panel.width;
+      }
+      const ConvTileFunction* tile = t.step == 1 ? (panel.thin ? conv_thin_adjacent : conv_full_adjacent)
+                                                 : (panel.thin ? conv_thin_strided : conv_full_strided);
+      const i64 rows = w.m1 - w.m0, tiles = (rows + panel.rows - 1) / panel.rows;
+      i64 r = w.m0 / (grid.S * w.channels), s = w.m0 / w.channels % grid.S, c = w.m0 % w.channels;
+      for (i64 i = 0, m = 0; i < tiles; ++i) {
+        const i64 next = rows * (i + 1) / tiles;
+        for (i64 j = 0; j < next - m; ++j) {
+          t.row[j] = band.base + (r * tap_y + s * tap_x + c);
+          if (++c == w.channels) {
+            c = 0;
+            if (++s == grid.S) {
+              s = 0;
+              ++r;
+            }
+          }
+        }
+        t.c = w.dw + (w.m0 + m) * w.F + w.f0 + n;
+        tile[next - m](t);
+        m = next;
+      }
+    }
+  }
+}
+
+// db[F] = sum over n rows of dy + beta db, in chunks of kChunk rows.
+void sum_pixels(i64 n, i64 F, const float* dy, float beta, float* db) {
+  constexpr i64 kAtOnce = 4;  // sums side by side hide the latency of the additions
+  parallel_for(F, 16 * kLanes, [=](i64 begin, i64 end) {
+    if (n == 0) {
+      for (i64 f = begin; f < end; ++f) db[f] = beta == 0.0f ? 0.0f : beta * db[f];
+    }
+    for (i64 f = begin; f < end;) {
+      if (end - f >= kAtOnce * kLanes) {  // columns side by side
+        for (i64 k0 = 0; k0 < n; k0 += kChunk) {
+          const i64 k1 = smaller(k0 + kChunk, n);
+          const float factor = k0 == 0 ? beta : 1.0f;
+          vec sum[kAtOnce] = {};
+          for (i64 k = k0; k < k1; ++k) {
+            for (int v = 0; v < kAtOnce; ++v) sum[v] += load(dy + k * F + f + v * kLanes);
+          }
+          for (int v = 0; v < kAtOnce; ++v) {
+            float* p = db + f + v * kLanes;
+            store(p, factor == 0.0f ? sum[v] : factor * load(p) + sum[v]);
+          }
+        }
+        f += kAtOnce * kLanes;
+        continue;
+      }
+      // Chunks side by side, added in order.
+      const i64 lanes = smaller<i64>(kLanes, end - f);
+      for (i64 k0 = 0; k0 < n; k0 += kAtOnce * kChunk) {
+        vec sum[kAtOnce] = {};
+        const i64 count = smaller(n - k0, kAtOnce * kChunk);
+        // The last row may not be read past its end.
+        const bool whole = count == kAtOnce * kChunk && (lanes == kLanes || k0 + count < n);
+        if (whole && F - f + (n - k0 - count) * F >= kLanes) {
+          const float* row = dy + k0 * F + f;
+          for (i64 k = 0; k < kChunk; ++k, row += F) {
+            for (int v = 0; v < kAtOnce; ++v) sum[v] += load(row + v * kChunk * F);
+          }
+        } else {
+          for (i64 k = 0; k < count; ++k) {
+            const float* row = dy + (k0 + k) * F + f;
+            const vec x = load_lanes(row, lanes);
+            for (int v = 0; v < kAtOnce; ++v) {
+              if (k / kChunk == v) sum[v] += x;
+            }
+          }
+        }
+        for (int v = 0; v < kAtOnce && v * kChunk < count; ++v) {
+          const float factor = k0 == 0 && v == 0 ? beta : 1.0f;
+          store_lanes(db + f, factor == 0.0f ? sum[v] : factor * load_lanes(db + f, lanes) + sum[v], lanes);
+        }
+      }
+      f += lanes;
+    }
+  });
+}
+
+}  // namespace
+
+i64 conv2d_backward_weight_workspace(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) {
+  return 0;
+}
+
+void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* x,
+                            const float* dy, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y,
+                            i64 dilation_x, i64 groups, float*, float* dw, float beta_dw, float* db, float beta_db,
+                            void*) {
+  const i64 K = N * P * Q;
+  if (db) sum_pixels(K, F, dy, beta_db, db);
+  const i64 Cg = C / groups, Fg = F / groups, M = R * S * Cg;
+  if (!dw || M == 0 || F == 0) return;
+  if (K == 0) {
+    for (i64 i = 0; i < M * F; ++i) dw[i] = beta_dw == 0.0f ? 0.0f : beta_dw * dw[i];
+    return;
+  }
+  const Grid grid = {N, Y, X, C, P, Q, R, S, stride_y, stride_x, dilation_y, dilation_x, -pad_y, -pad_x};
+  // Each task copies its share of the image and of dy, so they should be few: more only where threads want them.
+  const i64 strips = (Fg + kStripFilters - 1) / kStripFilters;
+  const double flops = 2.0 * double(K) * double(M) * double(F);
+  i64 wanted = num_threads() > 1 && flops > 2e6 ? 16 / (strips * groups) : 1;
+  wanted = larger<i64>(1, smaller(wanted, M / (2 * kBlockTaps)));
+  const i64 rows = round_up((M + wanted - 1) / wanted, kBlockTaps), row_parts = (M + rows - 1) / rows;
+  parallel_for(groups * strips * row_parts, 1, [&](i64 begin, i64 end) {
+    for (i64 i = begin; i < end; ++i) {
+      const i64 g = i / (strips * row_parts), n0 = i / row_parts % strips * kStripFilters, m0 = i % row_parts * rows;
+      weight_task(WeightTask{grid, x, dy, g * Cg, Cg, g * Fg, F, m0, smaller(m0 + rows, M), n0,
+                             smaller(n0 + kStripFilters, Fg), beta_dw, dw});
+    }
+  });
+}
+
+}  // namespace fastdl
