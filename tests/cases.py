@@ -105,6 +105,10 @@ def cross_entropy_gradient(_):
     def f(x, labels, dloss, weights=None, smoothing=0.0, reduction="mean", by_row=False, **_):
         out = reference.softmax_cross_entropy_forward(x, labels, weights, smoothing, reduction)
         return dloss * out["rows" if by_row else "loss"]
+
+    return f, {"dx": "x"}
+
+
 def make_conv(rng, N, Y, X, C, R, S, F, stride=(1, 1), pad=(0, 0), dilation=(1, 1), groups=1, act="none", bias=True):
     """Inputs of conv2d_forward."""
     attributes = dict(zip(("stride_y", "stride_x", "pad_y", "pad_x", "dilation_y", "dilation_x"), stride + pad + dilation, strict=True))
@@ -484,7 +488,7 @@ CASES = [
          [*STREAMS, dict(n=1000, offset=5, p=0.7)], nan=None,
          gradient_of=lambda _: (reference.dropout_forward, {"dx": "x"})),
     Case("warp", make_warp, IMAGES + [{**size, "field": True} for size in IMAGES], reference=define_warp,
-         rowwise=("x", "matrix", "field")),
+         rowwise=("x", "matrix", "field"), nan="matrix"),
     Case("warp_u8", lambda rng, **size: make_warp(rng, bytes_=True, **size), IMAGES + [{**size, "field": True} for size in IMAGES],
          reference=define_warp, rowwise=("x", "matrix", "field"), nan="matrix"),
     Case("blur", lambda rng, sigma, **size: {"x": normal(rng, *size.values()), "sigma": sigma},

@@ -1,5 +1,7 @@
 """Every argument of every kernel, wrong in dtype, layout, shape or kind: the error names it and changes nothing."""
 
+import re
+
 import numpy as np
 import pytest
 from cases import CASES
@@ -22,7 +24,8 @@ def call(module, case, inputs, out):
 def takes_any_shape(module, case, name):
     """Whether an argument may have any number of axes and no other array must agree with it."""
     line = module.SPECS[case.kernel].split(";")[1]
-    return sum("n..." in t for t in line.split()) == 1 and any(t.startswith(f"{name}[n...]") for t in line.split())
+    arrays = [t for t in line.split() if "n..." in t]
+    return len(arrays) == 1 and re.match(r"\w+", arrays[0])[0] == name
 
 
 def test_every_kernel_has_a_row(target):
@@ -70,8 +73,9 @@ def test_outputs_are_checked(target, case, rng):
     for name, array in buffers(case, target, inputs, expected, np.zeros).items():
         frozen = array.copy()
         frozen.flags.writeable = False
-        wrong = {"read-only": (frozen, ValueError), "dtype": (array.astype(np.float64), TypeError),
-                 "shape": (np.zeros((*array.shape, 2, 3), array.dtype), ValueError)}
+        wrong = {"read-only": (frozen, ValueError), "dtype": (array.astype(np.float64), TypeError)}
+        if not takes_any_shape(target, case, name):
+            wrong["shape"] = (np.zeros((*array.shape, 2, 3), array.dtype), ValueError)
         out = buffers(case, target, inputs, expected, np.zeros)
         for value, error in wrong.values():
             with pytest.raises(error, match=rf"(?s)^{name}: expected |^\w+: expected "):
@@ -87,9 +91,9 @@ def test_out_overlapping_an_input(target, case, rng):
                 continue
             # one block of memory that holds both, shifted by one element
             block = np.zeros(max(source.size, array.size) + 1, array.dtype)
-            a = block[1 : 1 + source.size].reshape(source.shape)
+            a = block[: source.size].reshape(source.shape)
             a[...] = source
-            shifted = block[: array.size].reshape(array.shape)
+            shifted = block[1 : 1 + array.size].reshape(array.shape)
             out = {**buffers(case, target, inputs, expected, np.zeros), name: shifted}
             with pytest.raises(ValueError, match=f"expected an array that does not overlap {other}"):
                 call(target, case, {**inputs, other: a}, out)
