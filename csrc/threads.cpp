@@ -45,8 +45,10 @@ namespace {
 #endif
 constexpr int64_t kSpin = FASTDL_SPIN_NS, kJoinSpin = FASTDL_JOIN_SPIN_NS;
 constexpr int kBatchesPerThread = 32;  // fine enough to even out a slow thread, coarse enough that taking costs nothing
-constexpr int64_t kMuteFirst = 500000, kMuteMost = 16000000;  // ns
-constexpr int kWakeFanout = 2;  // each woken thread wakes two more: 127 sleepers are up after 7 steps, not 127
+constexpr int64_t kNapFirst = 500000, kNapMost = 100000000;  // ns that a crowded-out helper stays away
+constexpr int64_t kMoveEvery = 100000000;                    // ns
+constexpr int64_t kLost = 300000;  // ns without a core in one region that make a helper count as crowded out
+constexpr int kWakeFanout = 2;     // each woken thread wakes two more: 127 sleepers are up after 7 steps, not 127
 
 struct alignas(64) Segment {
   std::atomic<uint64_t> word{0};  // next in the low half, end in the high half; empty when equal
@@ -67,9 +69,7 @@ struct Pool {
   alignas(64) std::atomic<int32_t> sleepers{0};
   std::atomic<int> segments{1};
   std::atomic<int> caller_cpu{-1};
-  std::atomic<bool> declined{false};  // a helper found itself on the caller's core
   alignas(64) Region region{};
-  int64_t mute = 0, muted_until = 0;          // the caller's: for how long sleeping helpers are left alone
   alignas(64) std::atomic<bool> busy{false};  // a region is open: the pool's one lock, only ever tried
   std::atomic<int> helpers{0};
   std::atomic<int> limit{0};  // 0: not yet known
@@ -77,9 +77,9 @@ struct Pool {
 };
 Pool pool;
 
-int64_t now_ns() {
+int64_t now_ns(clockid_t clock = CLOCK_MONOTONIC) {
   timespec t;
-  clock_gettime(CLOCK_MONOTONIC, &t);
+  clock_gettime(clock, &t);
   return int64_t(t.tv_sec) * 1000000000 + t.tv_nsec;
 }
 
@@ -89,6 +89,24 @@ inline int current_cpu() {
   return sched_getcpu();
 #else
   return -2;
+#endif
+}
+
+// Moves the calling thread to any other core that it may use. Needed because a scheduler that sees no cache shared
+// between two cores (virtual machines) wakes a helper on the core of its caller, beside idle ones, time and again; once
+// moved, it is woken where it slept. False if there is no other core.
+bool leave_cpu(int cpu) {
+#if defined(__linux__)
+  cpu_set_t allowed, others;
+  if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return false;
+  others = allowed;
+  CPU_CLR(cpu, &others);
+  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return false;
+  sched_setaffinity(0, sizeof allowed, &allowed);
+  return true;
+#else
+  (void)cpu;
+  return false;
 #endif
 }
 
@@ -188,11 +206,20 @@ void* helper_main(void* argument) noexcept {
   const Start start = *static_cast<Start*>(argument);
   delete static_cast<Start*>(argument);
   uint32_t seen = start.epoch;
-  int64_t patience = kSpin;
+  int64_t nap = kNapFirst, last_nap = 0, last_move = -kMoveEvery;
+  // Where there are more runnable threads than cores, a helper that loses its core within a batch holds up its caller
+  // for a time slice of several ms. Then it stays away for a while, longer each time that this happens soon again.
+  const auto stay_away = [&] {
+    const int64_t now = now_ns();
+    nap = now - last_nap > 8 * nap ? kNapFirst : nap < kNapMost / 2 ? 2 * nap : kNapMost;
+    const timespec t = {time_t(nap / 1000000000), long(nap % 1000000000)};
+    nanosleep(&t, nullptr);
+    last_nap = now_ns();
+  };
   const auto called = [&] { return pool.epoch.load(std::memory_order_acquire) != seen; };
   for (;;) {
     bool slept = false;
-    if (!spin_until(called, patience)) {
+    if (!spin_until(called, kSpin)) {
       // First say that we sleep, then look again: the caller first calls, then looks for sleepers; one of us sees the
       // other.
       pool.sleepers.fetch_add(1);
@@ -201,18 +228,24 @@ void* helper_main(void* argument) noexcept {
       slept = true;
     }
     seen = pool.epoch.load(std::memory_order_acquire);
-    // On the caller's own core we could only take its time, and spinning there would hold it up: back to sleep, from
-    // which the scheduler will put us elsewhere.
-    if (current_cpu() == pool.caller_cpu.load(std::memory_order_relaxed)) {
-      patience = 0;
-      pool.declined.store(true, std::memory_order_relaxed);
-      continue;
+    // Pass the call on first: whether or not we join, others may.
+    if (slept && pool.seats.load(std::memory_order_relaxed) > 1 && pool.sleepers.load() > 0)
+      wake(pool.epoch, kWakeFanout);
+    // On the caller's own core we could only take its time. Moving is dear, so what brought us back soon is let be.
+    const int caller = pool.caller_cpu.load(std::memory_order_relaxed);
+    if (current_cpu() == caller) {
+      const int64_t now = now_ns();
+      if (now - last_move < kMoveEvery || !leave_cpu(caller)) {
+        stay_away();
+        continue;
+      }
+      last_move = now;
     }
-    patience = kSpin;
-    const int32_t seats = pool.seats.fetch_sub(1, std::memory_order_acq_rel);
-    if (seats <= 0) continue;
-    if (slept && seats > 1 && pool.sleepers.load() > 0) wake(pool.epoch, kWakeFanout);
+    if (pool.seats.fetch_sub(1, std::memory_order_acq_rel) <= 0) continue;
+    const int64_t started = now_ns(), ran = now_ns(CLOCK_THREAD_CPUTIME_ID);
     finish(work(start.index));
+    const int64_t took = now_ns() - started;
+    if (took > kLost && took - (now_ns(CLOCK_THREAD_CPUTIME_ID) - ran) > kLost) stay_away();
   }
   return nullptr;
 }
@@ -403,18 +436,9 @@ void parallel_run(int64_t n, int64_t grain, RangeBody body, const void* context)
   }
   pool.seats.store(parts - 1, std::memory_order_release);
   pool.epoch.fetch_add(1);
-  if (pool.sleepers.load() > 0 && (pool.mute == 0 || now_ns() >= pool.muted_until))
-    wake(pool.epoch, parts - 1 < kWakeFanout ? parts - 1 : kWakeFanout);
+  if (pool.sleepers.load() > 0) wake(pool.epoch, parts - 1 < kWakeFanout ? parts - 1 : kWakeFanout);
 
   const uint32_t done = work(0);
-  // Where all cores are taken, the scheduler wakes a helper on ours, which costs 10 us and helps nobody: then don't
-  // wake any for a while, longer each time. A helper that does find a core ends that.
-  if (done < uint32_t(batches)) {
-    pool.mute = 0;
-  } else if (pool.declined.exchange(false, std::memory_order_relaxed)) {
-    pool.mute = pool.mute == 0 ? kMuteFirst : pool.mute < kMuteMost / 2 ? 2 * pool.mute : kMuteMost;
-    pool.muted_until = now_ns() + pool.mute;
-  }
   if (pool.pending.fetch_sub(done) != done) {
     const auto finished = [] { return pool.pending.load(std::memory_order_acquire) == 0; };
     if (!spin_until(finished, kJoinSpin)) {

@@ -1,7 +1,8 @@
 """One row for each kernel: from it come parity on every target, beta, out=, bad arguments, threads, NaN and gradients.
 
 `make(rng, **sizes)` returns the kernel's inputs and attributes by name: float64 arrays (the tests cast them to float32), int64
-and uint8 arrays as they are, plain scalars and strings. What is listed under `fixed` of a size row is an attribute.
+and uint8 arrays as they are, plain scalars and strings. What the kernel has no parameter for is for the reference and the
+gradient alone (the x that a backward kernel's y came from). What is listed under `fixed` of a size row is an attribute.
 """
 
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import reference
+import reference_augment
 
 
 @dataclass
@@ -55,17 +57,54 @@ def make_dense(rng, N, I, O, act="none", bias=True):  # noqa: E741
 def make_dense_backward(rng, N, I, O, act="none"):  # noqa: E741
     forward = make_dense(rng, N, I, O, act)
     out = reference.dense_forward(**forward)
-    forward.pop("b")
     return {**forward, "saved": out["z" if act == "gelu" else "y"], "dy": normal(rng, N, O)}
 
 
 def dense_gradient(inputs):
-    def f(x, w, act, slope, **_):
-        return reference.dense_forward(x, w, None, act, slope)["y"]
+    def f(x, w, b, act, slope, **_):
+        return reference.dense_forward(x, w, b, act, slope)["y"]
 
     return f, {"dx": "x", "dw": "w"}
 
 
+def make_activation_backward(rng, n, act):
+    z = normal(rng, n)
+    return {"saved": z if act == "gelu" else reference.act(z, act, 0.1), "dy": normal(rng, n), "act": act, "slope": 0.1, "z": z}
+
+
+def make_unary(rng, n, op):
+    x = normal(rng, n) * 3
+    return {"x": np.abs(x) + 0.1 if op in ("sqrt", "log", "reciprocal") else x, "op": op}
+
+
+def make_reduce_backward(rng, A, B, C, op):
+    x = normal(rng, A, B, C).astype(np.float32).astype(np.float64)
+    return {"x": x, "y": reference.reduce_forward(x, op), "dy": normal(rng, A, C), "op": op}
+
+
+def labels(rng, n, C):
+    some = rng.integers(-1, C, n)
+    some[:1] = 0  # where the NaN goes: an ignored row would rightly hide it
+    return some
+
+
+def make_cross_entropy(rng, n, C, weighted=False, smoothing=0.0, reduction="mean"):
+    x = normal(rng, n, C) * 3
+    extra = {"weights": rng.random(n)} if weighted else {}
+    return {"x": x, "labels": labels(rng, n, C), **extra, "smoothing": smoothing, "reduction": reduction}
+
+
+def make_cross_entropy_backward(rng, by_row=False, **sizes):
+    forward = make_cross_entropy(rng, **sizes)
+    x = forward.pop("x")
+    n = len(x)
+    return {"p": reference.softmax_forward(x), "dloss": normal(rng, n if by_row else 1), **forward, "by_row": by_row, "x": x}
+
+
+def cross_entropy_gradient(_):
+    def f(x, labels, dloss, weights=None, smoothing=0.0, reduction="mean", by_row=False, **_):
+        out = reference.softmax_cross_entropy_forward(x, labels, weights, smoothing, reduction)
+        return dloss * out["rows" if by_row else "loss"]
 def make_conv(rng, N, Y, X, C, R, S, F, stride=(1, 1), pad=(0, 0), dilation=(1, 1), groups=1, act="none", bias=True):
     """Inputs of conv2d_forward."""
     attributes = dict(zip(("stride_y", "stride_x", "pad_y", "pad_x", "dilation_y", "dilation_x"), stride + pad + dilation, strict=True))
@@ -105,6 +144,85 @@ def conv_data_gradient(inputs):
     return f, {"dx": "x"}
 
 
+LOSSES = ["binary_cross_entropy", "squared_error", "absolute_error", "huber", "hinge"]
+
+
+def make_loss(rng, n, kind, weighted=False, reduction="mean"):
+    t = {"hinge": np.sign(normal(rng, n)), "binary_cross_entropy": rng.random(n)}.get(kind, normal(rng, n))
+    extra = {"weights": rng.random(n)} if weighted else {}
+    return {"x": normal(rng, n) * 2, "t": t, **extra, "kind": kind, "delta": 0.75, "reduction": reduction}
+
+
+def make_loss_backward(rng, by_element=False, **sizes):
+    forward = make_loss(rng, **sizes)
+    return {**forward, "dloss": normal(rng, sizes["n"] if by_element else 1), "by_element": by_element}
+
+
+def loss_gradient(_):
+    def f(x, t, dloss, kind, weights=None, delta=1.0, reduction="mean", by_element=False):
+        out = reference.loss_forward(x, t, kind, weights, delta, reduction)
+        return dloss * out["elements" if by_element else "loss"]
+
+    return f, {"dx": "x"}
+
+
+def make_norm(rng, n, C, plain=False):
+    x = normal(rng, n, C) + 3
+    return {"x": x, "eps": 1e-3} if plain else {"x": x, "gamma": normal(rng, C), "shift": normal(rng, C), "eps": 1e-3}
+
+
+def make_norm_backward(kind):
+    def make(rng, n, C, plain=False):
+        forward = make_norm(rng, n, C, plain)
+        out = getattr(reference, kind + "_forward")(**forward)
+        forward.setdefault("gamma", None)
+        return {**forward, "mean": out["mean"], "rstd": out["rstd"], "dy": normal(rng, n, C)}
+
+    return make
+
+
+def norm_gradient(kind):
+    def gradient(inputs):
+        def f(x, gamma=None, shift=None, eps=1e-5, **_):
+            return getattr(reference, kind + "_forward")(x, gamma, shift, eps)["y"]
+
+        return f, {"dx": "x"} | ({} if inputs.get("gamma") is None else {"dgamma": "gamma", "dshift": "shift"})
+
+    return gradient
+
+
+def make_inference(rng, n, C):
+    return {"x": normal(rng, n, C), "gamma": normal(rng, C), "shift": normal(rng, C), "mean": normal(rng, C),
+            "var": rng.random(C), "eps": 1e-3}  # fmt: skip
+
+
+def make_pool(rng, N, Y, X, C, **window):
+    return {"x": normal(rng, N, Y, X, C), **window}
+
+
+def make_max_pool_backward(rng, **sizes):
+    forward = make_pool(rng, **sizes)
+    out = reference.max_pool2d_forward(**forward)
+    return {"where": out["where"], "dy": normal(rng, *out["y"].shape), **forward}
+
+
+def make_avg_pool_backward(rng, **sizes):
+    forward = make_pool(rng, **sizes)
+    return {"dy": normal(rng, *reference.avg_pool2d_forward(**forward).shape), **forward}
+
+
+def window3(stride, pad):
+    return dict(size_y=3, size_x=2, stride_y=stride, stride_x=stride, pad_y=pad, pad_x=pad)
+
+
+POOLS = [dict(N=1, Y=2, X=2, C=1), dict(N=2, Y=4, X=6, C=8), dict(N=3, Y=7, X=5, C=19), dict(N=0, Y=4, X=4, C=3),
+         dict(N=2, Y=7, X=5, C=3, **window3(1, 0)), dict(N=2, Y=7, X=6, C=33, **window3(2, 1)),
+         dict(N=2, Y=9, X=6, C=16, **window3(3, 0))]  # fmt: skip
+ROWS_COLUMNS = [(1, 1), (5, 3), (64, 10), (13, 8), (7, 65), (3, 1000), (0, 4)]
+LENGTHS = [0, 1, 7, 8, 9, 1000]
+STREAMS = [dict(n=n, offset=o) for n in (0, 1, 5, 31, 32, 33, 1000) for o in (0, 1, 4, 6, 2**34 - 8)] + [
+    dict(n=100003, offset=3), dict(n=65536, offset=0)]  # fmt: skip
+SEED = 0x123456789ABCDEF0
 def make_conv_backward_weight(rng, **sizes):
     x, _, dy, attributes = conv_parts(rng, sizes)
     return {"x": x, "dy": dy, **attributes}
@@ -163,6 +281,36 @@ def fills_image(size):
     return axis(0, size["Y"], size["R"]) and axis(1, size["X"], size["S"])
 
 
+def make_warp(rng, N, Y, X, C, field=False, bytes_=False):
+    image = rng.integers(0, 256, (N, Y, X, C)).astype(np.uint8) if bytes_ else normal(rng, N, Y, X, C)
+    matrix = np.tile([0.9, 0.2, -0.5, -0.1, 1.1, 0.3], (N, 1)) + 0.01 * normal(rng, N, 6)
+    # in float32 from the start: a position on a pixel's border must not fall on its other side
+    inputs = {"x": image, "matrix": matrix.astype(np.float32).astype(np.float64), "fill": 0.25}
+    if field:
+        inputs["field"] = normal(rng, N, Y, X, 2)
+    if bytes_:
+        inputs["scale"] = 1 / 255
+    return inputs
+
+
+def define_warp(x, matrix, field=None, fill=0.0, scale=None):
+    if scale is None:
+        return reference_augment.warp(x, matrix, field, fill=fill, dtype=matrix.dtype.type)
+    return reference_augment.warp_u8(x, matrix, field, fill=fill, scale=scale, dtype=matrix.dtype.type)
+
+
+IMAGES = [dict(N=n, Y=y, X=x, C=c) for n, y, x, c in [(1, 1, 1, 1), (3, 28, 28, 1), (2, 7, 13, 3), (0, 4, 4, 1)]]
+
+def make_update(*state):
+    """A parameter vector, its gradient, what the optimiser keeps (never negative), and settings exact in float32."""
+
+    def make(rng, n, **settings):
+        inputs = {"g": normal(rng, n), "w": normal(rng, n), **settings}
+        return {**inputs, **{name: np.abs(normal(rng, n)) for name in state}}
+
+    return make
+
+
 CASES = [
     Case(
         "matmul",
@@ -206,6 +354,154 @@ CASES = [
     ),
     Case("axpby", lambda rng, n: {"a": 0.5, "x": normal(rng, n), "b": 0.0}, [dict(n=n) for n in (0, 1, 7, 8, 1000)],
          outputs=lambda i: {"y": i["x"].shape}),
+    Case(
+        "activation_forward",
+        lambda rng, n, act: {"x": normal(rng, n) * 3, "act": act, "slope": 0.1},
+        [dict(n=n, act=a) for n in LENGTHS for a in ACTS] + [dict(n=70001, act=a) for a in ("relu", "tanh")],
+        rowwise=("x",),
+    ),
+    Case(
+        "activation_backward",
+        make_activation_backward,
+        [dict(n=n, act=a) for n in LENGTHS for a in ACTS],
+        gradient_of=lambda _: (lambda act, slope, z, **_: reference.act(z, act, slope), {"dx": "z"}),
+        nan=None,
+    ),
+    Case("unary_forward", make_unary, [dict(n=n, op=o) for n in LENGTHS for o in reference.UNARY], rowwise=("x",)),
+    Case(
+        "unary_backward",
+        lambda rng, n, op: {**make_unary(rng, n, op), "dy": normal(rng, n)},
+        [dict(n=n, op=o) for n in LENGTHS for o in reference.UNARY],
+        gradient_of=lambda _: (reference.unary_forward, {"dx": "x"}),
+        nan="dy",
+    ),
+    Case(
+        "binary",
+        lambda rng, L, n, op: {"x": normal(rng, L, n), "y": normal(rng, n), "op": op},
+        [dict(L=m, n=n, op=o) for m, n in [(1, 1), (5, 3), (1, 100), (100, 1), (7, 33), (0, 3), (3, 0)]
+         for o in reference.BINARY],
+        rowwise=("x",),
+    ),
+    Case(
+        "reduce_forward",
+        # not centred: a sum that cancels would be compared with its own rounding
+        lambda rng, A, B, C, op: {"x": normal(rng, A, B, C) + 0.5, "op": op},
+        [dict(A=a, B=b, C=c, op=o) for a, b, c in [(1, 1, 1), (3, 5, 1), (19, 7, 1), (2, 700, 1), (1, 5000, 1), (2, 3, 5),
+                                                   (3, 600, 40), (1, 2, 300), (0, 3, 2)]
+         for o in ("sum", "mean", "max", "min")] + [dict(A=2, B=0, C=c, op="sum") for c in (1, 3)],
+        rowwise=("x",),
+    ),
+    Case(
+        "reduce_backward",
+        make_reduce_backward,
+        [dict(A=a, B=b, C=c, op=o) for a, b, c in [(1, 1, 1), (3, 50, 1), (2, 3, 5), (3, 60, 40), (0, 3, 2)]
+         for o in ("sum", "mean", "max", "min")],
+        gradient_of=lambda _: (lambda x, op, **_: reference.reduce_forward(x, op), {"dx": "x"}),
+        nan="dy",
+    ),
+    Case("argmax", lambda rng, A, B, C: {"x": normal(rng, A, B, C)},
+         [dict(A=a, B=b, C=c) for a, b, c in [(1, 1, 1), (30, 10, 1), (2, 3, 5), (3, 60, 40), (0, 3, 2)]], rowwise=("x",),
+         nan=None),
+    Case("sum_squares", lambda rng, n: {"x": normal(rng, n)}, [dict(n=n) for n in (*LENGTHS, 200001)]),
+    Case("get_columns", lambda rng, L, W, at, n: {"x": normal(rng, L, W), "at": at, "n": n},
+         [dict(L=5, W=20, at=3, n=9), dict(L=3, W=4, at=0, n=4), dict(L=3, W=4, at=3, n=1), dict(L=0, W=4, at=1, n=2)],
+         nan=None),
+    Case("softmax_forward", lambda rng, n, C, log=False: {"x": normal(rng, n, C) * 4, "log": log},
+         [dict(n=n, C=c, log=g) for n, c in ROWS_COLUMNS for g in (False, True)], rowwise=("x",)),
+    Case(
+        "softmax_backward",
+        lambda rng, n, C, log=False: (lambda x: {"y": reference.softmax_forward(x, log), "dy": normal(rng, n, C), "log": log,
+                                                 "x": x})(normal(rng, n, C)),
+        [dict(n=n, C=c, log=g) for n, c in ROWS_COLUMNS for g in (False, True)],
+        gradient_of=lambda _: (lambda x, log, **_: reference.softmax_forward(x, log), {"dx": "x"}),
+        rowwise=("y", "dy"),
+        nan="dy",
+    ),
+    Case(
+        "softmax_cross_entropy_forward",
+        make_cross_entropy,
+        [dict(n=n, C=c) for n, c in ROWS_COLUMNS] + [dict(n=600, C=10), dict(n=5000, C=3, weighted=True),
+         dict(n=20, C=10, smoothing=0.1), dict(n=20, C=10, smoothing=0.2, weighted=True, reduction="sum")],
+    ),
+    Case(
+        "softmax_cross_entropy_backward",
+        make_cross_entropy_backward,
+        [dict(n=n, C=c, by_row=r) for n, c in ROWS_COLUMNS for r in (False, True)]
+        + [dict(n=600, C=10, weighted=True), dict(n=20, C=10, smoothing=0.1), dict(n=20, C=11, smoothing=0.2, weighted=True,
+           reduction="sum")],
+        gradient_of=cross_entropy_gradient,
+        nan="dloss",
+    ),
+    Case(
+        "loss_forward",
+        make_loss,
+        [dict(n=n, kind=k) for n in LENGTHS for k in LOSSES]
+        + [dict(n=n, kind=k, weighted=True, reduction=r) for n in (33, 140001) for k in LOSSES for r in ("mean", "sum")],
+    ),
+    Case(
+        "loss_backward",
+        make_loss_backward,
+        [dict(n=n, kind=k, by_element=e) for n in LENGTHS for k in LOSSES for e in (False, True)]
+        + [dict(n=33, kind=k, weighted=True, reduction=r) for k in LOSSES for r in ("mean", "sum")],
+        gradient_of=loss_gradient,
+    ),
+    Case("batch_norm_forward", make_norm,
+         [dict(n=n, C=c) for n, c in [(2, 1), (5, 3), (700, 10), (13, 64), (9000, 5), (300, 130)]] + [dict(n=9, C=7, plain=True)]),
+    Case("batch_norm_inference", make_inference, [dict(n=n, C=c) for n, c in [(1, 1), (5, 3), (13, 64), (30, 130), (0, 3)]],
+         rowwise=("x",)),
+    Case("batch_norm_backward", make_norm_backward("batch_norm"),
+         [dict(n=n, C=c) for n, c in [(4, 1), (5, 3), (700, 10), (13, 64), (300, 130)]] + [dict(n=9, C=7, plain=True)],
+         gradient_of=norm_gradient("batch_norm")),
+    Case("layer_norm_forward", make_norm,
+         [dict(n=n, C=c) for n, c in [(1, 2), (5, 3), (70, 10), (13, 64), (30, 131), (0, 3)]] + [dict(n=9, C=7, plain=True)],
+         rowwise=("x",)),
+    Case("layer_norm_backward", make_norm_backward("layer_norm"),
+         [dict(n=n, C=c) for n, c in [(1, 4), (5, 3), (700, 10), (13, 64), (30, 131), (0, 3)]] + [dict(n=9, C=7, plain=True)],
+         gradient_of=norm_gradient("layer_norm")),
+    Case("max_pool2d_forward", make_pool, POOLS, rowwise=("x",)),
+    Case("max_pool2d_backward", make_max_pool_backward, POOLS, nan="dy",
+         gradient_of=lambda _: (lambda x, where, **w: reference.max_pool2d_forward(x, **w)["y"], {"dx": "x"})),
+    Case("avg_pool2d_forward", make_pool, POOLS + [{**POOLS[5], "count_padding": False}], rowwise=("x",)),
+    Case("avg_pool2d_backward", make_avg_pool_backward, POOLS + [{**POOLS[5], "count_padding": False}],
+         gradient_of=lambda _: (reference.avg_pool2d_forward, {"dx": "x"})),
+    Case("embedding_forward", lambda rng, n, L, D: {"table": normal(rng, L, D), "index": rng.integers(0, L, n)},
+         [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3)]], exact=True, rowwise=("index",), nan=None),
+    Case("embedding_backward",
+         lambda rng, n, L, D: {"index": rng.integers(0, L, n), "dy": normal(rng, n, D), "table": normal(rng, L, D)},
+         [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3), (2000, 5, 130)]],
+         gradient_of=lambda _: (reference.embedding_forward, {"dtable": "table"}), nan="dy"),
+    Case("gather_u8",
+         lambda rng, n, L, D: {"table": rng.integers(0, 256, (L, D)).astype(np.uint8), "index": rng.integers(0, L, n),
+                               "scale": 1 / 256},
+         [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3), (9, 20, 784)]], exact=True,
+         rowwise=("index",)),
+    Case("random_words", lambda rng, n, offset: {"seed": SEED, "offset": offset, "n": n}, STREAMS, exact=True),
+    Case("uniform", lambda rng, n, offset: {"seed": SEED, "offset": offset, "n": n, "low": -1.0}, STREAMS, exact=True),
+    Case("normal", lambda rng, n, offset: {"seed": SEED, "offset": offset, "n": n, "mean": 2.0, "std": 3.0}, STREAMS),
+    Case("bernoulli", lambda rng, n, offset: {"p": rng.random(n), "seed": SEED, "offset": offset}, STREAMS, exact=True),
+    Case("dropout_forward", lambda rng, n, offset, p=0.25: {"x": normal(rng, n), "p": p, "seed": SEED, "offset": offset},
+         [*STREAMS, dict(n=100, offset=0, p=0.0), dict(n=1000, offset=5, p=0.7)], nan=None),
+    Case("dropout_backward", lambda rng, n, offset, p=0.25: {"dy": normal(rng, n), "p": p, "seed": SEED, "offset": offset,
+                                                            "x": normal(rng, n)},
+         [*STREAMS, dict(n=1000, offset=5, p=0.7)], nan=None,
+         gradient_of=lambda _: (reference.dropout_forward, {"dx": "x"})),
+    Case("warp", make_warp, IMAGES + [{**size, "field": True} for size in IMAGES], reference=define_warp,
+         rowwise=("x", "matrix", "field")),
+    Case("warp_u8", lambda rng, **size: make_warp(rng, bytes_=True, **size), IMAGES + [{**size, "field": True} for size in IMAGES],
+         reference=define_warp, rowwise=("x", "matrix", "field"), nan="matrix"),
+    Case("blur", lambda rng, sigma, **size: {"x": normal(rng, *size.values()), "sigma": sigma},
+         [{**size, "sigma": s} for size in IMAGES for s in (0.5, 3.0)],
+         reference=lambda x, sigma: reference_augment.blur(x, sigma, x.dtype.type), rowwise=("x",)),
+    Case("sgd", make_update("v"), [dict(n=n, lr=0.5, momentum=m, nesterov=v, weight_decay=d) for n in LENGTHS
+                                  for m, v, d in [(0.875, False, 0.0), (0.5, True, 0.125)]]),
+    Case("adam", make_update("m", "v"), [dict(n=n, lr=0.5, t=t, beta1=0.875, beta2=1 - 2**-10, weight_decay=d, decoupled=w)
+                                        for n in LENGTHS for t, d, w in [(1, 0.0, False), (10, 0.125, False), (3, 0.5, True)]]),
+    Case("rmsprop", make_update("v"), [dict(n=n, lr=0.5, rho=0.875, weight_decay=d) for n in LENGTHS for d in (0.0, 0.125)]),
+    Case("adagrad", make_update("v"), [dict(n=n, lr=0.5, weight_decay=d) for n in LENGTHS for d in (0.0, 0.125)]),
+    Case("clip_norm", lambda rng, n, max_norm: {"max_norm": max_norm, "g": normal(rng, n)},
+         [dict(n=n, max_norm=m) for n in LENGTHS for m in (0.5, 1e6)], nan=None),
+    Case("put_columns", lambda rng, L, W, n, at: {"x": normal(rng, L, n), "at": at, "y": normal(rng, L, W)},
+         [dict(L=m, W=w, n=n, at=a) for m, w, n, a in [(1, 1, 1, 0), (5, 20, 7, 3), (3, 9, 9, 0), (0, 4, 2, 1)]]),
 ]
 BY_NAME = {case.kernel: case for case in CASES}
 ROWS = [(case, sizes) for case in CASES for sizes in case.sizes]

@@ -7,7 +7,8 @@ namespace {
 
 // out[O] = sum over rows of dz + beta out, summed as gemm.h sums: chunks of kChunk rows.
 void sum_rows(i64 N, i64 O, const float* dz, float beta, float* out) {
-  parallel_for(O, 16 * kLanes, [=](i64 begin, i64 end) {
+  const i64 grain = (32768 / (N + 1) / (4 * kLanes) + 1) * 4 * kLanes;
+  parallel_for(O, grain, [=](i64 begin, i64 end) {
     if (N == 0) {
       for (i64 o = begin; o < end; ++o) out[o] = beta == 0.0f ? 0.0f : beta * out[o];
     }

@@ -39,6 +39,7 @@ FASTDL_INLINE void unrolled(const F& f) {
 // The sums of a tile: R rows of V vectors.
 template <int R, int V>
 struct Sums {
+  static constexpr int kUnroll = R < kTileRows ? 2 : 4;  // edges are not worth more code
   vec at[R][V];
 
   // The lines of c that will be updated are fetched while the sums are made.
@@ -98,8 +99,8 @@ void tile_by_rows(const TileArgs& t) {
     const float* row[R];
     unrolled<R>([&](auto r) FASTDL_INLINED { row[r] = t.rows[r] + offset; });
     i64 k = 0;
-    for (; k + 4 <= length; k += 4) {
-      unrolled<4>([&](auto u) FASTDL_INLINED {
+    for (; k + S::kUnroll <= length; k += S::kUnroll) {
+      unrolled<S::kUnroll>([&](auto u) FASTDL_INLINED {
         sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
         b += b_step;
       });
@@ -120,8 +121,8 @@ void tile_by_columns(const TileArgs& t) {
   const float *a = t.a, *b = t.b;
   const i64 a_step = t.a_step, b_step = t.b_step;
   i64 k = t.count;
-  for (; k >= 4; k -= 4) {
-    unrolled<4>([&](auto) FASTDL_INLINED {
+  for (; k >= S::kUnroll; k -= S::kUnroll) {
+    unrolled<S::kUnroll>([&](auto) FASTDL_INLINED {
       sums.add(b, [&](auto r) FASTDL_INLINED { return a[r]; });
       a += a_step;
       b += b_step;
@@ -137,9 +138,10 @@ void tile_by_columns(const TileArgs& t) {
 
 #if FASTDL_VECTOR_BYTES == 32
 // Ten columns: eight rows have a vector each for their first eight columns, and the last two columns of four rows share
-// one vector, (row 0: 8 9, row 1: 8 9, ..). A step takes 10 fma where a tile of two vectors a row takes 16; the mixing of
-// broadcasts that it needs are blends, which other ports do.
+// one vector (row 0: 8 9, row 1: 8 9, ..). A step takes 10 fma where a tile of two vectors a row takes 16; the
+// broadcasts are mixed by blends, which do not wait for the multipliers.
 struct TenSums {
+  static constexpr int kUnroll = 4;
   vec first[8], last[2];
 
   FASTDL_INLINE void begin(const TileArgs& t) {
@@ -181,6 +183,64 @@ struct TenSums {
 };
 #endif
 
+// Steps of k go by the four or eight, so that the sums are read and written that much less often.
+template <int R>
+FASTDL_INLINE void row_sums(const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,
+                            i64 sums_step) {
+  constexpr int kSteps = 8 / R, kPair = kLanes < 16 ? 16 / kLanes : 1;  // a cache line is kPair vectors
+  for (int r = 0; r < R; ++r) memset(sums + r * sums_step, 0, size_t(cols) * sizeof(float));
+  i64 k = 0;
+  for (; k + kSteps <= depth; k += kSteps) {
+    vec ar[R][kSteps];
+    for (int u = 0; u < kSteps; ++u) {
+      for (int r = 0; r < R; ++r) ar[r][u] = splat(a[(k + u) * a_step + r]);
+    }
+    const float* bk = b + k * b_step;
+    i64 n = 0;
+    for (; n + kPair * kLanes <= cols; n += kPair * kLanes) {
+      vec s[R][kPair];
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < kPair; ++v) s[r][v] = load(sums + r * sums_step + n + v * kLanes);
+      }
+      for (int u = 0; u < kSteps; ++u) {
+        for (int v = 0; v < kPair; ++v) {
+          const vec bn = load(bk + u * b_step + n + v * kLanes);
+          for (int r = 0; r < R; ++r) s[r][v] = fma(ar[r][u], bn, s[r][v]);
+        }
+      }
+      for (int r = 0; r < R; ++r) {
+        for (int v = 0; v < kPair; ++v) store(sums + r * sums_step + n + v * kLanes, s[r][v]);
+      }
+    }
+    for (; n + kLanes <= cols; n += kLanes) {
+      vec s[R];
+      for (int r = 0; r < R; ++r) s[r] = load(sums + r * sums_step + n);
+      for (int u = 0; u < kSteps; ++u) {
+        const vec bn = load(bk + u * b_step + n);
+        for (int r = 0; r < R; ++r) s[r] = fma(ar[r][u], bn, s[r]);
+      }
+      for (int r = 0; r < R; ++r) store(sums + r * sums_step + n, s[r]);
+    }
+    for (; n < cols; ++n) {
+      for (int r = 0; r < R; ++r) {
+        float s = sums[r * sums_step + n];
+        for (int u = 0; u < kSteps; ++u) s = fma(ar[r][u][0], bk[u * b_step + n], s);
+        sums[r * sums_step + n] = s;
+      }
+    }
+  }
+  for (; k < depth; ++k) {
+    for (int r = 0; r < R; ++r) {
+      const vec ar = splat(a[k * a_step + r]);
+      i64 n = 0;
+      for (; n + kLanes <= cols; n += kLanes) {
+        store(sums + r * sums_step + n, fma(ar, load(b + k * b_step + n), load(sums + r * sums_step + n)));
+      }
+      for (; n < cols; ++n) sums[r * sums_step + n] = fma(ar[0], b[k * b_step + n], sums[r * sums_step + n]);
+    }
+  }
+}
+
 template <int R, int V>
 constexpr TileFunction rows_tile = tile_by_rows<R, Sums<R, V>>;
 template <int R, int V>
@@ -212,21 +272,41 @@ const TileFunction gemm_ten_by_rows = tile_by_rows<8, TenSums>, gemm_ten_by_colu
 const TileFunction gemm_ten_by_rows = nullptr, gemm_ten_by_columns = nullptr;
 #endif
 
+void gemm_row_sums(int rows, const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,
+                   i64 sums_step) {
+  if (rows == 1) {
+    row_sums<1>(a, a_step, depth, b, b_step, cols, sums, sums_step);
+  } else {
+    row_sums<2>(a, a_step, depth, b, b_step, cols, sums, sums_step);
+  }
+}
+
+namespace {
+
+void multiply(i64 M, i64 N, i64 K, const float* a, const float* b, int trans_a, int trans_b, float beta, float* c) {
+  if (trans_a && trans_b) {
+    gemm(M, N, K, ColumnsA{a, M}, ColumnsB{b, K}, beta, c, N, NoEpilogue{});
+  } else if (trans_a) {
+    gemm(M, N, K, ColumnsA{a, M}, RowsB{b, N}, beta, c, N, NoEpilogue{});
+  } else if (trans_b) {
+    gemm(M, N, K, RowsA{a, K}, ColumnsB{b, K}, beta, c, N, NoEpilogue{});
+  } else {
+    gemm(M, N, K, RowsA{a, K}, RowsB{b, N}, beta, c, N, NoEpilogue{});
+  }
+}
+
+}  // namespace
+
 void matmul(i64 B, i64 M, i64 N, i64 K, const float* a, const float* b, int trans_a, int trans_b, float beta, float* c,
             void*) {
-  for (i64 i = 0; i < B; ++i) {
-    const float *ai = a + i * M * K, *bi = b + i * K * N;
-    float* ci = c + i * M * N;
-    if (trans_a && trans_b) {
-      gemm(M, N, K, ColumnsA{ai, M}, ColumnsB{bi, K}, beta, ci, N, NoEpilogue{});
-    } else if (trans_a) {
-      gemm(M, N, K, ColumnsA{ai, M}, RowsB{bi, N}, beta, ci, N, NoEpilogue{});
-    } else if (trans_b) {
-      gemm(M, N, K, RowsA{ai, K}, ColumnsB{bi, K}, beta, ci, N, NoEpilogue{});
-    } else {
-      gemm(M, N, K, RowsA{ai, K}, RowsB{bi, N}, beta, ci, N, NoEpilogue{});
+  // Small products go to the threads whole, large ones one after another, each on all threads.
+  const double flops = 2.0 * double(M) * double(N) * double(K);
+  const i64 grain = flops > 2e6 ? B : i64(5e5 / (flops + 1e3)) + 1;
+  parallel_for(B, grain, [=](i64 begin, i64 end) {
+    for (i64 i = begin; i < end; ++i) {
+      multiply(M, N, K, a + i * M * K, b + i * K * N, trans_a, trans_b, beta, c + i * M * N);
     }
-  }
+  });
 }
 
 }  // namespace fastdl

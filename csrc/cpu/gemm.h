@@ -3,24 +3,28 @@
 //   c[M,N] = epilogue(a[M,K] b[K,N] + beta c)
 //
 // Operands are views (see "Operands" below), so an image, a transposed matrix or a gather is multiplied without being
-// copied first. Blocking, outermost loop first:
+// copied first. The loops, from the outside in:
 //
-//                         N                      a task: a block of c that one thread makes, all of K
-//             +-------------------------+        strip: kStripCols columns; its share of b, kChunk deep, is packed into
-//             |          |  b  |        |               panels of kTileCols columns (scratch slot 1, about 1 MiB: L2/L3)
-//     K       |..........|.....|........| kChunk block: kBlockRows rows of a, kChunk deep, packed into slices of
-//             |          |     |        |               kTileRows rows (slot 0: L2), or read where they are
-//             +-------------------------+        tile:  kTileRows x kTileVecs vectors of c, held in registers while
-//       +---+ +-------------------------+               k runs down a chunk; the panel of b (16 KiB) stays in L1 while
-//    M  | a | |         task            |               the slices of a pass by
-//       |...| |      +--+  kTileCols    |
-//       |...| |      |  |  kTileRows    |        One step of a tile (AVX2, 6 x 16): 2 loads of b, 6 broadcasts of a,
-//       |   | |      +--+               |        12 fused multiply-adds.
-//       +---+ +-------------------------+
+//                          N
+//                +----------+-----------+    strip  kStripCols columns of b and c
+//                |   b      |  strip    |    chunk  kChunk steps of k; a chunk of a strip is packed into panels of
+//          K     |..........|....||.....|           kTileCols columns (at most 2 MiB, scratch slot 1)
+//                |   chunk  |    ||panel|    slice  kTileRows rows of a, one chunk deep: packed (slot 0), or read
+//                +----------+-----------+           where they are when the strip is too narrow to repay packing
+//     +-------+  +----------+-----------+    block  kBlockRows rows: their slices stay in L2 while the panels pass
+//     | a :   |  |   c      |           |    tile   kTileRows x kTileCols of c: registers, while k runs down a chunk;
+//  M  |---:---|  |----------|----++-----|           the panel of b (16 KiB) stays in L1 while the slices pass
+//     | block |  |          |   tile    |
+//     |---:---|  |----------|-----------|    A step of a tile (AVX2, 6 x 16): 2 loads of b, 6 broadcasts of a,
+//     +-------+  +----------+-----------+    12 fused multiply-adds into 12 registers.
 //
-// Order of every sum, whatever the path: K is cut into chunks of 256; inside a chunk acc = fma(a, b, acc) for k ascending,
-// from acc = 0; then c = beta c + acc for the first chunk (c = acc when beta is 0, and c is not read) and c = c + acc for
-// the others. It depends on K alone, so a row's result depends neither on M, nor on the path, nor on the threads.
+// Threads first pack together, then take tasks (a block of rows x some panels) from the shared panels and slices.
+//
+// Order of every sum, whatever the path: K is cut into chunks of 256; inside a chunk acc = fma(a, b, acc) for k
+// ascending, from acc = 0; then c = beta c + acc for the first chunk (c = acc when beta is 0, and c is not read) and
+// c = c + acc for the others. It depends on K alone, so a row's result depends neither on M, nor on the path, nor on
+// the threads.
+// docs/kernels/gemm.md derives the sizes and keeps the diary of what was tried.
 #pragma once
 #include "parallel.h"
 #include "simd.h"
@@ -40,9 +44,10 @@ constexpr int kTileRows = 8, kTileVecs = 3, kNarrowRows = 8;
 constexpr int kTileRows = 6, kTileVecs = 2, kNarrowRows = 8;
 #endif
 constexpr int kTileCols = kTileVecs * kLanes;
-constexpr i64 kChunk = 256;                         // part of the definition of a sum: never tune it
-constexpr i64 kBlockRows = 96 / kTileRows * kTileRows;
-constexpr i64 kStripCols = 1024 / kTileCols * kTileCols;
+constexpr i64 kChunk = 256;  // part of the definition of a sum: never tune it
+constexpr i64 kBlockRows = 192 / kTileRows * kTileRows;
+constexpr i64 kGroupRows = 5 * kBlockRows;  // packed at a time when threads share
+constexpr i64 kStripCols = 2048 / kTileCols * kTileCols;  // its panels fill one huge page
 constexpr int kMaxRuns = 64;  // pieces of a chunk's k range, see Run
 
 template <class T>
@@ -66,7 +71,7 @@ struct TileArgs {
   int run_count;
   const float* a;  // by columns (or packed): element (row i, step k) is a[k * a_step + i]
   int64_t a_step;
-  int64_t count;   // steps of k
+  int64_t count;  // steps of k
   const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
   int64_t b_step;
   float* c;
@@ -78,8 +83,12 @@ struct TileArgs {
 // One chunk of one tile: c = beta c + sums. The index is the number of rows, up to kTileRows or kNarrowRows.
 using TileFunction = void (*)(const TileArgs&);
 extern const TileFunction gemm_by_rows[], gemm_by_columns[], gemm_narrow_by_rows[], gemm_narrow_by_columns[];
-// Eight rows of kLanes + 1 or kLanes + 2 columns (a layer with ten outputs); null where the target's vectors are not of 8.
+// Eight rows of kLanes + 1 or kLanes + 2 columns (a layer with ten outputs); null unless vectors have 8 lanes.
 extern const TileFunction gemm_ten_by_rows, gemm_ten_by_columns;
+
+// One chunk of one or two rows: sums[r * sums_step + n] = sum over k of a[k * a_step + r] * b[k * b_step + n].
+void gemm_row_sums(int rows, const float* a, int64_t a_step, int64_t depth, const float* b, int64_t b_step,
+                   int64_t cols, float* sums, int64_t sums_step);
 
 namespace {
 
@@ -88,31 +97,31 @@ namespace {
 // A left operand `A` has
 //   static constexpr Access kAccess, one of
 //     kRows     const float* row(i64 m): element (m, k) is row(m)[offset(k)], where offset is the same for all rows and
-//               made of a few contiguous runs: int runs(i64 k0, i64 k1, Run* out) lists those of [k0, k1), or returns 0 when there
-//               would be more than kMaxRuns (the block is then packed).
+//               made of contiguous runs: int runs(i64 k0, i64 k1, Run* out) lists those of [k0, k1), at most kMaxRuns,
+//               or returns 0 where packing is better (more runs, or runs of a few elements).
 //     kColumns  const float* column(i64 m, i64 k): element (m + i, k + j) is column(m, k)[i + j * column_step()].
 //     kPacked   neither: always packed.
 //   void pack(i64 m, i64 rows, i64 k0, i64 k1, float* out): out[(k - k0) * kTileRows + i] = element (m + i, k) for
-//     i < rows <= kTileRows; the other rows are never looked at. May write kLanes floats past the end.
+//     i < rows <= kTileRows; the other rows are never looked at. Must not write beside those (k1 - k0) * kTileRows
+//     floats: a neighbour may be packing there.
 // A right operand `B` has
 //   static constexpr bool kDirect: element (k, n + j) is row(k, n)[j], and row(k + 1, n) = row(k, n) + row_step().
 //   void pack(i64 k0, i64 k1, i64 n, i64 cols, float* out): out[(k - k0) * kTileCols + j] = element (k, n + j), zero
 //     for cols <= j < kTileCols.
+// pack_transposed and pack_copied below are the two ways to write a `pack`. Several threads call a view at once.
 
 enum class Access { kRows, kColumns, kPacked };
 
 // kLanes x kLanes floats, v[i][j] <-> v[j][i], by instructions of one vector width.
 FASTDL_INLINE void transpose(vec (&v)[kLanes]) {
-#if FASTDL_VECTOR_BYTES == 16
 #define FASTDL_ZIP(name, ...) \
   auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
+#if FASTDL_VECTOR_BYTES == 16
   FASTDL_ZIP(low, 0, 4, 1, 5);
   FASTDL_ZIP(high, 2, 6, 3, 7);
   FASTDL_ZIP(low_pair, 0, 1, 4, 5);
   FASTDL_ZIP(high_pair, 2, 3, 6, 7);
 #elif FASTDL_VECTOR_BYTES == 32
-#define FASTDL_ZIP(name, ...) \
-  auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
   FASTDL_ZIP(low, 0, 8, 1, 9, 4, 12, 5, 13);
   FASTDL_ZIP(high, 2, 10, 3, 11, 6, 14, 7, 15);
   FASTDL_ZIP(low_pair, 0, 1, 8, 9, 4, 5, 12, 13);
@@ -120,8 +129,6 @@ FASTDL_INLINE void transpose(vec (&v)[kLanes]) {
   FASTDL_ZIP(low_half, 0, 1, 2, 3, 8, 9, 10, 11);
   FASTDL_ZIP(high_half, 4, 5, 6, 7, 12, 13, 14, 15);
 #else
-#define FASTDL_ZIP(name, ...) \
-  auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
   FASTDL_ZIP(low, 0, 16, 1, 17, 4, 20, 5, 21, 8, 24, 9, 25, 12, 28, 13, 29);
   FASTDL_ZIP(high, 2, 18, 3, 19, 6, 22, 7, 23, 10, 26, 11, 27, 14, 30, 15, 31);
   FASTDL_ZIP(low_pair, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
@@ -160,14 +167,19 @@ FASTDL_INLINE void transpose(vec (&v)[kLanes]) {
 #endif
 }
 
-// out[k * W + r] = source[r * step + k] for r < rows (<= W) and k < count; the other r become zero. Writes up to kLanes
-// floats past the end.
+// out[k * W + r] = source[r * step + k] for r < rows (<= W) and k < count; the other r become zero.
 template <int W>
 inline void pack_transposed(const float* source, i64 step, i64 rows, i64 count, float* out) {
   constexpr int kGroups = (W + kLanes - 1) / kLanes;
+  constexpr bool kSpills = W % kLanes != 0;
+  static_assert(kGroups * kLanes <= 2 * W, "what one row spills must fit in the next");
+  float end[kSpills ? (kLanes + 1) * W : 1];
   i64 k = 0;
   for (; k + kLanes <= count; k += kLanes) {
-    // Each vector is written whole and in ascending order: what it spills over its row of out is overwritten next.
+    // Vectors are stored whole and in ascending order: what one spills over its row of out is overwritten next. The
+    // last rows take a detour, as somebody else may own what follows them.
+    const bool detour = kSpills && k + kLanes == count;
+    float* put = detour ? end : out + k * W;
     vec v[kGroups][kLanes];
     for (int g = 0; g < kGroups; ++g) {
       for (int i = 0; i < kLanes; ++i) {
@@ -177,8 +189,9 @@ inline void pack_transposed(const float* source, i64 step, i64 rows, i64 count, 
       transpose(v[g]);
     }
     for (int i = 0; i < kLanes; ++i) {
-      for (int g = 0; g < kGroups; ++g) store(out + (k + i) * W + g * kLanes, v[g][i]);
+      for (int g = 0; g < kGroups; ++g) store(put + i * W + g * kLanes, v[g][i]);
     }
+    if (detour) memcpy(out + k * W, end, kLanes * W * sizeof(float));
   }
   for (; k < count; ++k) {
     for (int r = 0; r < W; ++r) out[k * W + r] = r < rows ? source[r * step + k] : 0.0f;
@@ -205,6 +218,16 @@ inline void pack_copied(const float* source, i64 step, i64 cols, i64 count, floa
   }
   for (; k < count; ++k) {
     for (int j = 0; j < W; ++j) out[k * W + j] = j < cols ? source[k * step + j] : 0.0f;
+  }
+}
+
+// Four neighbouring panels of a right operand whose rows are contiguous: rows are read 4 * kTileCols at a time, which
+// asks less of the TLB than one panel after the other when rows are far apart.
+inline void pack_four_panels(const float* source, i64 step, i64 count, float* out) {
+  for (i64 k = 0; k < count; ++k) {
+    for (int p = 0; p < 4; ++p) {
+      memcpy(out + (p * count + k) * kTileCols, source + k * step + p * kTileCols, kTileCols * sizeof(float));
+    }
   }
 }
 
@@ -258,7 +281,7 @@ struct ColumnsB {
 // ------------------------------------------------------------------------------------------------- epilogues
 //
 // An epilogue is a functor `vec operator()(vec sum, i64 m, i64 n, i64 lanes) const`: it gets the finished elements
-// (m, n) .. (m, n + lanes - 1) while they are in L1 and returns what c receives. Where lanes < kLanes, memory beside them
+// (m, n) .. (m, n + lanes - 1) while they are in L1 and returns what c receives. Where lanes < kLanes, arrays beside c
 // must be reached by load_part and store_part. It runs once for each element, on whichever thread made it.
 
 struct NoEpilogue {
@@ -287,189 +310,164 @@ inline void finish_block(i64 m0, i64 m1, i64 n0, i64 n1, float* c, i64 ldc, cons
 inline void finish_block(i64, i64, i64, i64, float*, i64, const NoEpilogue&) {}
 
 // One or two rows of c: b is read once, whole rows at a time, at the speed of memory; the sums of a chunk wait in L1.
-template <int R>
-FASTDL_INLINE void row_sums(const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,
-                            i64 sums_step) {
-  constexpr int kSteps = 8 / R, kPair = kLanes < 16 ? 16 / kLanes : 1;  // a cache line is kPair vectors
-  for (int r = 0; r < R; ++r) memset(sums + r * sums_step, 0, size_t(cols) * sizeof(float));
-  i64 k = 0;
-  for (; k + kSteps <= depth; k += kSteps) {
-    vec ar[R][kSteps];
-    for (int u = 0; u < kSteps; ++u) {
-      for (int r = 0; r < R; ++r) ar[r][u] = splat(a[(k + u) * a_step + r]);
-    }
-    const float* bk = b + k * b_step;
-    i64 n = 0;
-    for (; n + kPair * kLanes <= cols; n += kPair * kLanes) {
-      vec s[R][kPair];
-      for (int r = 0; r < R; ++r) {
-        for (int v = 0; v < kPair; ++v) s[r][v] = load(sums + r * sums_step + n + v * kLanes);
-      }
-      for (int u = 0; u < kSteps; ++u) {
-        for (int v = 0; v < kPair; ++v) {
-          const vec bn = load(bk + u * b_step + n + v * kLanes);
-          for (int r = 0; r < R; ++r) s[r][v] = fma(ar[r][u], bn, s[r][v]);
-        }
-      }
-      for (int r = 0; r < R; ++r) {
-        for (int v = 0; v < kPair; ++v) store(sums + r * sums_step + n + v * kLanes, s[r][v]);
-      }
-    }
-    for (; n + kLanes <= cols; n += kLanes) {
-      vec s[R];
-      for (int r = 0; r < R; ++r) s[r] = load(sums + r * sums_step + n);
-      for (int u = 0; u < kSteps; ++u) {
-        const vec bn = load(bk + u * b_step + n);
-        for (int r = 0; r < R; ++r) s[r] = fma(ar[r][u], bn, s[r]);
-      }
-      for (int r = 0; r < R; ++r) store(sums + r * sums_step + n, s[r]);
-    }
-    for (; n < cols; ++n) {
-      for (int r = 0; r < R; ++r) {
-        float s = sums[r * sums_step + n];
-        for (int u = 0; u < kSteps; ++u) s = fma(ar[r][u][0], bk[u * b_step + n], s);
-        sums[r * sums_step + n] = s;
-      }
-    }
-  }
-  for (; k < depth; ++k) {
-    for (int r = 0; r < R; ++r) {
-      const vec ar = splat(a[k * a_step + r]);
-      i64 n = 0;
-      for (; n + kLanes <= cols; n += kLanes) {
-        store(sums + r * sums_step + n, fma(ar, load(b + k * b_step + n), load(sums + r * sums_step + n)));
-      }
-      for (; n < cols; ++n) sums[r * sums_step + n] = fma(ar[0], b[k * b_step + n], sums[r * sums_step + n]);
-    }
-  }
-}
-
-template <int R, class A, class B, class E>
-void gemm_rows(i64 m0, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
+template <class A, class B, class E>
+void gemm_rows(int rows, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
                const E& epilogue) {
-  float* a_packed = thread_scratch(0, kBlockRows * kChunk + kLanes);
-  float* sums = thread_scratch(1, kStripCols * kChunk + kLanes);
+  float* a_packed = thread_scratch(0, size_t(kBlockRows * kChunk));
+  float* sums = thread_scratch(1, size_t(kStripCols * kChunk));
   for (i64 j0 = n0; j0 < n1; j0 += kStripCols) {
     const i64 cols = smaller(j0 + kStripCols, n1) - j0;
     for (i64 k0 = 0; k0 < K; k0 += kChunk) {
       const i64 k1 = smaller(k0 + kChunk, K);
-      const float* ak = a_packed;
-      i64 a_step = kTileRows;
-      bool pack_a = true;
-      if constexpr (A::kAccess == Access::kRows && R == 1) {
+      const float* ak = nullptr;
+      i64 a_step = 1;
+      if constexpr (A::kAccess == Access::kRows) {
         Run runs[kMaxRuns];
-        if (a.runs(k0, k1, runs) == 1) {
-          ak = a.row(m0) + runs[0].offset;
-          a_step = 1;
-          pack_a = false;
-        }
+        if (rows == 1 && a.runs(k0, k1, runs) == 1) ak = a.row(0) + runs[0].offset;
       }
-      if (pack_a) a.pack(m0, R, k0, k1, a_packed);
-      row_sums<R>(ak, a_step, k1 - k0, b.row(k0, j0), b.row_step(), cols, sums, kStripCols);
+      if (!ak) {
+        a.pack(0, rows, k0, k1, a_packed);
+        ak = a_packed;
+        a_step = kTileRows;
+      }
+      gemm_row_sums(rows, ak, a_step, k1 - k0, b.row(k0, j0), b.row_step(), cols, sums, kStripCols);
       const float factor = k0 == 0 ? beta : 1.0f;
-      for (int r = 0; r < R; ++r) {
-        float *cr = c + (m0 + r) * ldc + j0, *s = sums + r * kStripCols;
-        i64 n = 0;
-        for (; n + kLanes <= cols; n += kLanes) {
-          store(cr + n, factor == 0.0f ? load(s + n) : factor * load(cr + n) + load(s + n));
+      for (int r = 0; r < rows; ++r) {
+        float *cr = c + r * ldc + j0, *s = sums + r * kStripCols;
+        if (factor == 0.0f) {
+          memcpy(cr, s, size_t(cols) * sizeof(float));
+        } else {
+          for (i64 n = 0; n < cols; ++n) cr[n] = factor * cr[n] + s[n];
         }
-        for (; n < cols; ++n) cr[n] = factor == 0.0f ? s[n] : factor * cr[n] + s[n];
       }
     }
-    finish_block(m0, m0 + R, j0, j0 + cols, c, ldc, epilogue);
+    finish_block(0, rows, j0, j0 + cols, c, ldc, epilogue);
   }
 }
 
-// Rows m0..m1 and columns n0..n1 of c, on the calling thread.
+// How the work is cut: into one piece on one thread; else into pieces large enough to pay for handing them over.
+struct Cut {
+  i64 group_rows;  // rows of a that are packed at a time
+  i64 pack_grain;  // panels of b or slices of a
+  i64 task_flops;
+};
+inline Cut cut_for(double flops) {
+  const int threads = num_threads();
+  if (threads == 1 || flops < 1e6) return {kBlockRows, INT64_MAX, INT64_MAX};
+  const double share = flops / (6.0 * threads);
+  return {kGroupRows, 4, share < 3e5 ? i64(300000) : share > 3e7 ? i64(30000000) : i64(share)};
+}
+
+// Columns n0..n1 of c.
 template <class A, class B, class E>
-void gemm_block(i64 m0, i64 m1, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
-                const E& epilogue) {
-  const i64 M = m1 - m0;
-  if (K == 0) {
-    for (i64 m = m0; m < m1; ++m) {
-      for (i64 n = n0; n < n1; ++n) c[m * ldc + n] = beta == 0.0f ? 0.0f : beta * c[m * ldc + n];
-    }
-    finish_block(m0, m1, n0, n1, c, ldc, epilogue);
-    return;
-  }
+void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
+                  const E& epilogue, const Cut& cut) {
   if constexpr (B::kDirect) {
-    if (M == 1) return gemm_rows<1>(m0, n0, n1, K, a, b, beta, c, ldc, epilogue);
-    if (M == 2) return gemm_rows<2>(m0, n0, n1, K, a, b, beta, c, ldc, epilogue);
+    if (M <= 2) return gemm_rows(int(M), n0, n1, K, a, b, beta, c, ldc, epilogue);
   }
-  float* a_packed = thread_scratch(0, kBlockRows * kChunk + kLanes);
-  float* b_packed = thread_scratch(1, kStripCols * kChunk + kLanes);
+  // The caller's buffers: helpers fill and read them too.
+  float* const a_packed = thread_scratch(0, size_t((cut.group_rows + kTileRows) * kChunk));
+  float* const b_packed = thread_scratch(1, size_t(kStripCols * kChunk));
   // Packing b costs about as much as multiplying it by one or two slices of a.
   const bool direct_b = B::kDirect && M <= 2 * kTileRows;
   Run runs[kMaxRuns];
-  TileArgs t = {};
-  t.runs = runs;
-  t.c_step = ldc;
   for (i64 j0 = n0; j0 < n1; j0 += kStripCols) {
-    const i64 j1 = smaller(j0 + kStripCols, n1), strip = j1 - j0;
+    const i64 strip = smaller(kStripCols, n1 - j0), panels = (strip + kTileCols - 1) / kTileCols;
     for (i64 k0 = 0; k0 < K; k0 += kChunk) {
       const i64 k1 = smaller(k0 + kChunk, K), depth = k1 - k0;
       const bool last = k1 == K;
-      t.count = depth;
-      t.beta = k0 == 0 ? beta : 1.0f;
-      for (i64 j = j0; j < j1; j += kTileCols) {
-        const i64 cols = smaller<i64>(kTileCols, j1 - j);
-        if (!direct_b || cols < kTileCols) b.pack(k0, k1, j, cols, b_packed + (j - j0) * depth);
-      }
-      // Packing a pays when each slice is used for more than a few panels.
-      const TileFunction* tiles = gemm_by_columns;
+      // Packing a pays when a slice is used for more than a few panels.
+      const TileFunction *tiles = gemm_by_columns, *ten = nullptr;
       bool pack_a = true;
-      int slice = kTileRows;
+      int run_count = 0;
       if constexpr (A::kAccess == Access::kRows) {
-        t.run_count = a.runs(k0, k1, runs);
-        if (t.run_count > 0 && strip <= 4 * kTileCols) {
+        run_count = a.runs(k0, k1, runs);
+        if (run_count > 0 && strip <= 4 * kTileCols) {
           pack_a = false;
           tiles = strip <= kLanes ? gemm_narrow_by_rows : gemm_by_rows;
+          ten = &gemm_ten_by_rows;
         }
       } else if constexpr (A::kAccess == Access::kColumns) {
         if (strip <= 2 * kTileCols) {
           pack_a = false;
           if (strip <= kLanes) tiles = gemm_narrow_by_columns;
+          ten = &gemm_ten_by_columns;
         }
       }
-      if (!pack_a && strip <= kLanes) slice = kNarrowRows;
-      TileFunction ten = nullptr;
-      if (!pack_a && strip > kLanes && strip <= kLanes + 2) {
-        ten = A::kAccess == Access::kRows ? gemm_ten_by_rows : gemm_ten_by_columns;
-      }
-      for (i64 i0 = m0; i0 < m1; i0 += kBlockRows) {
-        const i64 i1 = smaller(i0 + kBlockRows, m1);
-        if (pack_a) {
-          for (i64 i = i0; i < i1; i += kTileRows) {
-            a.pack(i, smaller<i64>(kTileRows, i1 - i), k0, k1, a_packed + (i - i0) * depth);
-          }
-        }
-        for (i64 j = j0; j < j1; j += kTileCols) {
-          t.cols = smaller<i64>(kTileCols, j1 - j);
-          t.b = b_packed + (j - j0) * depth;
-          t.b_step = kTileCols;
-          if constexpr (B::kDirect) {
-            if (direct_b && t.cols == kTileCols) {
-              t.b = b.row(k0, j);
-              t.b_step = b.row_step();
+      const i64 tile_rows = !pack_a && strip <= kLanes ? kNarrowRows : kTileRows;
+      if (ten && (!*ten || strip <= kLanes || strip > kLanes + 2)) ten = nullptr;
+
+      for (i64 i0 = 0; i0 < M; i0 += cut.group_rows) {
+        const i64 i1 = smaller(i0 + cut.group_rows, M);
+        // Pack: the panels of b once, for the first rows; then the slices of a.
+        const i64 new_panels = i0 == 0 ? panels : 0;
+        const i64 new_slices = pack_a ? (i1 - i0 + kTileRows - 1) / kTileRows : 0;
+        parallel_for(new_panels + new_slices, cut.pack_grain, [&](i64 begin, i64 end) {
+          for (i64 item = begin; item < end; ++item) {
+            if (item < new_panels) {
+              const i64 j = item * kTileCols, cols = smaller<i64>(kTileCols, strip - j);
+              if constexpr (B::kDirect) {
+                if (!direct_b && item + 4 <= smaller(new_panels, end) && j + 4 * kTileCols <= strip) {
+                  pack_four_panels(b.row(k0, j0 + j), b.row_step(), depth, b_packed + j * depth);
+                  item += 3;
+                  continue;
+                }
+              }
+              if (!direct_b || cols < kTileCols) b.pack(k0, k1, j0 + j, cols, b_packed + j * depth);
+            } else {
+              const i64 i = (item - new_panels) * kTileRows;
+              a.pack(i0 + i, smaller<i64>(kTileRows, i1 - i0 - i), k0, k1, a_packed + i * depth);
             }
           }
-          for (i64 i = i0, rows; i < i1; i += rows) {
-            const bool whole_ten = ten && i1 - i >= 8;
-            rows = whole_ten ? 8 : smaller<i64>(slice, i1 - i);
-            t.c = c + i * ldc + j;
-            if (pack_a) {
-              t.a = a_packed + (i - i0) * depth;
-              t.a_step = kTileRows;
-            } else if constexpr (A::kAccess == Access::kRows) {
-              for (i64 r = 0; r < rows; ++r) t.rows[r] = a.row(i + r);
-            } else if constexpr (A::kAccess == Access::kColumns) {
-              t.a = a.column(i, k0);
-              t.a_step = a.column_step();
-            }
-            (whole_ten ? ten : tiles[rows])(t);
-            if (last) finish_block(i, i + rows, j, j + t.cols, c, ldc, epilogue);
-          }
+        });
+
+        // Multiply: tasks of up to kBlockRows rows and some panels.
+        const i64 block_rows = smaller(kBlockRows, i1 - i0), blocks = (i1 - i0 + kBlockRows - 1) / kBlockRows;
+        i64 task_panels = panels;
+        if (cut.task_flops < INT64_MAX) {
+          task_panels = smaller(cut.task_flops / (2 * block_rows * kTileCols * depth) + 1, panels);
         }
+        const i64 parts = (panels + task_panels - 1) / task_panels;
+        parallel_for(blocks * parts, cut.task_flops < INT64_MAX ? 1 : blocks * parts, [&](i64 begin, i64 end) {
+          TileArgs t = {};
+          t.runs = runs;
+          t.run_count = run_count;
+          t.count = depth;
+          t.c_step = ldc;
+          t.beta = k0 == 0 ? beta : 1.0f;
+          for (i64 task = begin; task < end; ++task) {
+            const i64 m0 = i0 + task / parts * kBlockRows, m1 = smaller(m0 + kBlockRows, i1);
+            const i64 p0 = task % parts * task_panels, p1 = smaller(p0 + task_panels, panels);
+            for (i64 p = p0; p < p1; ++p) {
+              const i64 j = j0 + p * kTileCols;
+              t.cols = smaller<i64>(kTileCols, j0 + strip - j);
+              t.b = b_packed + p * kTileCols * depth;
+              t.b_step = kTileCols;
+              if constexpr (B::kDirect) {
+                if (direct_b && t.cols == kTileCols) {
+                  t.b = b.row(k0, j);
+                  t.b_step = b.row_step();
+                }
+              }
+              for (i64 i = m0, rows; i < m1; i += rows) {
+                const bool eight = ten && m1 - i >= 8;
+                rows = eight ? 8 : smaller(tile_rows, m1 - i);
+                t.c = c + i * ldc + j;
+                if (pack_a) {
+                  t.a = a_packed + (i - i0) * depth;
+                  t.a_step = kTileRows;
+                } else if constexpr (A::kAccess == Access::kRows) {
+                  for (i64 r = 0; r < rows; ++r) t.rows[r] = a.row(i + r);
+                } else if constexpr (A::kAccess == Access::kColumns) {
+                  t.a = a.column(i, k0);
+                  t.a_step = a.column_step();
+                }
+                (eight ? *ten : tiles[rows])(t);
+                if (last) finish_block(i, i + rows, j, j + t.cols, c, ldc, epilogue);
+              }
+            }
+          }
+        });
       }
     }
   }
@@ -479,24 +477,27 @@ void gemm_block(i64 m0, i64 m1, i64 n0, i64 n1, i64 K, const A& a, const B& b, f
 template <class A, class B, class E>
 void gemm(i64 M, i64 N, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc, const E& epilogue) {
   if (M <= 0 || N <= 0) return;
-  // Tasks of about 1 MFLOP or more, cut along the longer side first: shape alone decides.
-  i64 row_grain = M, col_grain = N;
-  if (num_threads() > 1) {
-    const double flops = 2.0 * double(M) * double(N) * double(K);
-    i64 tasks = flops < 2e6 ? 1 : flops < 16e6 ? i64(flops / 1e6) : 16;
-    const i64 row_tiles = (M + kTileRows - 1) / kTileRows, col_tiles = (N + kTileCols - 1) / kTileCols;
-    const i64 col_parts = smaller(tasks, (col_tiles + 7) / 8);
-    col_grain = (col_tiles + col_parts - 1) / col_parts * kTileCols;
-    const i64 row_parts = smaller((tasks + col_parts - 1) / col_parts, (row_tiles + 3) / 4);
-    row_grain = (row_tiles + row_parts - 1) / row_parts * kTileRows;
-  }
-  const i64 row_parts = (M + row_grain - 1) / row_grain, col_parts = (N + col_grain - 1) / col_grain;
-  parallel_for(row_parts * col_parts, 1, [&](i64 begin, i64 end) {
-    for (i64 i = begin; i < end; ++i) {
-      const i64 m = i / col_parts * row_grain, n = i % col_parts * col_grain;
-      gemm_block(m, smaller(m + row_grain, M), n, smaller(n + col_grain, N), K, a, b, beta, c, ldc, epilogue);
+  if (K <= 0) {
+    for (i64 m = 0; m < M; ++m) {
+      for (i64 n = 0; n < N; ++n) c[m * ldc + n] = beta == 0.0f ? 0.0f : beta * c[m * ldc + n];
     }
-  });
+    finish_block(0, M, 0, N, c, ldc, epilogue);
+    return;
+  }
+  const Cut cut = cut_for(2.0 * double(M) * double(N) * double(K));
+  if (M <= 2 * kTileRows && cut.task_flops < INT64_MAX) {
+    // Few rows: every column of b is used once or twice, so each thread had better fetch its own. The columns of a task
+    // fill cache lines and, at a stride of pages, still give the prefetchers runs to follow.
+    const i64 columns = (cut.task_flops / (2 * M * K) / 256 + 1) * 256;
+    const Cut whole = {kBlockRows, INT64_MAX, INT64_MAX};
+    parallel_for(N, columns, [&](i64 n0, i64 n1) {
+      for (i64 n = n0; n < n1; n += columns) {
+        gemm_columns(M, n, smaller(n + columns, n1), K, a, b, beta, c, ldc, epilogue, whole);
+      }
+    });
+    return;
+  }
+  gemm_columns(M, 0, N, K, a, b, beta, c, ldc, epilogue, cut);
 }
 
 }  // namespace

@@ -90,15 +90,16 @@ void batch_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const 
           const float count = static_cast<float>(r1 - r0);
           for_channels(width, [&](i64 c, auto lanes) {
             const float* column = x + c0 + c;
+            const vec pivot = lanes.load(column + r0 * C);  // small sums even where the data lie far from zero
             vec total = {};
-            for (i64 r = r0; r < r1; ++r) total += lanes.load(column + r * C);
+            for (i64 r = r0; r < r1; ++r) total += lanes.load(column + r * C) - pivot;
             const vec m = total / count;
             vec m2 = {};
             for (i64 r = r0; r < r1; ++r) {
-              const vec d = lanes.load(column + r * C) - m;
+              const vec d = (lanes.load(column + r * C) - pivot) - m;
               m2 += d * d;
             }
-            store(s.first + c, m);
+            store(s.first + c, pivot + m);
             store(s.second + c, m2);
           });
         },

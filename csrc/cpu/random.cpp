@@ -35,19 +35,30 @@ struct Four {
   wide c0, c1, c2, c3;  // only the low halves of the lanes count
 };
 
-FASTDL_INLINE Four philox(wide block, uint64_t seed) {
-  uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+// The ten rounds' keys, in all lanes.
+struct Keys {
+  wide k[20];
+  FASTDL_INLINE explicit Keys(uint64_t seed) {
+    uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
+    for (int round = 0; round < 10; ++round) {
+      k[2 * round] = wide{} + k0;
+      k[2 * round + 1] = wide{} + k1;
+      k0 += kPhiloxW0;
+      k1 += kPhiloxW1;
+    }
+  }
+};
+
+FASTDL_INLINE Four philox(wide block, const Keys& key) {
   // The first round with c2 = c3 = 0 needs one product.
   wide p0 = multiply_low(block, kPhiloxM0);
-  wide c0 = (block >> 32) ^ k0, c1 = wide{}, c2 = (p0 >> 32) ^ k1, c3 = p0;
+  wide c0 = (block >> 32) ^ key.k[0], c1 = wide{}, c2 = (p0 >> 32) ^ key.k[1], c3 = p0;
 #pragma GCC unroll 9
   for (int round = 1; round < 10; ++round) {
-    k0 += kPhiloxW0;
-    k1 += kPhiloxW1;
     p0 = multiply_low(c0, kPhiloxM0);
     const wide p1 = multiply_low(c2, kPhiloxM1);
-    c0 = (p1 >> 32) ^ (c1 ^ k0);
-    c2 = (p0 >> 32) ^ (c3 ^ k1);
+    c0 = (p1 >> 32) ^ (c1 ^ key.k[2 * round]);
+    c2 = (p0 >> 32) ^ (c3 ^ key.k[2 * round + 1]);
     c1 = p1;
     c3 = p0;
   }
@@ -61,14 +72,14 @@ struct Group {
 FASTDL_INLINE uvec zip(wide even, wide odd) {
   return (uvec)((even & 0xffffffffu) | (odd << 32));
 }
-FASTDL_INLINE Group philox_group(uint64_t seed, uint64_t block) {
+FASTDL_INLINE Group philox_group(const Keys& key, uint64_t block) {
   wide even, odd;
 #pragma GCC unroll 8
   for (int i = 0; i < kLanes / 2; ++i) {  // lane 4 g + j holds block j kLanes/4 + g
     even[i] = static_cast<uint64_t>((2 * i % 4) * (kLanes / 4) + 2 * i / 4);
     odd[i] = static_cast<uint64_t>(((2 * i + 1) % 4) * (kLanes / 4) + (2 * i + 1) / 4);
   }
-  const Four a = philox(even + block, seed), b = philox(odd + block, seed);
+  const Four a = philox(even + block, key), b = philox(odd + block, key);
   return {{zip(a.c0, b.c0), zip(a.c1, b.c1), zip(a.c2, b.c2), zip(a.c3, b.c3)}};
 }
 
@@ -113,15 +124,15 @@ FASTDL_INLINE vec uniform_of(uvec word) { return to_float((ivec)(word >> 8)) * 0
 struct Words {
   typedef uvec V;
   typedef uint32_t S;
-  static FASTDL_INLINE void group(uint64_t seed, uint64_t block, uvec* out) { interleave(philox_group(seed, block).c, out); }
+  static FASTDL_INLINE void group(const Keys& key, uint64_t block, uvec* out) { interleave(philox_group(key, block).c, out); }
   static FASTDL_INLINE uvec read(const uint32_t* p) { return *reinterpret_cast<const uvec_u*>(p); }
 };
 struct Uniforms {
   typedef vec V;
   typedef float S;
-  static FASTDL_INLINE void group(uint64_t seed, uint64_t block, vec* out) {
+  static FASTDL_INLINE void group(const Keys& key, uint64_t block, vec* out) {
     uvec w[4];
-    Words::group(seed, block, w);
+    Words::group(key, block, w);
     for (int k = 0; k < 4; ++k) out[k] = uniform_of(w[k]);
   }
   static FASTDL_INLINE vec read(const float* p) { return load(p); }
@@ -129,8 +140,8 @@ struct Uniforms {
 struct Normals {
   typedef vec V;
   typedef float S;
-  static FASTDL_INLINE void group(uint64_t seed, uint64_t block, vec* out) {
-    const Group g = philox_group(seed, block);
+  static FASTDL_INLINE void group(const Keys& key, uint64_t block, vec* out) {
+    const Group g = philox_group(key, block);
     vec z[4];
     for (int k = 0; k < 4; k += 2) {
       const Pair<vec> n = normal_pair(uniform_of(g.c[k]), uniform_of(g.c[k + 1]));
@@ -152,21 +163,23 @@ FASTDL_INLINE void draw(i64 n, const StepState* step, const F& f) {
   const i64 lead = static_cast<i64>(offset & 3);
   if (n <= 0) return;
   parallel_for(n + lead, kElementGrain, [&](i64 first, i64 last) {
+    const Keys key(seed);
+    const F local = f;
     const uint64_t base = (offset - static_cast<uint64_t>(lead)) >> 2;
     for (i64 at = first; at < last; at += kGroup) {  // a position counts from the block border before the first element
       V out[4];
-      Source::group(seed, base + static_cast<uint64_t>(at >> 2), out);
+      Source::group(key, base + static_cast<uint64_t>(at >> 2), out);
       if (at >= lead && at + kGroup <= last) {
 #pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) f(at - lead + k * kLanes, Whole{}, out[k]);
+        for (int k = 0; k < 4; ++k) local(at - lead + k * kLanes, Whole{}, out[k]);
         continue;
       }
       S buffer[kGroup + kLanes] = {};
       memcpy(buffer, out, sizeof out);
       const i64 stop = last - at < kGroup ? last - at : kGroup;
       i64 j = at < lead ? lead - at : 0;
-      for (; j + kLanes <= stop; j += kLanes) f(at - lead + j, Whole{}, Source::read(buffer + j));
-      if (j < stop) f(at - lead + j, Part{stop - j}, Source::read(buffer + j));
+      for (; j + kLanes <= stop; j += kLanes) local(at - lead + j, Whole{}, Source::read(buffer + j));
+      if (j < stop) local(at - lead + j, Part{stop - j}, Source::read(buffer + j));
     }
   });
 }

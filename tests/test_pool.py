@@ -1,67 +1,39 @@
-"""Tests of csrc/pool.cpp under NumPy, through a module built here so that they need nothing else of the library."""
+"""The allocator under NumPy's arrays (csrc/pool.cpp)."""
 
 import contextlib
 import contextvars
 import gc
-import importlib.util
 import os
-import pathlib
 import resource
-import shutil
 import subprocess
 import sys
-import sysconfig
 import threading
 
 import numpy as np
 import pytest
 
-pybind11 = pytest.importorskip("pybind11")
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-COMPILER = os.environ.get("CXX", "g++")
+from fastdl import _runtime
 
-
-@pytest.fixture(scope="session")
-def built(tmp_path_factory):
-    if shutil.which(COMPILER) is None:
-        pytest.skip(f"no compiler {COMPILER}")
-    out = tmp_path_factory.mktemp("pool") / ("pool_module" + sysconfig.get_config_var("EXT_SUFFIX"))
-    sources = [ROOT / "tests/cpp/pool_module.cpp", ROOT / "csrc/pool.cpp"]
-    includes = [ROOT / "csrc", pybind11.get_include(), sysconfig.get_paths()["include"]]
-    flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Werror", "-fPIC", "-shared"]
-    command = [COMPILER, *flags, "-I", includes[0], *(a for i in includes[1:] for a in ("-isystem", i)), *sources]
-    subprocess.run([str(a) for a in command] + ["-o", str(out)], check=True)
-    return out
-
-
-def load(path):
-    spec = importlib.util.spec_from_file_location("pool_module", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def pool_module(built):
-    return load(built)
+pytestmark = pytest.mark.skipif(not _runtime.pool_enabled(), reason="FASTDL_POOL=0")
 
 
 @pytest.fixture
-def pool(pool_module):
+def pool():
+    """The allocator with nothing kept; its limit is put back."""
     gc.collect()
-    pool_module.empty_cache()
-    limit = pool_module.statistics()["limit_bytes"]
-    yield pool_module
-    pool_module.set_pool_limit(limit)
+    _runtime.empty_cache()
+    limit = _runtime.pool_statistics()["limit_bytes"]
+    yield _runtime
+    _runtime.set_pool_limit(limit)
 
 
 @contextlib.contextmanager
 def pooled(pool):
-    previous = pool.enter()
+    previous = pool.pool_enter()
     try:
         yield
     finally:
-        pool.leave(previous)
+        pool.pool_leave(previous)
 
 
 def handler_name(array):
@@ -105,15 +77,15 @@ def test_zeros_are_zero_after_use(pool):
 
 
 def test_outlives_its_context_and_may_be_freed_anywhere(pool):
-    use = pool.statistics()["bytes_in_use"]
+    use = pool.pool_statistics()["bytes_in_use"]
     with pooled(pool):
         kept = [np.arange(n, dtype=np.int64) for n in (5, 1000, 300_000)]
     assert all((a == np.arange(a.size)).all() for a in kept)
-    assert pool.statistics()["bytes_in_use"] > use
+    assert pool.pool_statistics()["bytes_in_use"] > use
     thread = threading.Thread(target=kept.clear)
     thread.start()
     thread.join()
-    assert pool.statistics()["bytes_in_use"] == use
+    assert pool.pool_statistics()["bytes_in_use"] == use
 
 
 @pytest.mark.parametrize("start", [1, 500, 600, 20_000, 300_000])
@@ -129,28 +101,28 @@ def test_resize(pool, start, end):
 
 def test_hits_misses_and_limit(pool):
     with pooled(pool):
-        first = pool.statistics()
+        first = pool.pool_statistics()
         del_me = np.empty(100_000, np.uint8)
-        assert pool.statistics()["misses"] == first["misses"] + 1
-        capacity = pool.statistics()["bytes_in_use"] - first["bytes_in_use"]
+        assert pool.pool_statistics()["misses"] == first["misses"] + 1
+        capacity = pool.pool_statistics()["bytes_in_use"] - first["bytes_in_use"]
         assert 100_000 <= capacity <= 112_500 + 64
         del del_me
-        assert pool.statistics()["bytes_cached"] == capacity
+        assert pool.pool_statistics()["bytes_cached"] == capacity
         again = np.empty(100_000, np.uint8)
-        assert pool.statistics()["hits"] == first["hits"] + 1
+        assert pool.pool_statistics()["hits"] == first["hits"] + 1
         del again
         pool.set_pool_limit(3 * capacity)
         held = [np.empty(100_000, np.uint8) for _ in range(10)]
         held.clear()
-        assert pool.statistics()["bytes_cached"] == 3 * capacity
+        assert pool.pool_statistics()["bytes_cached"] == 3 * capacity
         old = np.empty(50_000, np.uint8)
         del old  # the oldest makes way
-        assert pool.statistics()["bytes_cached"] < 3 * capacity
+        assert pool.pool_statistics()["bytes_cached"] < 3 * capacity
         huge = np.empty(10_000_000, np.uint8)
         del huge  # more than the limit: goes itself
-        assert 0 < pool.statistics()["bytes_cached"] <= 3 * capacity
+        assert 0 < pool.pool_statistics()["bytes_cached"] <= 3 * capacity
         pool.empty_cache()
-        assert pool.statistics()["bytes_cached"] == 0
+        assert pool.pool_statistics()["bytes_cached"] == 0
 
 
 def test_steady_loop_takes_no_page_faults(pool):
@@ -244,12 +216,11 @@ def test_impossible_sizes(pool):
         assert np.empty((0, 5)).size == 0 and np.zeros(0).sum() == 0
 
 
-def test_turned_off_by_environment(built):
+def test_turned_off_by_environment():
     code = (
-        "import importlib.util, sys, numpy as np\n"
-        f"spec = importlib.util.spec_from_file_location('pool_module', {str(built)!r})\n"
-        "m = importlib.util.module_from_spec(spec); spec.loader.exec_module(m)\n"
-        "p = m.enter(); name = np._core.multiarray.get_handler_name(np.empty(3)); m.leave(p)\n"
+        "import numpy as np\n"
+        "from fastdl import _runtime as m\n"
+        "p = m.pool_enter(); name = np._core.multiarray.get_handler_name(np.empty(3)); m.pool_leave(p)\n"
         "assert p is None and name == 'default_allocator', (p, name)\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "FASTDL_POOL": "0"})
+    subprocess.run([sys.executable, "-P", "-c", code], check=True, env={**os.environ, "FASTDL_POOL": "0"})

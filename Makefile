@@ -1,0 +1,102 @@
+# Needs Python >= 3.11 with venv, a C++17 compiler and make; the rest is installed into $(VENV).
+#
+#   make demo     build for this machine, train a network on handwritten digits, compare kernels with NumPy
+#   make test     build also what only tests use, run the whole suite          (TESTS=tests/test_errors.py: a part of it)
+#   make bench    measure                                                      (AREAS="gemm conv": some areas)
+#   make lint     ruff; with FORMAT=1 also clang-format
+#   make asan     the kernels' tests under the address and undefined-behaviour sanitizers
+#   make docs     the documentation as web pages, in build/docs/html
+#   make wheel    a wheel with every target, in dist/, built in isolation
+#   make clean    remove what was built; distclean: the virtual environment too
+#
+# PYTHON=python3.12 chooses the interpreter, VENV=dir the environment's place, WERROR=ON makes warnings errors, and
+# TARGETS="base;avx2" the targets (default: this machine's best, and base).
+
+PYTHON ?= python3
+VENV ?= .venv
+TARGETS ?= native
+WERROR ?= OFF
+TESTS ?=
+AREAS ?=
+PYTEST_FLAGS ?=
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+BUILD := build/make
+SOURCES := $(shell find csrc python/fastdl -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.py' -o -path '*/data/files/*' \)) \
+	CMakeLists.txt pyproject.toml README.md LICENSE
+# A copy made for the tests holds all that the demo needs.
+INSTALLED := $(firstword $(wildcard $(VENV)/.installed-test) $(VENV)/.installed-demo)
+
+# $(call stage,what,command): run a command, say what it is and how long it took.
+stage = @echo "== $(1)"; start=$$(date +%s); { $(2); } || { code=$$?; echo "== $(1): failed"; exit $$code; }; \
+	echo "== $(1): $$(( $$(date +%s) - start )) s"
+
+# Built in place, without isolation: the objects of the last build are reused. What pip prints matters only if it fails.
+install = FASTDL_TARGETS='$(TARGETS)' FASTDL_TEST_TARGETS=$(1) FASTDL_WERROR=$(WERROR) \
+	$(PIP) install --no-build-isolation --config-settings build-dir=$(BUILD) '.[plot,progress]'
+
+.PHONY: help demo test bench lint asan docs wheel clean distclean FORCE
+help:
+	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
+
+# Changes when what is built does.
+$(VENV)/.options: FORCE
+	@mkdir -p $(VENV); echo '$(TARGETS) $(WERROR)' | cmp -s - $@ || echo '$(TARGETS) $(WERROR)' > $@
+
+$(VENV)/.ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON): expected Python 3.11 or newer; choose one with make PYTHON=..."; exit 1; }
+	$(call stage,virtual environment in $(VENV),test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+		$(PIP) install --upgrade 'pip>=25.1'; $(PIP) install --group build)
+	@touch $@
+
+$(VENV)/.installed-demo: $(VENV)/.ready $(VENV)/.options $(SOURCES)
+	$(call stage,build and install,$(call install,OFF))
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.ready $(VENV)/.options $(SOURCES)
+	$(call stage,build and install with the test targets,$(call install,ON))
+	@touch $(VENV)/.installed-demo $@
+
+$(VENV)/.group-%: $(VENV)/.ready
+	$(call stage,packages for $*,$(PIP) install --group $*)
+	@touch $@
+
+demo: $(INSTALLED)
+	$(call stage,demo,$(BIN)/fastdl demo)
+
+test: $(VENV)/.installed-test $(VENV)/.group-test
+	$(call stage,objects of each instruction set,$(BIN)/python tools/check_isa_objects.py $(BUILD))
+	$(call stage,tests,FASTDL_BUILD_DIR=$(BUILD) $(BIN)/python -m pytest $(PYTEST_FLAGS) $(TESTS))
+
+bench: $(INSTALLED)
+	$(call stage,benchmarks,$(BIN)/fastdl bench $(AREAS))
+
+lint: $(VENV)/.group-lint
+	$(call stage,ruff,$(BIN)/ruff check .)
+	$(if $(filter 1,$(FORMAT)),$(call stage,clang-format,$(BIN)/clang-format --dry-run -Werror \
+		$$(find csrc tests/cpp -name '*.h' -o -name '*.cpp')))
+
+# The Python files of the tree and sanitized modules, side by side in a package of its own.
+ASAN := build/asan
+asan: $(VENV)/.group-test
+	$(call stage,build with sanitizers,tools/sanitized.sh $(BIN)/python $(ASAN) build)
+	$(call stage,tests under the sanitizers,tools/sanitized.sh $(BIN)/python $(ASAN) test $(PYTEST_FLAGS) $(TESTS))
+
+docs: $(VENV)/.group-docs $(INSTALLED)
+	$(call stage,documentation,$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs/html)
+
+wheel: $(VENV)/.ready
+	$(call stage,wheel with every target,rm -rf dist; FASTDL_TARGETS=all $(PIP) wheel --no-deps --wheel-dir dist .; ls -l dist)
+
+clean:
+	rm -rf build dist $(VENV)/.installed-demo $(VENV)/.installed-test
+
+distclean: clean
+	rm -rf $(VENV)

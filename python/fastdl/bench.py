@@ -1,0 +1,548 @@
+"""Kernels and training steps against NumPy, PyTorch, scikit-learn and JAX, measured in turn in one process.
+
+A machine's speed drifts by more than the differences that matter. So a row samples its contestants in turn (A B C A B
+C ...), each sample long enough for the clock, and what is reported is the median over the rounds of the ratio within a
+round, with its quartiles. Rows whose goal is near parity are visited several times, with new arrays each time, and
+pooled. The rows are in `fastdl.bench_rows`.
+"""
+
+import contextlib
+import ctypes
+import importlib
+import importlib.util
+import json
+import os
+import re
+import statistics
+import sys
+import time
+from dataclasses import dataclass, field, replace
+from itertools import repeat
+
+PEERS = ("numpy", "torch", "sklearn", "jax")
+AREAS = ("gemm", "conv", "layers", "dispatch", "steps", "threads")
+
+# These pin a peer's kernels or its number of threads: a comparison under them would be with something else than what
+# its users run. They are removed before NumPy is imported.
+PINNING = (
+    "OPENBLAS_CORETYPE",
+    "OPENBLAS_L2_SIZE",
+    "OPENBLAS_NUM_THREADS",
+    "GOTO_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "ATEN_CPU_CAPABILITY",
+    "NPY_DISABLE_CPU_FEATURES",
+)
+
+_SAMPLE_S = 0.004  # shortest sample
+_SETTLE_S = 0.03  # workers of OpenBLAS and OpenMP spin for a while after their work, on a core that the next one needs
+_ROW_S = 6.0  # a row stops after this long, but not before _FEWEST rounds
+_FEWEST = 7
+_PARITY = 1.3  # up to this goal a row is pooled over _VISITS visits
+_VISITS = 3
+
+
+# ---------------------------------------------------------------------------------------------------------- rows
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one contestant calls: ``call(*args)``.
+
+    Parameters
+    ----------
+    call : callable
+    args : tuple
+    threads : int, optional
+        Its own number of threads instead of the run's.
+    before, after : callable, optional
+        Called around each sample, not timed.
+    """
+
+    call: object
+    args: tuple = ()
+    threads: int | None = None
+    before: object = None
+    after: object = None
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One line of the table.
+
+    Parameters
+    ----------
+    area, name : str
+    setup : callable
+        ``setup(peers) -> {label: Case}`` for the wanted peers, new arrays each time. Our own label is "fastdl"; a label
+        "torch (channels last)" belongs to the peer torch, whose better one counts.
+    flops, bytes : float
+        Work of one call; 0 where it says nothing.
+    goals : dict of str to float
+        How many times faster than a peer we want to be.
+    goal_threads : tuple of int
+        Numbers of threads for which the goals hold; empty means any.
+    threads : tuple of int
+        Numbers of threads at which the row is measured; empty means any.
+    pooled : bool
+        Visit the row several times, whatever its goal.
+    single : bool
+        A sample is one call: for rows about the slowest of them.
+    tail : float, optional
+        How much longer than the median our slowest sample may take.
+    """
+
+    area: str
+    name: str
+    setup: object
+    flops: float = 0.0
+    bytes: float = 0.0
+    goals: dict = field(default_factory=dict)
+    goal_threads: tuple = (1,)
+    threads: tuple = ()
+    pooled: bool = False
+    single: bool = False
+    tail: float | None = None
+
+    def visits(self):
+        """How often the row is visited."""
+        near = [g for g in self.goals.values() if g <= _PARITY]
+        return _VISITS if near or self.pooled else 1
+
+
+@dataclass(frozen=True, eq=False)
+class Fact:
+    """A line that is one number and not a race: ``measure(threads) -> number``, met if at most `goal`."""
+
+    area: str
+    name: str
+    measure: object
+    unit: str
+    goal: float
+    threads: tuple = (1,)
+
+
+def rows(areas=AREAS):
+    """All rows and facts of these areas, in order."""
+    result = []
+    for area in areas:
+        result += importlib.import_module(f"fastdl.bench_rows.{area}").rows()
+    return result
+
+
+# --------------------------------------------------------------------------------------------- peers and threads
+
+
+def installed(peer):
+    """Whether a peer can be imported."""
+    return importlib.util.find_spec(peer) is not None
+
+
+def clean_environment(environment):
+    """(the environment without what pins a peer, names that were removed)."""
+    removed = [name for name in PINNING if name in environment]
+    return {k: v for k, v in environment.items() if k not in removed}, removed
+
+
+def rerun_clean(argv):
+    """Start this command anew without the variables of `PINNING`; returns at once where none is set."""
+    environment, removed = clean_environment(os.environ)
+    if not removed:
+        return
+    print(f"removed from this process: {', '.join(removed)}", flush=True)
+    os.execve(sys.executable, [sys.executable, "-m", "fastdl", *argv], environment)
+
+
+def _openblas():
+    """The OpenBLAS that NumPy has loaded, as a ctypes library, or None."""
+    with contextlib.suppress(OSError), open("/proc/self/maps") as maps:
+        paths = {line.split(maxsplit=5)[5].strip() for line in maps if "openblas" in line}
+        # scipy brings one of its own
+        for path in sorted(paths, key=lambda p: ("numpy" not in p, p)):
+            with contextlib.suppress(OSError):
+                return ctypes.CDLL(path)
+    return None
+
+
+def _openblas_function(stem):
+    library = _openblas()
+    for name in (f"scipy_openblas_{stem}64_", f"scipy_openblas_{stem}", f"openblas_{stem}64_", f"openblas_{stem}"):
+        if library is not None and hasattr(library, name):
+            return getattr(library, name)
+    return None
+
+
+def blas_kernel():
+    """Which BLAS NumPy uses and, for OpenBLAS, which of its kernels runs on this machine."""
+    import numpy as np
+
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {})
+    name = f"{blas.get('name', 'unknown')} {blas.get('version', '')}".strip()
+    corename = _openblas_function("get_corename")
+    if corename is None:
+        return name
+    corename.restype = ctypes.c_char_p
+    return f"{name}, kernel {corename().decode()}"
+
+
+def set_threads(threads, peers):
+    """Give everyone this many threads; names of peers that cannot be told are returned."""
+    import fastdl
+
+    fastdl.set_num_threads(threads)
+    deaf = []
+    setter = _openblas_function("set_num_threads")
+    if setter is not None:
+        setter(ctypes.c_int(threads))
+    elif "numpy" in peers:
+        try:
+            import threadpoolctl
+        except ImportError:
+            deaf.append("numpy")
+        else:
+            threadpoolctl.threadpool_limits(threads)
+    if "torch" in peers:
+        import torch
+
+        torch.set_num_threads(threads)
+    if "jax" in peers:
+        deaf.append("jax")  # its pool is fixed when it starts
+    return deaf
+
+
+def machine():
+    """CPU, targets, threads and versions, for the head of a table and for the JSON."""
+    import platform
+
+    import numpy as np
+
+    import fastdl
+    from fastdl import _runtime, backend
+
+    return {
+        "cpu": _runtime.cpu_brand() if hasattr(_runtime, "cpu_brand") else platform.processor(),
+        "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "fastdl": fastdl.__version__,
+        "target": backend.target,
+        "targets": backend.runnable(),
+        "numpy": np.__version__,
+        "blas": blas_kernel(),
+    }
+
+
+# ------------------------------------------------------------------------------------------------------ sampling
+
+
+def _sample(case, times):
+    """Seconds of one call, from `times` calls."""
+    call, args = case.call, case.args
+    start = time.perf_counter()
+    for _ in repeat(None, times):
+        call(*args)
+    return (time.perf_counter() - start) / times
+
+
+def calibrate(case, shortest):
+    """How many calls make a sample long enough."""
+    call, args = case.call, case.args
+    call(*args)
+    call(*args)
+    times = 1
+    while True:
+        took = _sample(case, times) * times
+        if took >= shortest:
+            # an interruption makes a short sample look long, and seldom twice
+            took = min(took, _sample(case, times) * times)
+        if took >= shortest:
+            return times
+        times = max(times + 1, min(times * 10, int(times * 1.2 * shortest / max(took, 1e-9)) + 1))
+
+
+@dataclass
+class Result:
+    """What a row gave: seconds of a call by label, a list entry for each round."""
+
+    row: Row
+    threads: int
+    seconds: dict = field(default_factory=dict)
+    skipped: dict = field(default_factory=dict)
+
+    @property
+    def own(self):
+        """Median seconds of a call of ours."""
+        return statistics.median(self.seconds["fastdl"])
+
+    def labels(self, peer):
+        """The contestants of a peer."""
+        return [k for k in self.seconds if k == peer or k.startswith(f"{peer} (")]
+
+    def best(self, peer):
+        """Its contestant with the smallest median, or None."""
+        return min(self.labels(peer), key=lambda k: statistics.median(self.seconds[k]), default=None)
+
+    def ratio(self, label):
+        """How many times faster we are: (median, lower quartile, upper quartile) of the ratios of the rounds."""
+        ratios = [t / o for t, o in zip(self.seconds[label], self.seconds["fastdl"], strict=True)]
+        if len(ratios) < 2:
+            return (ratios[0],) * 3
+        low, middle, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return middle, low, high
+
+    def peers(self):
+        """Who took part, in order."""
+        return list(dict.fromkeys(k.split(" (")[0] for k in self.seconds if k != "fastdl"))
+
+    def goal(self, peer):
+        """Our goal against a peer at this number of threads, or None."""
+        holds = not self.row.goal_threads or self.threads in self.row.goal_threads
+        return self.row.goals.get(peer) if holds else None
+
+    def worst(self, label="fastdl"):
+        """Slowest round over the median."""
+        return max(self.seconds[label]) / statistics.median(self.seconds[label])
+
+    def record(self, peak=None):
+        """As plain numbers, for JSON."""
+        versus = {}
+        for peer in self.peers():
+            label = self.best(peer)
+            middle, low, high = self.ratio(label)
+            goal = self.goal(peer)
+            versus[peer] = {
+                "contestant": label,
+                "seconds": {k: statistics.median(self.seconds[k]) for k in self.labels(peer)},
+                "ratio": middle,
+                "quartiles": [low, high],
+                "goal": goal,
+                "met": None if goal is None else middle >= goal,
+            }
+        record = {
+            "area": self.row.area,
+            "name": self.row.name,
+            "threads": self.threads,
+            "seconds": self.own,
+            "rounds": len(self.seconds["fastdl"]),
+            "worst_over_median": self.worst(),
+            "tail_goal": self.row.tail,
+            "versus": versus,
+            "skipped": self.skipped,
+        }
+        if self.row.flops:
+            record["gflops"] = self.row.flops / self.own / 1e9
+            if peak:
+                record["share_of_peak"] = record["gflops"] * 1e9 / peak
+        if self.row.bytes:
+            record["gbytes_per_second"] = self.row.bytes / self.own / 1e9
+        return record
+
+
+def _cases(row, peers):
+    """The row's contestants that work; a peer that lacks what the row asks for is named, not hidden."""
+    cases, skipped = {}, {}
+    for label, case in row.setup(peers).items():
+        try:
+            case.call(*case.args)
+        except (ImportError, NotImplementedError, RuntimeError) as error:
+            if label == "fastdl":
+                raise
+            skipped[label] = f"{type(error).__name__}: {error}"
+        else:
+            cases[label] = case
+    return cases, skipped
+
+
+@contextlib.contextmanager
+def _conditions(label, case, threads, peers, own_threads):
+    """Around each sample: threads, and the allocator's pool for us, under which our training steps always run."""
+    from . import pooled
+
+    if own_threads:
+        set_threads(case.threads or threads, peers)
+    if case.before:
+        case.before()
+    try:
+        with pooled() if label == "fastdl" else contextlib.nullcontext():
+            yield
+    finally:
+        if case.after:
+            case.after()
+
+
+def visit(row, threads, peers, rounds, result=None):
+    """Sample a row's contestants in turn and add the rounds to `result`."""
+    result = result or Result(row, threads)
+    cases, result.skipped = _cases(row, peers)
+    own_threads = any(case.threads for case in cases.values())
+    times = {}
+    for label, case in cases.items():
+        with _conditions(label, case, threads, peers, own_threads):
+            times[label] = calibrate(case, 0.0 if row.single else _SAMPLE_S)
+    settle = _SETTLE_S if threads > 1 or own_threads else 0.0
+    stop = time.perf_counter() + _ROW_S / row.visits()
+    for done in range(rounds):
+        if done >= max(2, _FEWEST // row.visits()) and time.perf_counter() > stop:
+            break
+        for label, case in cases.items():
+            with _conditions(label, case, threads, peers, own_threads):
+                if settle:
+                    time.sleep(settle)
+                case.call(*case.args)  # wakes workers and brings the arrays back into the caches
+                result.seconds.setdefault(label, []).append(_sample(case, times[label]))
+    set_threads(threads, peers)
+    return result
+
+
+def measured_peak(threads):
+    """(FLOP/s that this machine reaches, how it was measured), at this number of threads."""
+    import numpy as np
+
+    from fastdl import backend, kernels
+
+    backend.set_num_threads(threads)
+    fma_peak = getattr(backend.cpu, "fma_peak", None)
+    if fma_peak is not None:
+        return max(fma_peak(threads) for _ in range(5)), "multiply-adds in registers"
+    a, b, c = (np.ones((1024, 1024), np.float32) for _ in range(3))
+    case = Case(kernels.matmul, (a, b, False, False, 0.0, c))
+    case.call(*case.args)
+    return 2.0 * 1024**3 / min(_sample(case, 2) for _ in range(7)), "the best of our 1024x1024x1024 products"
+
+
+# ------------------------------------------------------------------------------------------------------ printing
+
+
+def _time(seconds):
+    for unit, factor in (("s", 1.0), ("ms", 1e3), ("µs", 1e6)):
+        if seconds * factor >= 1.0 or unit == "µs":
+            return f"{seconds * factor:.3g} {unit}" if seconds * factor < 1000 else f"{seconds * factor:.0f} {unit}"
+    raise AssertionError(seconds)
+
+
+def _rate(record):
+    if "gflops" in record:
+        share = f" {record['share_of_peak']:4.0%}" if "share_of_peak" in record else ""
+        return f"{record['gflops']:6.1f} GF{share}"
+    if "gbytes_per_second" in record:
+        return f"{record['gbytes_per_second']:6.1f} GB/s"
+    return ""
+
+
+def line(record):
+    """One line of the table."""
+    text = f"{record['name']:<34} {_time(record['seconds']):>9}  {_rate(record):<15}"
+    for peer, v in record["versus"].items():
+        way = v["contestant"].removeprefix(peer).strip()
+        goal = "" if v["goal"] is None else f" goal {v['goal']:g} {'met' if v['met'] else 'NOT met'}"
+        low, high = v["quartiles"]
+        text += f"  {peer}{' ' + way if way else ''} {v['ratio']:.2f}x [{low:.2f}-{high:.2f}]{goal}"
+    if record["tail_goal"] is not None:
+        met = "met" if record["worst_over_median"] <= record["tail_goal"] else "NOT met"
+        text += f"  slowest {record['worst_over_median']:.1f}x the median, goal at most {record['tail_goal']:g} {met}"
+    return text.rstrip()
+
+
+def _fact_record(fact, threads):
+    value = fact.measure(threads)
+    return {
+        "area": fact.area,
+        "name": fact.name,
+        "threads": threads,
+        "value": value,
+        "unit": fact.unit,
+        "goal": fact.goal,
+        "met": value <= fact.goal,
+    }
+
+
+def run(areas=AREAS, against=("numpy",), threads=(1,), rounds=21, json_path=None, only=None, goals=True, show=print):
+    """Measure and print.
+
+    Parameters
+    ----------
+    areas : sequence of str
+        Out of `AREAS`.
+    against : sequence of str
+        Out of `PEERS`; those that are not installed are named and left out.
+    threads : sequence of int
+    rounds : int
+        At most so many rounds a visit.
+    json_path : path, optional
+        Where the figures go as JSON.
+    only : str, optional
+        Regular expression that a row's name must match somewhere.
+    goals : bool
+        Judge the rows by their goals; a short look does not.
+    show : callable
+        What prints a line.
+
+    Returns
+    -------
+    dict
+        What the JSON holds: ``machine``, ``peaks``, ``rows``.
+    """
+    peers = [p for p in against if installed(p)]
+    for p in against:
+        if p not in peers:
+            show(f"{p}: not installed, left out")
+    about = machine()
+    for p in peers:
+        about[p] = getattr(importlib.import_module(p), "__version__", "?")
+    show(f"{about['cpu']}, {about['cpus']} CPUs; fastdl {about['fastdl']}, target {about['target']}")
+    show("; ".join(f"{p} {about[p]}" + (f" ({about['blas']})" if p == "numpy" else "") for p in peers))
+    wanted = [r for r in rows(areas) if not only or re.search(only, r.name)]
+    if not goals:
+        wanted = [replace(r, goals={}) if isinstance(r, Row) else r for r in wanted]
+    show("a ratio is how many times faster fastdl is: median of the rounds, quartiles in brackets\n")
+    result = {"machine": about, "peaks": {}, "rows": []}
+    for n in threads:
+        if deaf := set_threads(n, peers):
+            show(f"threads of {', '.join(deaf)} cannot be set here")
+        peak, how = measured_peak(n)
+        result["peaks"][str(n)] = {"gflops": peak / 1e9, "measured_by": how}
+        show(f"== {n} thread{'s' if n > 1 else ''}: peak {peak / 1e9:.1f} GFLOP/s ({how})")
+        result["rows"] += _run_rows(
+            [r for r in wanted if not r.threads or n in r.threads], n, peers, rounds, peak, show
+        )
+        show("")
+    judged = [v["met"] for r in result["rows"] for v in r.get("versus", {}).values() if v["met"] is not None]
+    judged += [r["met"] for r in result["rows"] if "unit" in r]
+    judged += [r["worst_over_median"] <= r["tail_goal"] for r in result["rows"] if r.get("tail_goal")]
+    if judged:
+        show(f"goals met: {sum(judged)} of {len(judged)}")
+    if json_path:
+        with open(json_path, "w") as stream:
+            json.dump(result, stream, indent=1)
+            stream.write("\n")
+    return result
+
+
+def _run_rows(wanted, threads, peers, rounds, peak, show):
+    """Measure rows in order; those near parity a few times more, with the others in between."""
+    pending, records, area = {}, [], None
+    for row in wanted:
+        if isinstance(row, Row) and row.visits() > 1:
+            pending[row] = visit(row, threads, peers, rounds)
+    for _ in range(_VISITS - 2):
+        for row, result in pending.items():
+            visit(row, threads, peers, rounds, result)
+    for row in wanted:
+        if row.area != area:
+            area = row.area
+            show(f"-- {area}")
+        if isinstance(row, Fact):
+            record = _fact_record(row, threads)
+            met = "met" if record["met"] else "NOT met"
+            show(f"{row.name:<34} {record['value']:9.3g} {row.unit}, goal at most {row.goal:g}: {met}")
+        else:
+            record = visit(row, threads, peers, rounds, pending.get(row)).record(peak)
+            show(line(record))
+            for label, why in record["skipped"].items():
+                show(f"{'':<34} {label} left out: {why}")
+        records.append(record)
+    return records

@@ -1,0 +1,265 @@
+"""The command line: ``fastdl train | demo | bench | info | data``.
+
+Each command imports what it needs when it runs. A wrong value ends with one line that names it, and exit status 2.
+"""
+
+import argparse
+import os
+import sys
+
+# What fastdl reads, for `fastdl info`.
+VARIABLES = {
+    "FASTDL_TARGET": "the compiled target to use instead of the best",
+    "FASTDL_NUM_THREADS": "number of threads; else OMP_NUM_THREADS, else the CPUs that this process may use",
+    "FASTDL_POOL": "0: arrays inside training steps come from the system each time",
+    "FASTDL_DATA": "folder of the data sets",
+}
+
+
+# ------------------------------------------------------------------------------------------------ values of options
+
+
+def _whole(least):
+    def number(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or value < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}; got {text!r}")
+        return value
+
+    return number
+
+
+def _numbers(text):
+    return tuple(_whole(1)(part) for part in text.split(","))
+
+
+def _some_of(known):
+    def names(text):
+        parts = tuple(part for part in text.split(",") if part)
+        for part in parts:
+            if part not in known:
+                raise argparse.ArgumentTypeError(f"expected some of {', '.join(known)}; got {part!r}")
+        return parts
+
+    return names
+
+
+def _one_of(known):
+    def name(text):
+        if text not in known:
+            raise argparse.ArgumentTypeError(f"expected one of {', '.join(known)}; got {text!r}")
+        return text
+
+    return name
+
+
+def _writable(text):
+    """A path whose folder exists: better to hear it before the training than after."""
+    folder = os.path.dirname(os.path.abspath(text))
+    if not os.path.isdir(folder):
+        raise argparse.ArgumentTypeError(f"expected a file in a folder that exists; got {text!r}")
+    if os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"expected a file; got the folder {text!r}")
+    return text
+
+
+def parser():
+    """All commands and options."""
+    from .bench import AREAS, PEERS
+    from .recipes import NAMES
+
+    top = argparse.ArgumentParser(prog="fastdl", description="Deep learning on hand-written kernels.")
+    top.add_argument("--version", action="store_true", help="print the version")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name, run, about):
+        sub = commands.add_parser(name, help=about, description=about)
+        sub.set_defaults(run=run)
+        return sub
+
+    train = command("train", _train, "train a network on a data set and report its accuracy")
+    train.add_argument("recipe", metavar="RECIPE", nargs="?", type=_one_of(NAMES), help=", ".join(NAMES))
+    train.add_argument(
+        "--data", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA, or the embedded digits"
+    )
+    train.add_argument("--epochs", metavar="N", type=_whole(1), help="instead of the recipe's own number")
+    train.add_argument("--seed", metavar="S", type=_whole(0), default=0)
+    train.add_argument("--threads", metavar="N", type=_whole(1))
+    train.add_argument("--save", metavar="FILE", type=_writable, help="weights, as safetensors")
+    train.add_argument("--json", metavar="FILE", type=_writable, help="figures and settings")
+    train.add_argument(
+        "--plot", metavar="FILE", type=_writable, help="learning curve, filters, worst mistakes (needs matplotlib)"
+    )
+
+    demo = command("demo", _demo, "train a convolutional network on the embedded digits in about a minute")
+    demo.add_argument("--threads", metavar="N", type=_whole(1))
+    demo.add_argument("--picture", metavar="FILE", type=_writable, default="mnist-cnn.png")
+
+    bench = command("bench", _bench, "measure kernels and training steps against other libraries")
+    bench.add_argument("areas", metavar="AREA", nargs="*", type=_one_of(AREAS), help=", ".join(AREAS))
+    bench.add_argument("--against", metavar="NAMES", type=_some_of(PEERS), default=("numpy",), help=",".join(PEERS))
+    bench.add_argument("--threads", metavar="N,...", type=_numbers, default=(1,), help="such as 1,2")
+    bench.add_argument("--rounds", metavar="N", type=_whole(2), default=21, help="at most so many samples a visit")
+    bench.add_argument("--only", metavar="REGEX", help="rows whose name matches")
+    bench.add_argument("--json", metavar="FILE", type=_writable)
+
+    command("info", _info, "version, targets, threads, NumPy and its BLAS, environment")
+
+    data = command("data", lambda args: _usage(data), "data sets: what is there, and fetching")
+    kinds = data.add_subparsers(dest="action", metavar="ACTION")
+    listing = kinds.add_parser("list", help="what can be loaded, and from where")
+    listing.add_argument("--dir", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA")
+    listing.set_defaults(run=_data_list)
+    fetch = kinds.add_parser("fetch", help="download a data set")
+    fetch.add_argument("name", metavar="NAME", type=_one_of(("mnist",)), help="mnist")
+    fetch.add_argument("--dir", metavar="DIR", help="where to; without it FASTDL_DATA, else ./data")
+    fetch.set_defaults(run=_data_fetch)
+    return top
+
+
+def _usage(sub):
+    sub.print_help()
+    return 2
+
+
+def main(argv=None):
+    """Run one command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    top = parser()
+    try:
+        args = top.parse_args(argv)
+    except SystemExit as stop:  # argparse has printed why
+        return stop.code
+    if args.version:
+        from . import __version__
+
+        print(__version__)
+        return 0
+    if args.command is None:
+        return _usage(top)
+    args.argv = argv
+    try:
+        return args.run(args) or 0
+    except BrokenPipeError:
+        # The reader has gone, as in `fastdl info | head -1`; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except KeyboardInterrupt:
+        print(f"fastdl {args.command}: interrupted", file=sys.stderr)
+        return 130
+    except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
+        print(f"fastdl {args.command}: {error}", file=sys.stderr)
+        return 2
+
+
+# -------------------------------------------------------------------------------------------------------- commands
+
+
+def _train(args):
+    from . import recipes
+
+    if args.recipe is None:
+        print("expected a recipe; there are\n")
+        for name in recipes.NAMES:
+            print(f"  {name:<18} {recipes.title(name)}")
+        return 2
+    if args.threads:
+        from . import set_num_threads
+
+        set_num_threads(args.threads)
+    if args.plot:
+        from . import plot
+
+        plot.require()
+    config = recipes.Config(data_dir=args.data, epochs=args.epochs, seed=args.seed, show=print, progress=True)
+    report = recipes.run(args.recipe, config)
+    for name, value in report.metrics.items():
+        print(
+            f"{name.replace('_', ' ')}: {value:.4f}"
+            if isinstance(value, float)
+            else f"{name.replace('_', ' ')}: {value}"
+        )
+    print(f"{report.seconds:.1f} s")
+    if args.save:
+        report.model.save(args.save)
+    if args.json:
+        recipes.write_json(report, args.json)
+    if args.plot:
+        recipes.picture(report, args.plot)
+    return 0
+
+
+def _demo(args):
+    from .recipes import demo
+
+    return demo.run(args.picture, args.threads)
+
+
+def _bench(args):
+    from . import bench
+
+    bench.rerun_clean(args.argv)
+    bench.run(args.areas or bench.AREAS, args.against, args.threads, args.rounds, args.json, args.only)
+    return 0
+
+
+def _info(args):
+    import platform
+
+    import numpy as np
+
+    from . import __version__, _runtime, backend
+    from .bench import blas_kernel
+
+    threads, source = backend.cpu.default_num_threads()
+    lines = {
+        "fastdl": __version__,
+        "python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
+        "cpu": _runtime.cpu_brand(),
+        "targets": f"built and runnable here: {', '.join(backend.runnable())}; chosen: {backend.target}",
+        "threads": f"{threads}, from {source}",
+        "cuda": _cuda(),
+        "numpy": f"{np.__version__} ({blas_kernel()})",
+    }
+    for name, text in lines.items():
+        print(f"{name:<8} {text}")
+    print("\nenvironment")
+    for name, about in VARIABLES.items():
+        print(f"  {name:<20} {os.environ.get(name, '(not set)'):<12} {about}")
+    return 0
+
+
+def _cuda():
+    import importlib.util
+
+    if importlib.util.find_spec("fastdl._cuda") is None:
+        return "not built in: this build has kernels for the CPU only"
+    try:
+        importlib.import_module("fastdl._cuda")
+    except ImportError as error:
+        return f"built in, but cannot be used: {error}"
+    return "built in"
+
+
+def _data_list(args):
+    from . import data
+
+    folder = data.data_directory(args.dir)
+    if folder is not None and not folder.is_dir():
+        raise ValueError(f"{'--dir' if args.dir else 'FASTDL_DATA'}: expected a folder; got {str(folder)!r}")
+    for name, path in data.available(folder).items():
+        print(f"{name:<32} {path}")
+    if folder is None:
+        print("(no folder of data sets: --dir and FASTDL_DATA are not set)")
+    return 0
+
+
+def _data_fetch(args):
+    from . import data
+
+    folder = data.data_directory(args.dir) or "data"
+    print(f"{args.name}: in {data.fetch(args.name, folder)}")
+    return 0

@@ -1,0 +1,310 @@
+"""What the models share: the door where data are converted, class labels, fitting, saving."""
+
+import inspect
+import math
+
+import numpy as np
+
+from .. import backend, optim, train
+from ..io import load as _read
+from ..io import save as _write
+from ..random import Stream, permutation
+from ..tensor import inference
+
+_REAL = "fiub"  # NumPy kinds
+
+
+def as_input(x, name="X"):
+    """An array that the training loop takes, converted at most once.
+
+    uint8 stays (a batch becomes values in [0,1]); every other real dtype becomes float32.
+
+    Raises
+    ------
+    TypeError
+        Not real numbers.
+    ValueError
+        No axis of samples.
+    """
+    a = x if isinstance(x, np.ndarray) else np.asarray(x)
+    if a.dtype.kind not in _REAL:
+        raise TypeError(f"{name}: expected an array of real numbers; got {a.dtype}")
+    if a.ndim == 0:
+        raise ValueError(f"{name}: expected an array with samples first; got a single number")
+    return np.ascontiguousarray(a, np.uint8 if a.dtype == np.uint8 else np.float32) if not _ready(a) else a
+
+
+def _ready(a):
+    """Whether it can be used as it is (a memory-mapped file then stays on disk)."""
+    return a.dtype in (np.float32, np.uint8) and a.dtype.isnative and a.flags.c_contiguous
+
+
+def as_labels(y, n, name="y"):
+    """A one-dimensional array of n integer, boolean or string labels."""
+    y = np.asarray(y)
+    if y.dtype.kind == "O" and all(isinstance(v, str) for v in y.reshape(-1)):
+        y = y.astype(str)
+    if y.dtype.kind not in "iubUS":
+        raise TypeError(f"{name}: expected integer or string labels; got {y.dtype}")
+    if y.shape != (n,):
+        raise ValueError(f"{name}: expected shape [{n}], a label for each sample; got {list(y.shape)}")
+    return y
+
+
+class Classifier:
+    """Base of models that tell classes apart. A family says how its network is made (`_make`).
+
+    Attributes
+    ----------
+    classes_ : array
+        The labels, sorted; column c of `predict_proba` belongs to ``classes_[c]``.
+    module_ : Module
+        The network.
+    history_ : dict
+        What the last `fit` recorded; see `fastdl.train.fit`.
+    """
+
+    # ------------------------------------------------------------------------------------------ for families
+
+    def _make(self, input_shape, classes):
+        """The network: a Module that is not built yet and gives logits."""
+        raise NotImplementedError
+
+    def _shape(self, x, name="X"):
+        """X as the network wants it, samples first; families that need images override it."""
+        return x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim != 2 else x
+
+    # ------------------------------------------------------------------------------------------ the door
+
+    def _input(self, X, name="X"):
+        x = self._shape(as_input(X, name), name)
+        if hasattr(self, "input_shape_") and x.shape[1:] != self.input_shape_:
+            raise ValueError(
+                f"{name}: expected samples of shape {list(self.input_shape_)}, as the model was made for; "
+                f"got {list(x.shape[1:])}"
+            )
+        return x
+
+    def _codes(self, y, n, name="y"):
+        """Places of labels in classes_, int64."""
+        y = as_labels(y, n, name)
+        if (y.dtype.kind in "US") != (self.classes_.dtype.kind in "US"):
+            raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y.dtype}")
+        codes = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
+        wrong = self.classes_[codes] != y
+        if np.any(wrong):
+            raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y[wrong].tolist()[0]!r}")
+        return codes.astype(np.int64)
+
+    def _need_fit(self):
+        if not hasattr(self, "module_"):
+            raise RuntimeError(f"{type(self).__name__}: expected a model that was built or fitted; got a fresh one")
+
+    # ------------------------------------------------------------------------------------------ public
+
+    def build(self, input_shape, classes):
+        """Make the network with initial weights.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Of one sample.
+        classes : int or sequence of labels
+
+        Returns
+        -------
+        The model itself.
+        """
+        labels = np.arange(classes) if isinstance(classes, (int, np.integer)) else np.unique(np.asarray(classes))
+        if len(labels) < 2:
+            raise ValueError(f"classes: expected two or more; got {len(labels)}")
+        self.classes_, self.input_shape_ = labels, tuple(int(s) for s in np.atleast_1d(input_shape))
+        self.module_ = self._make(self.input_shape_, len(labels)).build(self.input_shape_, self.seed).eval()
+        return self
+
+    def fit(
+        self,
+        X,
+        y,
+        *,
+        epochs=10,
+        batch_size=64,
+        validation=None,
+        optimizer="adam",
+        lr=None,
+        weight_decay=None,
+        clip=None,
+        smoothing=0.0,
+        warm_start=False,
+        **options,
+    ):
+        """Train the network on labelled samples.
+
+        Parameters
+        ----------
+        X : array [N,...]
+            Any real dtype; uint8 images are read as values in [0,1]. A memory-mapped C-contiguous file of float32 or
+            uint8 is read batch by batch.
+        y : array [N]
+            Integer or string labels.
+        epochs, batch_size : int
+        validation : (X, y) or float, optional
+            Samples that are only judged, or the share of X (chosen at random by the model's seed) to set aside.
+        optimizer : str or callable
+            'sgd', 'adam', 'adamw', 'rmsprop', 'adagrad', or ``optimizer(module) -> Optimizer``.
+        lr, weight_decay, clip : float, optional
+            Of the optimiser.
+        smoothing : float
+            Label smoothing of the cross entropy.
+        warm_start : bool
+            Go on from the weights of now instead of new ones (the optimiser starts afresh).
+        **options
+            Passed to `fastdl.train.fit`: steps, schedule, patience, restore_best, augment, callbacks, progress, ...
+
+        Returns
+        -------
+        The model itself; `history_` holds the curves.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The message names the argument.
+        FloatingPointError
+            The loss became infinite or NaN; the message says where.
+        """
+        if not (warm_start and hasattr(self, "module_")):
+            for name in ("module_", "input_shape_", "classes_"):
+                self.__dict__.pop(name, None)
+        x = self._input(X)
+        if len(x) == 0:
+            raise ValueError("X: expected one sample or more; got none")
+        if not hasattr(self, "module_"):
+            labels = np.unique(as_labels(y, len(x)))
+            if len(labels) < 2:
+                raise ValueError(f"y: expected two classes or more; got {len(labels)}")
+            self.build(x.shape[1:], labels)
+        codes = self._codes(y, len(x))
+        x, codes, validation = self._split(x, codes, validation)
+        given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
+        opt = optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None})
+        loss = "softmax_cross_entropy"
+        if smoothing:
+            smooth, plain = float(smoothing), train.LOSSES[loss]
+
+            def loss(output, target):
+                # Validation is judged without smoothing, so that its figure can be compared.
+                return plain(output, target, None, smooth if self.module_.training else 0.0)
+
+        self.history_ = train.fit(
+            self.module_,
+            x,
+            codes,
+            loss=loss,
+            optimizer=opt,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation=validation,
+            metrics={"accuracy": train.accuracy},
+            **{"seed": self.seed} | options,
+        )
+        return self
+
+    def _split(self, x, codes, validation):
+        if validation is None:
+            return x, codes, None
+        if isinstance(validation, (int, float)):
+            n = round(validation * len(x))
+            if not (0.0 < validation < 1.0 and 0 < n < len(x)):
+                raise ValueError(
+                    f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}"
+                )
+            order = permutation(len(x), *Stream(self.seed).split("validation").take(2 * len(x)))
+            held, kept = np.sort(order[:n]), np.sort(order[n:])
+            return x[kept], codes[kept], (x[held], codes[held])
+        try:
+            vx, vy = validation
+        except (TypeError, ValueError):
+            raise ValueError(f"validation: expected (X, y) or a number; got {type(validation).__name__}") from None
+        vx = self._input(vx, "validation X")
+        return x, codes, (vx, self._codes(vy, len(vx), "validation y"))
+
+    def decision_function(self, X):
+        """Logits, float32 [N, classes]."""
+        self._need_fit()
+        return backend.to_host(train.predict(self.module_, self._input(X)))
+
+    def predict_proba(self, X):
+        """Probability of each class, float32 [N, classes]; columns in the order of `classes_`."""
+        logits = self.decision_function(X)
+        with inference():
+            return backend.kernels(logits).softmax_forward(logits)
+
+    def predict(self, X):
+        """The most probable label of each sample, [N]."""
+        outputs = self.decision_function(X)
+        return self.classes_[train.argmax(outputs)]
+
+    def score(self, X, y):
+        """Accuracy, 0 to 1."""
+        predicted = self.predict(X)
+        return float(np.mean(predicted == as_labels(y, len(predicted))))
+
+    def summary(self):
+        """A table of the layers with output shapes and parameter counts, as a string."""
+        self._need_fit()
+        return f"{self!r}\n" + self.module_.summary(self.input_shape_)
+
+    def get_weights(self):
+        """Copies of all parameters and running statistics, by name."""
+        self._need_fit()
+        return self.module_.get_weights()
+
+    def set_weights(self, weights):
+        """Copy arrays, as from `get_weights`, into the network; returns the model."""
+        self._need_fit()
+        self.module_.set_weights(weights)
+        return self
+
+    def get_params(self, deep=True):
+        """The constructor's arguments."""
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+        }
+
+    def save(self, path):
+        """Write weights, classes and settings to a safetensors file, whole or not at all."""
+        self._need_fit()
+        config = {
+            "model": type(self).__name__,
+            "params": self.get_params(),
+            "input_shape": list(self.input_shape_),
+            "classes": self.classes_.tolist(),
+            "classes_dtype": self.classes_.dtype.str,
+        }
+        _write(path, self.get_weights(), config)
+
+    @classmethod
+    def load(cls, path):
+        """A model from a file that `save` wrote.
+
+        Raises
+        ------
+        ValueError
+            The file is damaged, of a newer format, or of another family.
+        """
+        weights, config = _read(path)
+        if config.get("model") != cls.__name__:
+            raise ValueError(f"{path}: expected a {cls.__name__}; got {config.get('model')!r}")
+        return cls._from_file(weights, config)
+
+    @classmethod
+    def _from_file(cls, weights, config):
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
+        model = cls(**params)
+        model.build(tuple(config["input_shape"]), np.array(config["classes"], config["classes_dtype"]))
+        return model.set_weights(weights)
+
+    def __repr__(self):
+        defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
+        changed = [f"{n}={v!r}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
+        return f"{type(self).__name__}({', '.join(changed)})"

@@ -1,0 +1,124 @@
+"""Convolutional networks for small images."""
+
+import math
+
+import numpy as np
+
+from .. import nn
+from ._base import Classifier
+
+
+def lenet5(classes):
+    """LeNet-5 in its usual modern form: relu, maximum pooling, every filter sees every channel, softmax at the end.
+
+    Source: LeCun, Bottou, Bengio & Haffner, "Gradient-based learning applied to document recognition" (1998), which had
+    scaled tanh, averaging with trained gains, a sparse table of connections and radial basis outputs instead.
+    """
+    return nn.Sequential(
+        nn.Conv2d(6, 5, "relu", padding="same"),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 5, "relu"),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dense(120, "relu"),
+        nn.Dense(84, "relu"),
+        nn.Dense(classes),
+    )
+
+
+def small(classes, width=32, dropout=0.25):
+    """Two blocks of two 3x3 convolutions with batch normalisation, each block followed by pooling, then a dense layer.
+
+    The filters of the second block are twice as many. Dropout after each block, twice as much before the last layer.
+    """
+
+    def conv(filters):
+        # The normalisation's shift takes the place of the bias.
+        return [nn.Conv2d(filters, 3, padding="same", bias=False, init="he_normal"), nn.BatchNorm(), nn.ReLU()]
+
+    def drop(p):
+        return [nn.Dropout(p)] if p else []
+
+    return nn.Sequential(
+        *conv(width),
+        *conv(width),
+        nn.MaxPool2d(2),
+        *drop(dropout),
+        *conv(2 * width),
+        *conv(2 * width),
+        nn.MaxPool2d(2),
+        *drop(dropout),
+        nn.Flatten(),
+        nn.Dense(8 * width, "relu"),
+        *drop(min(2 * dropout, 0.5)),
+        nn.Dense(classes),
+    )
+
+
+class CNN(Classifier):
+    """Convolutions and pooling, then dense layers and softmax; trained by cross entropy.
+
+    A convolution applies the same few weights at every place of the image: `summary` shows beside its count what a
+    dense layer from the same input to the same output would need.
+
+    Parameters
+    ----------
+    architecture : {'small', 'lenet5'} or callable
+        Or ``architecture(classes) -> Module`` that gives logits.
+    image_shape : (int, int) or (int, int, int), optional
+        Rows, columns and channels, where X comes as flat rows [N,I].
+    width : int
+        Filters of the first block of 'small'.
+    dropout : float
+        Of 'small'.
+    seed : int
+        Decides initial weights, order of samples and dropped units.
+
+    Examples
+    --------
+    >>> from fastdl.models import CNN
+    >>> model = CNN("lenet5").build((28, 28, 1), classes=10)
+    >>> model.module_.count()
+    61706
+    """
+
+    def __init__(self, architecture="small", image_shape=None, width=32, dropout=0.25, seed=0):
+        if architecture not in ("small", "lenet5") and not callable(architecture):
+            raise ValueError(f"architecture: expected 'small', 'lenet5' or a function; got {architecture!r}")
+        self.architecture, self.image_shape, self.width, self.dropout = architecture, image_shape, width, dropout
+        self.seed = seed
+
+    def _make(self, input_shape, classes):
+        if callable(self.architecture):
+            return self.architecture(classes)
+        return lenet5(classes) if self.architecture == "lenet5" else small(classes, self.width, self.dropout)
+
+    def _shape(self, x, name="X"):
+        """Images [N,Y,X,C]; grey images may lack the last axis."""
+        if self.image_shape is not None and x.ndim == 2:
+            shape = tuple(self.image_shape)
+            if math.prod(shape) != x.shape[1]:
+                raise ValueError(
+                    f"{name}: expected {math.prod(shape)} values for images {list(shape)}; got {x.shape[1]}"
+                )
+            x = x.reshape(len(x), *shape)
+        if x.ndim == 3:
+            x = x[..., np.newaxis]
+        if x.ndim != 4:
+            raise ValueError(
+                f"{name}: expected images [N,Y,X] or [N,Y,X,C] (or flat rows and image_shape); "
+                f"got shape {list(x.shape)}"
+            )
+        return x
+
+    def save(self, path):
+        """Write weights, classes and settings to a safetensors file, whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            The architecture is a function: a file cannot hold it (`get_weights` can be saved by `fastdl.io.save`).
+        """
+        if callable(self.architecture):
+            raise ValueError("architecture: expected 'small' or 'lenet5' to save a whole model; got a function")
+        super().save(path)

@@ -1,0 +1,138 @@
+"""The perceptron: the first learning rule, for two classes or more."""
+
+import time
+
+import numpy as np
+
+from .. import backend, nn, random, train
+from ..random import Stream
+from ._base import Classifier, as_labels
+
+
+class Perceptron(Classifier):
+    """Linear units that learn from mistakes only.
+
+    For each sample x of class y whose largest output x w + b is at another class c:
+
+        w[:, y] += lr x,  b[y] += lr        w[:, c] -= lr x,  b[c] -= lr
+
+    If a linear rule separates the classes, a finite number of mistakes finds one (Novikoff 1962); otherwise the
+    weights go on moving, and the average over all updates is the better classifier.
+
+    Parameters
+    ----------
+    average : bool
+        Use the average of the weights after every sample (Freund & Schapire 1999).
+    seed : int
+        Decides the order of samples.
+
+    Source
+    ------
+    Rosenblatt, "The perceptron" (1958); several classes: Duda & Hart (1973); averaging: Freund & Schapire, "Large
+    margin classification using the perceptron algorithm" (1999).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.models import Perceptron
+    >>> X, y = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]), np.array([0, 0, 0, 1])
+    >>> Perceptron().fit(X, y, epochs=20).predict(X).tolist()
+    [0, 0, 0, 1]
+    """
+
+    def __init__(self, average=False, seed=0):
+        self.average, self.seed = average, seed
+
+    def _make(self, input_shape, classes):
+        return nn.Sequential(nn.Dense(classes, init="zeros"))
+
+    def fit(self, X, y, *, epochs=10, lr=1.0, validation=None, warm_start=False, callbacks=()):
+        """Learn from samples one by one, in a new random order each epoch; stops when an epoch has no mistake.
+
+        Parameters
+        ----------
+        X : array [N,...]
+            Any real dtype; uint8 images are read as values in [0,1].
+        y : array [N]
+            Integer or string labels.
+        epochs : int
+        lr : float
+            Scales the weights; from zero weights it does not change a prediction.
+        validation : (X, y) or float, optional
+        warm_start : bool
+            Go on from the weights of now.
+        callbacks : sequence of callables
+            ``f(history)`` after every epoch.
+
+        Returns
+        -------
+        The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came
+        by), `seconds` and, with validation, `val_accuracy`.
+        """
+        if not (warm_start and hasattr(self, "module_")):
+            for name in ("module_", "input_shape_", "classes_"):
+                self.__dict__.pop(name, None)
+        x = self._input(X)
+        if len(x) == 0:
+            raise ValueError("X: expected one sample or more; got none")
+        if not hasattr(self, "module_"):
+            labels = np.unique(as_labels(y, len(x)))
+            if len(labels) < 2:
+                raise ValueError(f"y: expected two classes or more; got {len(labels)}")
+            self.build(x.shape[1:], labels)
+        x, codes, validation = self._split(x, self._codes(y, len(x)), validation)
+        layer = self.module_[0]
+        # Classes first, so that an update runs along rows; the bias is one more weight of an input that is always 1.
+        w = np.ascontiguousarray(np.concatenate([layer.w.data, layer.b.data[None]]).T)
+        total = np.zeros(w.shape, np.float64)
+        k, scores, place = backend.kernels(w), np.empty((1, len(w)), np.float32), np.empty((1, 1), np.int64)
+        shuffling, rows = Stream(self.seed).split("shuffle"), train.Rows(x, "X")
+        self.history_ = history = {"epoch": [], "errors": [], "seconds": [], "stopped": "done"}
+        n, count = len(x), 0
+        for epoch in range(1, epochs + 1):
+            begun = time.perf_counter()
+            order = random.permutation(n, *shuffling.take(2 * n))
+            errors = 0
+            for start in range(0, n, 256):
+                index = order[start : start + 256]
+                batch = np.ones((len(index), w.shape[1]), np.float32)
+                batch[:, :-1] = rows.take(index)
+                for i, label in enumerate(codes[index].tolist()):
+                    count += 1
+                    k.matmul(batch[i : i + 1], w, False, True, 0.0, scores)
+                    guess = k.argmax(scores[..., None], place).item()
+                    if guess != label:
+                        errors += 1
+                        one = batch[i]
+                        k.axpby(lr, one, 1.0, w[label])
+                        k.axpby(-lr, one, 1.0, w[guess])
+                        if self.average:
+                            # A change made after `count - 1` samples is missing from that many of the summed weights.
+                            late = (count - 1) * lr * one.astype(np.float64)
+                            total[label] += late
+                            total[guess] -= late
+            final = (w - total / count).astype(np.float32) if self.average else w
+            layer.w.data[...] = backend.to_device(final.T[:-1], layer.w.data)
+            layer.b.data[...] = backend.to_device(final.T[-1], layer.b.data)
+            history["epoch"].append(epoch)
+            history["errors"].append(errors / n)
+            if validation is not None:
+                accuracy = train.accuracy(train.predict(self.module_, validation[0]), validation[1])
+                history.setdefault("val_accuracy", []).append(accuracy)
+            history["seconds"].append(time.perf_counter() - begun)
+            for f in callbacks:
+                f(history)
+            if errors == 0:
+                history["stopped"] = "no mistakes"
+                break
+        return self
+
+    def predict_proba(self, X):
+        """Not defined: a perceptron has outputs, no probabilities.
+
+        Raises
+        ------
+        AttributeError
+            Always.
+        """
+        raise AttributeError("predict_proba: a perceptron gives no probabilities; decision_function gives its outputs")

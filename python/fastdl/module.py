@@ -1,0 +1,351 @@
+"""Modules: objects that own parameters, buffers and other modules, found by looking through their attributes.
+
+There is nothing to register. A parameter is any attribute that is a `Parameter`, a part is any attribute that is a
+`Module` (also inside lists and tuples), and both are named by where they were found, in the order in which they were
+assigned.
+"""
+
+import copy
+
+import numpy as np
+
+from . import backend
+from .random import Stream
+from .tensor import Tensor, inference
+
+
+class Parameter(Tensor):
+    """A tensor that training changes.
+
+    It is declared with its shape and filled by `Module.initialise`, so that one seed decides all of a network.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    init : callable
+        ``init(shape, stream) -> array``; see `fastdl.init`.
+    decay : bool
+        Whether weight decay applies; not to biases, and not to gains and shifts of normalisations.
+    """
+
+    __slots__ = ("decay", "init")
+
+    def __init__(self, shape, init, decay=True):
+        # NaN until initialised: a network that was never initialised then shows at its first loss
+        super().__init__(np.full(shape, np.nan, np.float32), wants_grad=True)
+        self.init, self.decay = init, decay
+
+    def __getstate__(self):
+        return self.data, self.wants_grad, self.decay, self.init
+
+    def __setstate__(self, state):
+        data, wants_grad, self.decay, self.init = state
+        super().__init__(data, wants_grad)
+
+    def __repr__(self):
+        return f"Parameter({list(self.data.shape)}{'' if self.wants_grad else ', frozen'})"
+
+
+_trace = None  # while `trace` runs: the list it fills
+
+
+class Module:
+    """Base of layers and networks.
+
+    A module says in `forward` what it computes; parts and parameters are plain attributes:
+
+        class Net(Module):
+            def __init__(self):
+                self.hidden = nn.Dense(128, act="relu")
+                self.logits = nn.Dense(10)
+
+            def forward(self, x):
+                return self.logits(self.hidden(x))
+
+        net = Net().build((784,), seed=0)
+
+    Attributes
+    ----------
+    training : bool
+        True: dropout drops and batch normalisation uses the batch. Set by `train` and `eval`.
+    buffers : tuple of str
+        Of the class: names of attributes that are arrays which belong to the state but are not trained.
+    """
+
+    training = True
+    buffers = ()
+    _flat = None
+
+    def __call__(self, *inputs):
+        if _trace is None:
+            return self.forward(*inputs)
+        row = [self, inputs[0].shape, None]
+        _trace.append(row)  # before its parts, so that rows come out in reading order
+        y = self.forward(*inputs)
+        row[2] = y.data
+        return y
+
+    def forward(self, *inputs):
+        """What the module computes: Tensors in, a Tensor out."""
+        raise NotImplementedError(f"{type(self).__name__}: expected a method forward; got none")
+
+    # ------------------------------------------------------------------------------------------ what is inside
+
+    def _children(self):
+        """(name, object) of parameters and modules among the attributes, in order; each list entry under its place."""
+        for name, value in vars(self).items():
+            if name.startswith("_"):
+                continue
+            if isinstance(value, (Parameter, Module)):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                for i, item in enumerate(value):
+                    if isinstance(item, (Parameter, Module)):
+                        yield f"{name}.{i}", item
+
+    def named_modules(self, prefix=""):
+        """(name, module) of this module (named "") and all below it, each once, parents first."""
+        seen, result = set(), []
+
+        def walk(module, prefix):
+            if id(module) in seen:
+                return
+            seen.add(id(module))
+            result.append((prefix, module))
+            for name, child in module._children():
+                if isinstance(child, Module):
+                    walk(child, f"{prefix}.{name}" if prefix else name)
+
+        walk(self, prefix)
+        return result
+
+    def named_parameters(self):
+        """(name, Parameter) in declaration order; a tied parameter once, under its first name."""
+        seen, result = set(), []
+        for prefix, module in self.named_modules():
+            for name, child in module._children():
+                if isinstance(child, Parameter) and id(child) not in seen:
+                    seen.add(id(child))
+                    result.append((f"{prefix}.{name}" if prefix else name, child))
+        return result
+
+    def parameters(self):
+        """All parameters, each once."""
+        return [p for _, p in self.named_parameters()]
+
+    def named_buffers(self):
+        """(name, array) of the state that is not trained, such as running statistics."""
+        return [
+            (f"{prefix}.{name}" if prefix else name, getattr(module, name))
+            for prefix, module in self.named_modules()
+            for name in module.buffers
+            if getattr(module, name) is not None
+        ]
+
+    def count(self):
+        """Number of parameters, tied ones counted once."""
+        return sum(p.data.size for p in self.parameters())
+
+    # ------------------------------------------------------------------------------------------ making it ready
+
+    def build(self, input_shape, seed=0, dtype=np.float32):
+        """Let every layer find its sizes by sending one sample of zeros through, then initialise all parameters.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Of one sample, without the batch axis.
+        seed : int or Stream
+        dtype : dtype
+            Of the input: int64 for a network that begins with an embedding.
+
+        Returns
+        -------
+        Module
+            Itself.
+        """
+        self.trace(input_shape, dtype)
+        return self.initialise(seed)
+
+    def initialise(self, seed=0):
+        """Fill all parameters in declaration order and reset the buffers.
+
+        Parameters
+        ----------
+        seed : int or Stream
+            Decides the initial weights and, on a stream of its own, what dropout drops.
+        """
+        stream = seed if isinstance(seed, Stream) else Stream(seed)
+        weights, drops = stream.split("weights"), stream.split("dropout")
+        for p in self.parameters():
+            p.data[...] = p.init(p.data.shape, weights)
+        for _, module in self.named_modules():
+            module.reset()
+            if hasattr(module, "stream"):
+                module.stream = drops
+        return self
+
+    def reset(self):
+        """Give the buffers their first values; layers with buffers override it."""
+
+    def trace(self, input_shape, dtype=np.float32):
+        """Send one sample of zeros through and see what is called.
+
+        Returns
+        -------
+        list of (name, module, input shape, output shape)
+            For every call in reading order; shapes without the batch axis.
+
+        Raises
+        ------
+        ValueError
+            The input does not fit the first layer, or a layer does not fit the one before.
+        """
+        shape = (int(input_shape),) if np.ndim(input_shape) == 0 else tuple(int(s) for s in input_shape)
+        x = np.zeros((1, *shape), dtype)
+        rows = self.run_traced(Tensor(x) if dtype == np.float32 else x)
+        return [(name, module, before[1:], y.shape[1:]) for name, module, before, y in rows]
+
+    def run_traced(self, x, evaluate=True):
+        """Run without recording; returns (name, module, input shape, output array) for every call, in reading order."""
+        global _trace
+        modes = [(m, m.training) for _, m in self.named_modules()]
+        _trace = []
+        try:
+            with inference():
+                if evaluate:
+                    self.eval()
+                self(x)
+            names = {id(m): name for name, m in self.named_modules()}
+            return [(names.get(id(m), "?"), m, before, y) for m, before, y in _trace]
+        finally:
+            _trace = None
+            for module, mode in modes:
+                module.training = mode
+
+    # ------------------------------------------------------------------------------------------ modes
+
+    def train(self, mode=True):
+        """Switch to training mode; returns itself."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self):
+        """Switch to evaluation mode; returns itself."""
+        return self.train(False)
+
+    def freeze(self):
+        """Exclude all parameters from training (before the optimiser is made); returns itself."""
+        for p in self.parameters():
+            p.wants_grad = False
+        return self
+
+    def unfreeze(self):
+        """Undo `freeze`; returns itself."""
+        for p in self.parameters():
+            p.wants_grad = True
+        return self
+
+    # ------------------------------------------------------------------------------------------ state
+
+    def flatten(self):
+        """The flat vectors behind this module's parameters (`fastdl.flat.Flat`), made at the first call."""
+        from .flat import Flat
+
+        named = self.named_parameters()
+        if self._flat is None or not self._flat.holds(named):
+            self._flat = Flat(named)
+        return self._flat
+
+    def get_weights(self):
+        """Copies of all parameters and buffers, by name."""
+        return {name: np.array(backend.to_host(p.data)) for name, p in self.named_parameters()} | {
+            name: np.array(backend.to_host(a)) for name, a in self.named_buffers()
+        }
+
+    def set_weights(self, weights):
+        """Copy arrays into parameters and buffers.
+
+        Parameters
+        ----------
+        weights : dict of str to array
+            As from `get_weights`: every name, every shape.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or unknown, or a shape differs. Nothing is changed then.
+        """
+        own = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
+        missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+        if missing or unknown:
+            raise ValueError(
+                f"weights: expected the names {', '.join(own)}; "
+                f"got {'no ' + ', '.join(missing) if missing else 'also ' + ', '.join(unknown)}"
+            )
+        new = {name: np.asarray(weights[name], np.float32) for name in own}
+        for name, a in own.items():
+            if new[name].shape != a.shape:
+                raise ValueError(f"weights[{name!r}]: expected shape {list(a.shape)}; got {list(new[name].shape)}")
+        for name, a in own.items():
+            a[...] = backend.to_device(new[name], a)
+
+    def clone(self):
+        """A copy with weights of its own."""
+        return copy.deepcopy(self)
+
+    # ------------------------------------------------------------------------------------------ words
+
+    def describe(self):
+        """The arguments that matter, for repr and summaries; layers override it."""
+        return ""
+
+    def __repr__(self):
+        parts = [(name, child) for name, child in self._children() if isinstance(child, Module)]
+        if not parts:
+            return f"{type(self).__name__}({self.describe()})"
+        lines = [f"  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in parts]
+        return f"{type(self).__name__}({self.describe()}\n" + "\n".join(lines) + "\n)"
+
+    def summary(self, input_shape, dtype=np.float32):
+        """A table of the layers: output shape, parameters, and for a convolution what a dense layer would need instead.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Of one sample.
+
+        Returns
+        -------
+        str
+        """
+        rows, seen = [], set()
+        for name, module, before, shape in self.trace(input_shape, dtype):
+            own = [c for _, c in module._children() if isinstance(c, Parameter)]
+            has_parts = any(isinstance(c, Module) for _, c in module._children())
+            fresh = [p for p in own if id(p) not in seen]
+            seen.update(id(p) for p in own)
+            if (name == "" or type(module).__name__ == "Sequential") and has_parts:
+                continue
+            size = sum(p.data.size for p in fresh)
+            dense = ""
+            if getattr(module, "shares_weights", False):
+                inputs, outputs = int(np.prod(before)), int(np.prod(shape))
+                dense = f"{(inputs + 1) * outputs:,}"
+            rows.append((f"{name} {type(module).__name__}".strip(), str(list(shape)), f"{size:,}", dense))
+        total = self.count()
+        frozen = sum(p.data.size for p in self.parameters() if not p.wants_grad)
+        head = ("layer", "output", "parameters", "as a dense layer")
+        if not any(r[3] for r in rows):
+            head, rows = head[:3], [r[:3] for r in rows]
+        widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
+
+        def line(r):
+            return "  ".join(
+                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
+            )
+
+        rule = "-" * len(line(head))
+        end = f"{total:,} parameters, {total * 4 / 1e6:.2f} MB" + (f", {frozen:,} of them frozen" if frozen else "")
+        return "\n".join([line(head), rule, *(line(r).rstrip() for r in rows), rule, end])

@@ -1,0 +1,222 @@
+"""Optimisers over the flat vectors of a network: one or two kernel calls an update, however many layers.
+
+Weight decay applies to the parameters declared with decay (weights), not to biases and normalisations.
+"""
+
+import numpy as np
+
+from . import backend
+from .flat import Flat
+from .module import Module
+
+__all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
+
+
+class Optimizer:
+    """Base: ranges of the flat vectors, state, clipping.
+
+    Parameters
+    ----------
+    target : Module or Flat
+        What is trained. Parameters that are frozen now are left alone for good.
+    lr : float
+        Learning rate; may be changed between updates.
+    weight_decay : float
+        L2 penalty added to the gradient (AdamW: taken from the weights directly).
+    clip : float, optional
+        The gradient of all parameters together is scaled down to this norm where it is longer.
+
+    Attributes
+    ----------
+    t : int
+        Updates done.
+    norm : float
+        Norm of the last gradient before clipping; only with `clip`.
+    """
+
+    state_names = ()
+
+    def __init__(self, target, lr, weight_decay=0.0, clip=None):
+        if not lr >= 0.0:
+            raise ValueError(f"lr: expected 0 or more; got {lr}")
+        if not weight_decay >= 0.0:
+            raise ValueError(f"weight_decay: expected 0 or more; got {weight_decay}")
+        if clip is not None and not clip > 0.0:
+            raise ValueError(f"clip: expected more than 0; got {clip}")
+        self.flat = target.flatten() if isinstance(target, Module) else target
+        if not isinstance(self.flat, Flat):
+            raise TypeError(f"target: expected a Module or Flat; got {type(target).__name__}")
+        self.lr, self.weight_decay, self.clip = float(lr), float(weight_decay), clip
+        self.t, self.norm = 0, float("nan")
+        self.state = {name: backend.zeros(self.flat.data.shape, self.flat.data) for name in self.state_names}
+        self._bind()
+
+    def _bind(self):
+        """Slices of the vectors for every range, cut once: an update is then kernel calls and nothing else."""
+        flat = self.flat
+        self._kernels = backend.kernels(flat.data)
+        self._ranges = [
+            (
+                flat.data[start:stop],
+                flat.grad[start:stop],
+                self.weight_decay if decay else 0.0,
+                *(self.state[name][start:stop] for name in self.state_names),
+            )
+            for start, stop, decay in flat.ranges()
+        ]
+        # Ranges with the same decay that touch (weight_decay 0) are one.
+        if self.weight_decay == 0.0 and len(self._ranges) == 2 and flat.ranges()[0][1] == flat.ranges()[1][0]:
+            start, stop = flat.ranges()[0][0], flat.ranges()[1][1]
+            self._ranges = [
+                (
+                    flat.data[start:stop],
+                    flat.grad[start:stop],
+                    0.0,
+                    *(self.state[n][start:stop] for n in self.state_names),
+                )
+            ]
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self._bind()
+
+    def __getstate__(self):
+        return {k: v for k, v in self.__dict__.items() if k not in ("_ranges", "_kernels")}
+
+    def zero_grad(self):
+        """Forget the gradients of the last backward pass."""
+        self.flat.zero_grad()
+
+    def step(self):
+        """Update the parameters from their gradients."""
+        self.flat.settle()
+        self.t += 1
+        if self.clip is not None:
+            self.norm = float(backend.to_host(self._kernels.clip_norm(self.clip, self.flat.grad))[0])
+        self._update(self._kernels)
+
+    def _update(self, k):
+        raise NotImplementedError
+
+    def get_state(self):
+        """Everything that a later update depends on: ``{"t": ..., "lr": ..., "m": array, ...}``."""
+        return {"t": self.t, "lr": self.lr} | {n: np.array(backend.to_host(a)) for n, a in self.state.items()}
+
+    def set_state(self, state):
+        """Go on from what `get_state` gave.
+
+        Raises
+        ------
+        ValueError
+            A part is missing or has another size.
+        """
+        for name, a in self.state.items():
+            if name not in state or np.shape(state[name]) != a.shape:
+                got = f"shape {list(np.shape(state[name]))}" if name in state else "none"
+                raise ValueError(f"state[{name!r}]: expected shape {list(a.shape)}; got {got}")
+        self.t, self.lr = int(state["t"]), float(state["lr"])
+        for name, a in self.state.items():
+            a[...] = backend.to_device(np.asarray(state[name], np.float32), a)
+
+
+class SGD(Optimizer):
+    """v = momentum v + g;  w -= lr v, or with nesterov w -= lr (g + momentum v).
+
+    Source: Polyak (1964); Nesterov's form as in Sutskever, Martens, Dahl & Hinton (2013).
+    """
+
+    def __init__(self, target, lr=0.01, momentum=0.0, nesterov=False, weight_decay=0.0, clip=None):
+        if not 0.0 <= momentum < 1.0:
+            raise ValueError(f"momentum: expected 0 <= momentum < 1; got {momentum}")
+        if nesterov and momentum == 0.0:
+            raise ValueError("nesterov: expected a momentum above 0; got 0")
+        self.momentum, self.nesterov = float(momentum), bool(nesterov)
+        self.state_names = ("v",) if momentum else ()
+        super().__init__(target, lr, weight_decay, clip)
+
+    def _update(self, k):
+        for w, g, decay, *v in self._ranges:
+            k.sgd(g, self.momentum, self.nesterov, decay, self.lr, w, v[0] if v else None)
+
+
+class Adam(Optimizer):
+    """m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  w -= lr m^ / (sqrt(v^) + eps).
+
+    m^ = m / (1 - b1^t) and v^ = v / (1 - b2^t) are corrected for their start at 0.
+
+    Source: Kingma & Ba, "Adam: a method for stochastic optimization" (2015).
+    """
+
+    state_names = ("m", "v")
+    decoupled = False
+
+    def __init__(self, target, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, clip=None):
+        for name, value in (("beta1", beta1), ("beta2", beta2)):
+            if not 0.0 <= value < 1.0:
+                raise ValueError(f"{name}: expected 0 <= {name} < 1; got {value}")
+        self.beta1, self.beta2, self.eps = float(beta1), float(beta2), float(eps)
+        super().__init__(target, lr, weight_decay, clip)
+
+    def _update(self, k):
+        for w, g, decay, m, v in self._ranges:
+            k.adam(g, self.beta1, self.beta2, self.eps, decay, self.decoupled, self.lr, self.t, w, m, v)
+
+
+class AdamW(Adam):
+    """Adam with the weight decay taken from the weights directly, w -= lr weight_decay w.
+
+    Source: Loshchilov & Hutter, "Decoupled weight decay regularization" (2019).
+    """
+
+    decoupled = True
+
+    def __init__(self, target, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.01, clip=None):
+        super().__init__(target, lr, beta1, beta2, eps, weight_decay, clip)
+
+
+class RMSprop(Optimizer):
+    """v = rho v + (1-rho) g^2;  w -= lr g / (sqrt(v) + eps).
+
+    Source: Tieleman & Hinton, lecture 6.5 of "Neural networks for machine learning" (2012).
+    """
+
+    state_names = ("v",)
+
+    def __init__(self, target, lr=1e-3, rho=0.9, eps=1e-8, weight_decay=0.0, clip=None):
+        if not 0.0 <= rho < 1.0:
+            raise ValueError(f"rho: expected 0 <= rho < 1; got {rho}")
+        self.rho, self.eps = float(rho), float(eps)
+        super().__init__(target, lr, weight_decay, clip)
+
+    def _update(self, k):
+        for w, g, decay, v in self._ranges:
+            k.rmsprop(g, self.rho, self.eps, decay, self.lr, w, v)
+
+
+class AdaGrad(Optimizer):
+    """v += g^2;  w -= lr g / (sqrt(v) + eps).
+
+    Source: Duchi, Hazan & Singer, "Adaptive subgradient methods" (2011).
+    """
+
+    state_names = ("v",)
+
+    def __init__(self, target, lr=0.01, eps=1e-10, weight_decay=0.0, clip=None):
+        self.eps = float(eps)
+        super().__init__(target, lr, weight_decay, clip)
+
+    def _update(self, k):
+        for w, g, decay, v in self._ranges:
+            k.adagrad(g, self.eps, decay, self.lr, w, v)
+
+
+_BY_NAME = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "adagrad": AdaGrad}
+
+
+def get(optimizer, target, **options):
+    """An optimiser from its name and options, or from a function ``optimizer(target)``."""
+    if callable(optimizer):
+        return optimizer(target, **options)
+    if optimizer not in _BY_NAME:
+        raise ValueError(f"optimizer: expected one of {', '.join(_BY_NAME)} or a function; got {optimizer!r}")
+    return _BY_NAME[optimizer](target, **options)

@@ -1,0 +1,45 @@
+"""Recipes: a task, a network and its training with fixed settings, one short file each; run by ``fastdl train NAME``.
+
+A recipe has a docstring (task, network, reference figure with its source) and a function ``run(config) -> Report``.
+"""
+
+import importlib
+
+from ._common import Config, Report, picture, write_json
+
+NAMES = ("mnist-softmax", "mnist-perceptron", "mnist-mlp", "mnist-lenet", "mnist-cnn", "cifar-cnn")
+
+__all__ = ["NAMES", "Config", "Report", "picture", "run", "title", "write_json"]
+
+
+def _module(name):
+    if name not in NAMES:
+        raise ValueError(f"recipe: expected one of {', '.join(NAMES)}; got {name!r}")
+    return importlib.import_module(f".{name.replace('-', '_')}", __name__)
+
+
+def title(name):
+    """First line of a recipe's description."""
+    return _module(name).__doc__.split("\n")[0]
+
+
+def run(name, config=None):
+    """Run a recipe.
+
+    Parameters
+    ----------
+    name : str
+        One of `NAMES`.
+    config : Config, optional
+
+    Returns
+    -------
+    Report
+    """
+    import time
+
+    config = config or Config()
+    module, begun = _module(name), time.perf_counter()
+    report = module.run(config)
+    report.recipe, report.seconds = name, time.perf_counter() - begun
+    return report

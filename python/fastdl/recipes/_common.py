@@ -1,0 +1,181 @@
+"""What recipes share: the data, the table of epochs, and the one reading of the test part."""
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field
+
+from .. import data
+from ..schedules import cosine
+
+
+@dataclass
+class Config:
+    """What a run may choose.
+
+    Parameters
+    ----------
+    data_dir : path, optional
+        Folder of the data sets; without it FASTDL_DATA, and without that the digits that come with fastdl.
+    epochs : int, optional
+        Instead of the recipe's own number.
+    seed : int
+    show : callable, optional
+        Prints a line of the table of epochs; None: silent.
+    progress : bool
+        A progress bar, where tqdm is installed.
+    """
+
+    data_dir: str | None = None
+    epochs: int | None = None
+    seed: int = 0
+    show: object = None
+    progress: bool = False
+
+
+@dataclass
+class Report:
+    """What a run gave.
+
+    Attributes
+    ----------
+    metrics : dict
+        `test_accuracy` and `validation_accuracy`, 0 to 1.
+    settings : dict
+        All that decided them: data set, splits, augmentation, epochs, optimiser, seed, threads.
+    model : Classifier
+        With its `history_`.
+    test : (images, labels)
+    names : tuple of str
+        What the classes are called.
+    probabilistic : bool
+        Whether the model gives probabilities.
+    recipe : str
+    seconds : float
+    """
+
+    metrics: dict
+    settings: dict
+    model: object
+    test: tuple = field(repr=False)
+    names: tuple = ()
+    probabilistic: bool = True
+    recipe: str = ""
+    seconds: float = math.nan
+
+
+def mnist(config):
+    """The full set from a folder, or the embedded part."""
+    if data.data_directory(config.data_dir) is None:
+        return data.load("mnist-embedded")
+    return data.load("mnist", config.data_dir)
+
+
+def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, **options):
+    """Train on the training part less validation, then read the test part once.
+
+    Parameters
+    ----------
+    config : Config
+    model : Classifier
+    dataset : fastdl.data.Dataset
+    epochs : int or dict of str to int
+        Or a number for each data set, by name: a small set takes more passes.
+    augment : fastdl.data.Augment, optional
+    warmup : float, optional
+        The learning rate rises over this share of the run and then falls along half a cosine to 0.
+    **options
+        Passed to ``model.fit``.
+
+    Returns
+    -------
+    Report
+        The weights are those after the last epoch: nothing was chosen by validation within the run.
+    """
+    from .. import get_num_threads
+
+    x, y, x_valid, y_valid = data.split_validation(dataset)
+    epochs = config.epochs or (epochs[dataset.name] if isinstance(epochs, dict) else epochs)
+    settings = {
+        "data_set": dataset.name,
+        "source": dataset.source,
+        "splits": {"train": len(x), "validation": len(x_valid), "test": len(dataset.x_test)},
+        "augmentation": None if augment is None else _changed(augment),
+        "epochs": epochs,
+        "seed": config.seed,
+        "threads": get_num_threads(),
+        "model": repr(model),
+        **options,
+    }
+    if warmup is not None:
+        settings["schedule"] = f"cosine to 0 after a warm-up of {warmup:g} of the run"
+        options["schedule"] = cosine(warmup)
+    callbacks = []
+    if config.show:
+        config.show(f"{dataset}\n{len(x)} for training, {len(x_valid)} for validation\n")
+        callbacks.append(Table(config.show))
+    more = {} if augment is None else {"augment": augment}
+    if warmup is not None and config.progress and _has_tqdm():
+        more["progress"] = True
+    model.fit(x, y, epochs=epochs, validation=(x_valid, y_valid), callbacks=callbacks, **options, **more)
+    if model.history_.get("stopped") == "interrupted":
+        raise KeyboardInterrupt
+    metrics = {
+        "test_accuracy": model.score(dataset.x_test, dataset.y_test),
+        "validation_accuracy": model.score(x_valid, y_valid),
+    }
+    return Report(metrics, settings, model, (dataset.x_test, dataset.y_test), dataset.names, warmup is not None)
+
+
+def _has_tqdm():
+    import importlib.util
+    import sys
+
+    return sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
+
+
+def _changed(augment):
+    """The fields of a dataclass that are not at their defaults."""
+    return {
+        f.name: getattr(augment, f.name) for f in dataclasses.fields(augment) if getattr(augment, f.name) != f.default
+    }
+
+
+class Table:
+    """A callback that prints the table of epochs, its head first. Takes the training loop's state or a history."""
+
+    def __init__(self, show):
+        self.show, self.columns = show, None
+
+    def __call__(self, state):
+        history = getattr(state, "history", state)
+        if self.columns is None:
+            known = {
+                "loss": "loss",
+                "errors": "mistakes",
+                "val_loss": "val. loss",
+                "val_accuracy": "val. accuracy",
+                "seconds": "seconds",
+            }
+            self.columns = {k: v for k, v in known.items() if k in history}
+            self.show("epoch  " + "  ".join(f"{v:>13}" for v in self.columns.values()))
+        cells = (f"{history[k][-1]:13.1f}" if k == "seconds" else f"{history[k][-1]:13.4f}" for k in self.columns)
+        self.show(f"{history['epoch'][-1]:5d}  " + "  ".join(cells))
+
+
+def write_json(report, path):
+    """``{"recipe", "metrics", "seconds", "config"}``."""
+    from .. import __version__, backend
+
+    config = report.settings | {"fastdl": __version__, "target": backend.target}
+    content = {"recipe": report.recipe, "metrics": report.metrics, "seconds": report.seconds, "config": config}
+    with open(path, "w") as stream:
+        json.dump(content, stream, indent=1)
+        stream.write("\n")
+
+
+def picture(report, path):
+    """Learning curve, first-layer filters and worst mistakes as one picture."""
+    from .. import plot
+
+    plot.report_picture(path, report)

@@ -1,0 +1,38 @@
+"""What ``make demo`` shows: a convolutional network learns the embedded digits, a picture, a table of kernels."""
+
+import os
+import time
+
+from .. import data, get_num_threads, set_num_threads
+from . import mnist_cnn
+from ._common import Config, picture
+
+# Short enough for a minute on two cores.
+EPOCHS = 12
+ROWS = (
+    "^(512x512x512|fwd B128 784->512|mnist2 64x32x26 64k3 fwd|tanh 128x512|maxpool2 64x32x24x24|Adam .*|Bernoulli.*)$"
+)
+
+
+def run(path="mnist-cnn.png", threads=None):
+    """Train, show, draw, measure; returns the exit status."""
+    if threads:
+        set_num_threads(threads)
+    print(f"Training a convolutional network on handwritten digits with {get_num_threads()} threads.\n", flush=True)
+    begun = time.perf_counter()
+    config = Config(epochs=EPOCHS, show=lambda text: print(text, flush=True), progress=True)
+    report = mnist_cnn.train(config, data.load("mnist-embedded"))
+    report.recipe = "mnist-cnn"
+    images, _ = report.test
+    print(f"\ntest accuracy: {report.metrics['test_accuracy']:.4f} on {len(images)} images never seen before")
+    print(f"trained and judged in {time.perf_counter() - begun:.1f} s")
+    try:
+        picture(report, path)
+        print(f"picture: {os.path.abspath(path)}")
+    except ImportError as error:
+        print(error)
+    print("\nKernels against NumPy", flush=True)
+    from .. import bench
+
+    bench.run(("gemm", "conv", "layers"), threads=(get_num_threads(),), rounds=5, only=ROWS, goals=False)
+    return 0

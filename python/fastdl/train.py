@@ -1,0 +1,466 @@
+"""The training loop.
+
+    for every epoch:  shuffle;  for every batch:  gather - forward - loss - backward - update;  validate;  look after
+
+Everything random comes from (seed, offset), so the same seed gives the same weights bit for bit, with any number of
+threads.
+"""
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from . import backend, ops, random
+from .random import Stream
+from .tensor import Tensor, inference
+
+LOSSES = {
+    "softmax_cross_entropy": ops.softmax_cross_entropy,
+    "binary_cross_entropy": ops.binary_cross_entropy,
+    "mse": ops.mse,
+    "mae": ops.mae,
+    "huber": ops.huber,
+    "hinge": ops.hinge,
+}
+
+
+class Rows:
+    """Batches from an array, in memory or memory-mapped: one gather kernel each, nothing else is copied.
+
+    Parameters
+    ----------
+    array : array [L,...]
+        float32; uint8 (a batch becomes float32 times 1/255); int64 (labels, indices). C-contiguous.
+    name : str
+        For messages.
+    """
+
+    def __init__(self, array, name="x"):
+        kind = str(array.dtype)
+        if kind not in ("float32", "uint8", "int64"):
+            raise TypeError(f"{name}: expected float32, uint8 or int64; got {kind}")
+        if array.ndim < 1:
+            raise ValueError(f"{name}: expected one axis or more; got a single number")
+        if not array.flags.c_contiguous:
+            raise TypeError(f"{name}: expected a C-contiguous array; got strides {array.strides}")
+        self.array, self.kind, self._buffer = array, kind, None
+        self._row = array.shape[1:]
+        self._table = array.reshape(len(array), math.prod(self._row)) if kind != "int64" else array
+        self._kernels = backend.kernels(array)
+
+    def __len__(self):
+        return len(self.array)
+
+    def take(self, index):
+        """The rows of an int64 array of places. The array is written over by the next call."""
+        if self.kind == "int64":
+            return self._table[index]
+        n = index.shape[0]
+        if self._buffer is None or len(self._buffer) < n:
+            self._buffer = backend.empty((n, *self._row), self.array)
+            self._flat = backend.reshape(self._buffer, (n, self._table.shape[1]))
+        whole = len(self._buffer) == n
+        flat = self._flat if whole else self._flat[:n]
+        if self.kind == "uint8":
+            self._kernels.gather_u8(self._table, index, 1.0 / 255.0, flat)
+        else:
+            self._kernels.embedding_forward(self._table, index, flat)
+        return self._buffer if whole else self._buffer[:n]
+
+
+class _Augmented:
+    """Rows of images that are changed at random on their way out, by a `fastdl.data.Augment`."""
+
+    def __init__(self, rows, augment, stream):
+        self.array, self._augment, self._stream = rows.array, augment, stream
+
+    def __len__(self):
+        return len(self.array)
+
+    def take(self, index):
+        images = np.take(self.array, index, axis=0)
+        draws = self._augment.draws(*images.shape[:3])
+        return self._augment(images, *self._stream.take(draws))
+
+
+@dataclass
+class State:
+    """What callbacks see; setting `stop` ends training after the epoch (a step callback: after the step)."""
+
+    module: object
+    optimizer: object
+    history: dict
+    epochs: int
+    total: int  # updates in all
+    epoch: int = 0  # from 1
+    step: int = 0  # updates done
+    loss: float = math.nan  # of the last batch; in an epoch's callback, the mean of the epoch
+    stop: bool = False
+    best: float = math.inf
+    best_epoch: int = 0
+    _kept: list = field(default_factory=list)
+
+    def keep(self):
+        """Remember the weights and buffers of now."""
+        self._kept = [self.optimizer.flat.snapshot(), [np.array(b) for _, b in self.module.named_buffers()]]
+
+    def restore(self):
+        """Go back to the weights that were kept last, if any were."""
+        if self._kept:
+            self.optimizer.flat.restore(self._kept[0])
+            for (_, now), then in zip(self.module.named_buffers(), self._kept[1], strict=True):
+                now[...] = then
+
+
+class _Interrupts:
+    """Turns the first Ctrl-C into a flag that the loop reads between updates; a second one interrupts at once."""
+
+    def __enter__(self):
+        self.asked = False
+        self._before = None
+        here = threading.current_thread() is threading.main_thread()
+        if here and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def _ask(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_):
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+def fit(
+    module,
+    x,
+    y,
+    *,
+    loss,
+    optimizer,
+    epochs=10,
+    steps=None,
+    batch_size=64,
+    validation=None,
+    metrics=None,
+    schedule=None,
+    watch=None,
+    patience=None,
+    min_delta=0.0,
+    restore_best=None,
+    augment=None,
+    shuffle=True,
+    seed=0,
+    callbacks=(),
+    on_step=(),
+    progress=False,
+):
+    """Train a module.
+
+    Parameters
+    ----------
+    module : Module
+        Built and initialised.
+    x : array [L,...]
+        float32, uint8 (a batch becomes float32 times 1/255) or int64; a memory-mapped file may be larger than memory.
+    y : array [L,...]
+        Targets: int64 labels or float32.
+    loss : str or callable
+        One of `LOSSES`, or ``loss(output, target) -> Tensor [1]``, the mean over the batch.
+    optimizer : Optimizer
+        Made for this module.
+    epochs : int
+        Passes over the data.
+    steps : int, optional
+        Number of updates instead of epochs; the last epoch may then be a part of one.
+    batch_size : int
+        The last batch of an epoch may be smaller.
+    validation : (x, y), optional
+        Judged after every epoch: `val_loss` and metrics.
+    metrics : dict of str to callable, optional
+        ``metric(outputs, targets) -> float`` on all validation outputs, larger is better; recorded as ``val_<name>``.
+    schedule : callable, optional
+        ``schedule(t, total) -> factor`` of the learning rate, see `fastdl.schedules`.
+    watch : str, optional
+        What decides about best weights and stopping: 'loss', 'val_loss' or ``val_<metric>``. 'val_loss' if there is
+        validation, else 'loss'.
+    patience : int, optional
+        Stop after that many epochs without improvement by more than `min_delta`.
+    restore_best : bool, optional
+        End with the weights of the best epoch; by default where patience is given.
+    augment : callable, optional
+        ``augment(images, seed, offset)``, see `fastdl.data.Augment`. Validation is not augmented.
+    shuffle : bool
+    seed : int
+        Decides the order of samples and the augmentation.
+    callbacks, on_step : sequence of callables
+        ``f(state)`` after every epoch, after every update; see `State`.
+    progress : bool
+        Show a bar (needs tqdm).
+
+    Returns
+    -------
+    dict
+        A list for each of epoch, loss, lr, seconds, and with validation val_loss, val_<metric>; and `stopped`: 'done',
+        'early', 'callback' or 'interrupted'.
+
+    Raises
+    ------
+    FloatingPointError
+        The loss is no longer finite; the message says where. The last update that was made had a finite loss.
+
+    Notes
+    -----
+    Ctrl-C ends training after the current update: the history is returned, the weights are whole (the best ones where
+    restore_best). The loss of a batch is read once, before its update. The module is left in evaluation mode.
+    """
+    n = len(x)
+    if len(y) != n:
+        raise ValueError(f"y: expected {n} targets, as many as samples in x; got {len(y)}")
+    if n == 0:
+        raise ValueError("x: expected one sample or more; got none")
+    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("steps", 1 if steps is None else steps)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1; got {value}")
+    loss_of = LOSSES.get(loss, loss)
+    if not callable(loss_of):
+        raise ValueError(f"loss: expected one of {', '.join(LOSSES)} or a function; got {loss!r}")
+    flat = optimizer.flat
+    if not flat.holds(module.named_parameters()):
+        raise ValueError(
+            "optimizer: expected one that was made for this module as it is now; got one for other parameters"
+        )
+
+    stream = Stream(seed)
+    shuffling = stream.split("shuffle")
+    inputs, targets = Rows(x, "x"), Rows(y, "y")
+    if augment is not None:
+        inputs = _Augmented(inputs, augment, stream.split("augment"))
+    per_epoch = -(-n // batch_size)
+    total = epochs * per_epoch if steps is None else steps
+    epochs = -(-total // per_epoch)
+    history = {"epoch": [], "loss": [], "lr": [], "seconds": [], "stopped": "done"}
+    state = State(module, optimizer, history, epochs, total)
+    watch = watch or ("loss" if validation is None else "val_loss")
+    restore_best = patience is not None if restore_best is None else restore_best
+    first_lr, bar, waited = optimizer.lr, _bar(progress, total), 0
+    in_order = np.arange(n)
+
+    module.train()
+    with _Interrupts() as interrupts:
+        try:
+            for epoch in range(1, epochs + 1):
+                state.epoch, begun, summed, seen = epoch, time.perf_counter(), 0.0, 0
+                order = random.permutation(n, *shuffling.take(2 * n)) if shuffle else in_order
+                for start in range(0, n, batch_size):
+                    if schedule is not None:
+                        optimizer.lr = first_lr * schedule(state.step, total)
+                    index = order[start : start + batch_size]
+                    with backend.pooled():
+                        xb, yb = inputs.take(index), targets.take(index)
+                        value = _update(module, loss_of, optimizer, xb, yb)
+                    if not math.isfinite(value):
+                        raise FloatingPointError(_explain(module, xb, yb, value, epoch, state.step + 1))
+                    state.step, state.loss = state.step + 1, value
+                    summed, seen = summed + value * len(index), seen + len(index)
+                    if bar is not None:
+                        bar.update()
+                    for f in on_step:
+                        f(state)
+                    if interrupts.asked or state.stop or state.step == total:
+                        break
+                state.loss = summed / seen
+                history["epoch"].append(epoch)
+                history["loss"].append(state.loss)
+                history["lr"].append(optimizer.lr)
+                if validation is not None and not interrupts.asked:
+                    for name, value in evaluate(module, *validation, loss=loss_of, metrics=metrics).items():
+                        history.setdefault(f"val_{name}", []).append(value)
+                history["seconds"].append(time.perf_counter() - begun)
+                if bar is not None:
+                    bar.set_postfix(
+                        {k: f"{v[-1]:.4g}" for k, v in history.items() if k.endswith(("loss", "accuracy")) and v}
+                    )
+                if interrupts.asked:
+                    for name in (k for k in history if k.startswith("val_")):
+                        history[name].append(math.nan)  # not judged any more
+                    raise KeyboardInterrupt
+                waited = _judge(state, watch, min_delta, restore_best, waited)
+                for f in callbacks:
+                    f(state)
+                if patience is not None and waited >= patience and state.step < total:
+                    history["stopped"] = "early"
+                if state.stop:
+                    history["stopped"] = "callback"
+                if history["stopped"] != "done":
+                    break
+                if hasattr(schedule, "observe"):
+                    schedule.observe(history[watch][-1] if watch.endswith("loss") else -history[watch][-1])
+        except KeyboardInterrupt:
+            history["stopped"] = "interrupted"
+        finally:
+            module.eval()
+            optimizer.lr = first_lr
+            if bar is not None:
+                bar.close()
+    if restore_best:
+        state.restore()
+    return history
+
+
+def _update(module, loss_of, optimizer, xb, yb):
+    """One update; returns the loss of the batch. Nothing is changed where it is not finite."""
+    loss = loss_of(module(Tensor(xb) if xb.dtype == np.float32 else xb), yb)
+    value = loss.data.item()
+    if math.isfinite(value):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return value
+
+
+def _judge(state, watch, min_delta, keep, waited):
+    """Compare the epoch with the best so far; returns for how many epochs there was no improvement."""
+    if watch not in state.history:
+        raise ValueError(
+            f"watch: expected one of {', '.join(k for k in state.history if 'loss' in k or 'val_' in k)}; got {watch!r}"
+        )
+    value = state.history[watch][-1]
+    value = value if watch.endswith("loss") else -value
+    if value < state.best - min_delta:
+        state.best, state.best_epoch = value, state.epoch
+        if keep:
+            state.keep()
+        return 0
+    return waited + 1
+
+
+def _bar(progress, total):
+    if not progress:
+        return None
+    try:
+        from tqdm import tqdm
+    except ImportError as error:
+        raise ImportError("progress: expected the package tqdm to be installed; got none") from error
+    return tqdm(total=total, unit="step")
+
+
+def _explain(module, xb, yb, value, epoch, step):
+    """Say where the first number that is not finite stands."""
+
+    def bad(a):
+        return a.dtype.kind == "f" and not np.isfinite(a).all()
+
+    head = f"loss: expected a finite number; got {value} at epoch {epoch}, step {step}"
+    for name, p in module.named_parameters():
+        if bad(backend.to_host(p.data)):
+            untouched = np.isnan(p.data).all()
+            return f"{head}. Parameter {name} is not finite" + (
+                " (never initialised? Module.build and Module.initialise do that)" if untouched else
+                " before this batch: the update before was too large (a smaller lr or clip= may help)"
+            )  # fmt: skip
+    if bad(backend.to_host(xb)):
+        row = int(np.argmin(np.isfinite(xb.reshape(len(xb), -1)).all(axis=1)))
+        return f"{head}. The input is not finite (first in row {row} of the batch)"
+    if bad(backend.to_host(yb)):
+        return f"{head}. The targets are not finite"
+    calls = module.run_traced(Tensor(xb) if xb.dtype == np.float32 else xb, evaluate=False)
+    inner = [(name, m) for name, m, _, y in calls if y is not None and bad(backend.to_host(y))]
+    if not inner:
+        return (
+            f"{head}. All parameters and layer outputs are finite: the loss itself overflows or has impossible targets"
+        )
+    # The rows of calls begin with the outermost: the first layer without a part that is bad as well is the culprit.
+    parts = [
+        name
+        for name, m in inner
+        if not any(other.startswith(f"{name}." if name else "") and other != name for other, _ in inner)
+    ]
+    name = parts[0]
+    kind = type(dict(module.named_modules())[name]).__name__
+    return f"{head}. The first output that is not finite is that of {name or 'the module'} ({kind})"
+
+
+@contextlib.contextmanager
+def _evaluating(module):
+    """Evaluation mode inside, the modes of before after it."""
+    modes = [(m, m.training) for _, m in module.named_modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes:
+            m.training = mode
+
+
+def predict(module, x, batch_size=256):
+    """Outputs of a module in evaluation mode.
+
+    Parameters
+    ----------
+    x : array [L,...]
+        As in `fit`.
+
+    Returns
+    -------
+    array [L,...]
+        A row does not depend on the batch it was in.
+    """
+    rows, result = Rows(x, "x"), None
+    with _evaluating(module), inference():
+        # At least one batch, of no rows if there are none: it gives the output's shape.
+        for start in range(0, max(len(x), 1), batch_size):
+            index = np.arange(start, min(start + batch_size, len(x)))
+            with backend.pooled():
+                xb = rows.take(index)
+                y = module(Tensor(xb) if xb.dtype == np.float32 else xb).data
+                if result is None:
+                    result = backend.empty((len(x), *y.shape[1:]), y)
+                result[start : start + len(index)] = y
+    return result
+
+
+def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
+    """Mean loss and metrics of a module in evaluation mode.
+
+    Parameters
+    ----------
+    x, y, loss, metrics : as in `fit`
+
+    Returns
+    -------
+    dict
+        'loss' and one entry for each metric.
+    """
+    loss_of = LOSSES.get(loss, loss)
+    with _evaluating(module), inference():
+        outputs = predict(module, x, batch_size)
+        result = {"loss": loss_of(Tensor(outputs), y).item()}
+    return result | {name: float(f(outputs, y)) for name, f in (metrics or {}).items()}
+
+
+def accuracy(outputs, labels):
+    """Share of rows whose largest output is at the label's place."""
+    return float(np.mean(argmax(outputs) == backend.to_host(labels)))
+
+
+def argmax(outputs):
+    """Place of the largest output of each row, int64 [N]."""
+    n, c = outputs.shape
+    return backend.to_host(backend.kernels(outputs).argmax(outputs.reshape(n, c, 1))).reshape(n)
+
+
+def print_epoch(state):
+    """A callback that prints a line for each epoch."""
+    parts = [f"epoch {state.epoch:3d}/{state.epochs}"]
+    for name, values in state.history.items():
+        if name.endswith("loss") or name.startswith("val_"):
+            parts.append(f"{name} {values[-1]:.4f}")
+    print("  ".join([*parts, f"{state.history['seconds'][-1]:.1f} s"]), flush=True)

@@ -1,0 +1,145 @@
+"""The command line: every wrong value is named, with exit status 2 and no traceback."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from fastdl import cli
+
+
+def run(capsys, *argv):
+    status = cli.main(list(argv))
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+@pytest.mark.parametrize(
+    "argv, named",
+    [
+        (["train", "mnist-gpt"], "'mnist-gpt'"),
+        (["train", "mnist-softmax", "--epochs", "0"], "--epochs: expected a whole number of at least 1; got '0'"),
+        (["train", "mnist-softmax", "--epochs", "many"], "--epochs: expected a whole number of at least 1; got 'many'"),
+        (["train", "mnist-softmax", "--seed", "-1"], "--seed: expected a whole number of at least 0"),
+        (["train", "mnist-softmax", "--threads", "0"], "--threads: expected a whole number of at least 1; got '0'"),
+        (["train", "mnist-softmax", "--threads", "100000"], "threads"),
+        (["train", "mnist-softmax", "--data", "/no/such/folder"], "/no/such/folder: expected a folder of data sets"),
+        (
+            ["train", "mnist-softmax", "--json", "/no/such/folder/a.json"],
+            "--json: expected a file in a folder that exists",
+        ),
+        (["train", "mnist-softmax", "--save", "/"], "--save: expected a file"),
+        (["train", "cifar-cnn"], "FASTDL_DATA"),
+        (["bench", "sorting"], "expected one of gemm, conv"),
+        (["bench", "--against", "numpy,caffe"], "--against: expected some of numpy, torch, sklearn, jax; got 'caffe'"),
+        (["bench", "--threads", "1,x"], "--threads: expected a whole number of at least 1; got 'x'"),
+        (["bench", "--rounds", "1"], "--rounds"),
+        (["data", "fetch", "imagenet"], "expected one of mnist; got 'imagenet'"),
+        (["data", "list", "--dir", "/no/such/folder"], "--dir: expected a folder; got '/no/such/folder'"),
+        (["fly"], "fly"),
+        (["info", "--more"], "--more"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_values_are_named(capsys, monkeypatch, argv, named):
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    status, _, err = run(capsys, *argv)
+    assert status == 2
+    assert named in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("argv", [[], ["train"], ["data"]])
+def test_an_incomplete_command_says_what_there_is(capsys, argv):
+    status, out, err = run(capsys, *argv)
+    assert status == 2 and "Traceback" not in err
+    expected = {"": ["train", "bench", "info"], "train": ["mnist-softmax", "cifar-cnn"], "data": ["list", "fetch"]}
+    for word in expected[" ".join(argv)]:
+        assert word in out
+
+
+def test_info(capsys, monkeypatch):
+    import numpy as np
+
+    import fastdl
+
+    monkeypatch.setenv("FASTDL_DATA", "/somewhere")
+    status, out, _ = run(capsys, "info")
+    assert status == 0
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines() if line and line != "environment")
+    assert lines["fastdl"] == fastdl.__version__ and lines["numpy"].startswith(np.__version__)
+    assert fastdl.backend.target in lines["targets"]
+    assert lines["threads"].split(",")[0].isdigit() and "from" in lines["threads"]
+    assert lines["cuda"].startswith("not built in")
+    assert lines["FASTDL_DATA"].startswith("/somewhere")
+    for name in cli.VARIABLES:
+        assert name in lines
+
+
+def test_info_lists_every_variable_that_the_sources_read():
+    import pathlib
+    import re
+
+    root = pathlib.Path(cli.__file__).parent
+    sources = [*root.rglob("*.py"), *(root.parents[1] / "csrc").rglob("*.cpp")]
+    reads = re.compile(r'(?:getenv\(|environ(?:\.get\(|\[))"(FASTDL_\w+)"')
+    found = {name for path in sources for name in reads.findall(path.read_text())}
+    assert found and found <= set(cli.VARIABLES)
+
+
+def test_version(capsys):
+    import fastdl
+
+    assert run(capsys, "--version") == (0, f"{fastdl.__version__}\n", "")
+
+
+def test_data_list(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    assert "mnist-embedded" in run(capsys, "data", "list")[1]
+    (tmp_path / "table.csv").write_text("a,b\n1,2\n")
+    status, out, _ = run(capsys, "data", "list", "--dir", str(tmp_path))
+    assert status == 0 and "table" in out
+
+
+def test_train_writes_json_weights_and_picture(capsys, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib")
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    files = {k: tmp_path / f"a.{k}" for k in ("json", "save", "png")}
+    status, out, err = run(
+        capsys, "train", "mnist-softmax", "--epochs", "3", "--seed", "101",
+        "--json", str(files["json"]), "--save", str(files["save"]), "--plot", str(files["png"]),
+    )  # fmt: skip
+    assert status == 0, err
+    assert "test accuracy" in out and out.count("\n    ") >= 3  # the table of epochs
+    report = json.loads(files["json"].read_text())
+    assert set(report) == {"recipe", "metrics", "seconds", "config"}
+    assert report["recipe"] == "mnist-softmax" and report["seconds"] > 0
+    assert 0.8 < report["metrics"]["test_accuracy"] <= 1.0
+    config = report["config"]
+    assert config["seed"] == 101 and config["epochs"] == 3 and config["data_set"] == "mnist-embedded"
+    assert config["splits"] == {"train": 4584, "validation": 416, "test": 1000}
+    assert config["threads"] >= 1 and config["augmentation"] is None
+    assert files["png"].read_bytes()[:4] == b"\x89PNG"
+
+    from fastdl import data, models
+
+    model, digits = models.load(files["save"]), data.load("mnist-embedded")
+    assert model.score(digits.x_test, digits.y_test) == report["metrics"]["test_accuracy"]
+
+
+def test_command_line_in_a_process_of_its_own():
+    """As installed: the status reaches the shell."""
+    command = [sys.executable, "-m", "fastdl"]
+    environment = {k: v for k, v in os.environ.items() if k != "FASTDL_DATA"}
+    bad = subprocess.run([*command, "train", "nothing"], capture_output=True, text=True, timeout=60, env=environment)
+    assert bad.returncode == 2 and "Traceback" not in bad.stderr and "'nothing'" in bad.stderr
+    good = subprocess.run([*command, "info"], capture_output=True, text=True, timeout=60, env=environment)
+    assert good.returncode == 0 and "targets" in good.stdout
+
+
+def test_the_command_line_imports_nothing_heavy():
+    code = "import sys, fastdl.cli; fastdl.cli.parser(); print([m for m in sys.modules if m.split('.')[0] in " \
+           "('matplotlib', 'torch', 'sklearn', 'jax', 'tqdm', 'safetensors', 'scipy')])"  # fmt: skip
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert run.stdout.strip() == "[]"

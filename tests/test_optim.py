@@ -1,0 +1,190 @@
+"""Optimisers against their formulas in float64 NumPy, and schedules."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from fastdl import nn, optim, schedules
+from fastdl.tensor import Tensor
+
+STEPS = 5
+
+
+def start():
+    m = nn.Sequential(nn.Dense(6, "tanh"), nn.Dense(2)).build((3,), seed=4)
+    for p in m.parameters():
+        if p.data.ndim == 1:
+            p.data[...] = 0.3  # decay of a bias would show
+    return m
+
+
+def gradients():
+    rng = np.random.default_rng(0)
+    return [
+        {n: rng.normal(size=p.shape).astype(np.float32) for n, p in start().named_parameters()} for _ in range(STEPS)
+    ]
+
+
+def sgd(w, g, s, t, decay, lr=0.1, momentum=0.0, nesterov=False):
+    g = g + decay * w
+    s["v"] = momentum * s.get("v", 0.0) + g
+    return w - lr * (g + momentum * s["v"] if nesterov else s["v"])
+
+
+def adam(w, g, s, t, decay, lr=0.1, b1=0.9, b2=0.999, eps=1e-8, decoupled=False):
+    if not decoupled:
+        g = g + decay * w
+    s["m"] = b1 * s.get("m", 0.0) + (1 - b1) * g
+    s["v"] = b2 * s.get("v", 0.0) + (1 - b2) * g * g
+    step = (s["m"] / (1 - b1**t)) / (np.sqrt(s["v"] / (1 - b2**t)) + eps)
+    return w - lr * (step + (decay * w if decoupled else 0.0))
+
+
+def rmsprop(w, g, s, t, decay, lr=0.1, rho=0.9, eps=1e-8):
+    g = g + decay * w
+    s["v"] = rho * s.get("v", 0.0) + (1 - rho) * g * g
+    return w - lr * g / (np.sqrt(s["v"]) + eps)
+
+
+def adagrad(w, g, s, t, decay, lr=0.1, eps=1e-10):
+    g = g + decay * w
+    s["v"] = s.get("v", 0.0) + g * g
+    return w - lr * g / (np.sqrt(s["v"]) + eps)
+
+
+CASES = [
+    (optim.SGD, {}, sgd, {}),
+    (optim.SGD, {"momentum": 0.9}, sgd, {"momentum": 0.9}),
+    (optim.SGD, {"momentum": 0.9, "nesterov": True}, sgd, {"momentum": 0.9, "nesterov": True}),
+    (optim.Adam, {}, adam, {}),
+    (optim.AdamW, {}, adam, {"decoupled": True}),
+    (optim.RMSprop, {}, rmsprop, {}),
+    (optim.AdaGrad, {}, adagrad, {}),
+]
+
+
+def run(opt, m, grads):
+    for g in grads:
+        opt.zero_grad()
+        for name, p in m.named_parameters():
+            p.grad[...], p.beta = g[name], 1.0
+        opt.step()
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.1])
+@pytest.mark.parametrize(("kind", "options", "rule", "rule_options"), CASES)
+def test_updates_follow_the_formula(kind, options, rule, rule_options, decay):
+    m = start()
+    want = {n: p.data.astype(np.float64) for n, p in m.named_parameters()}
+    states = {n: {} for n in want}
+    run(kind(m, lr=0.1, weight_decay=decay, **options), m, gradients())
+    for t, g in enumerate(gradients(), 1):
+        for n, w in want.items():
+            want[n] = rule(w, g[n].astype(np.float64), states[n], t, decay if w.ndim == 2 else 0.0, **rule_options)
+    for n, p in m.named_parameters():
+        np.testing.assert_allclose(p.data, want[n], rtol=2e-5, atol=2e-6, err_msg=n)
+
+
+@pytest.mark.parametrize(("kind", "options", "rule", "rule_options"), CASES)
+def test_state_saved_and_restored_goes_on_bit_for_bit(kind, options, rule, rule_options):
+    grads = gradients()
+    a = start()
+    opt = kind(a, lr=0.1, **options)
+    run(opt, a, grads)
+
+    b = start()
+    first = kind(b, lr=0.1, **options)
+    run(first, b, grads[:2])
+    second = kind(b, lr=0.5, **options)
+    second.set_state(first.get_state())
+    run(second, b, grads[2:])
+    np.testing.assert_array_equal(a.flatten().data, b.flatten().data)
+
+
+def test_clipping_scales_all_gradients_together():
+    m = start()
+    opt = optim.SGD(m, lr=1.0, clip=0.5)
+    g = gradients()[0]
+    norm = math.sqrt(sum(float((v.astype(np.float64) ** 2).sum()) for v in g.values()))
+    before = {n: p.data.copy() for n, p in m.named_parameters()}
+    run(opt, m, [g])
+    assert opt.norm == pytest.approx(norm, rel=1e-6)
+    for n, p in m.named_parameters():
+        np.testing.assert_allclose(before[n] - p.data, g[n] * 0.5 / norm, rtol=1e-4, atol=1e-7)
+
+
+def test_a_parameter_without_gradient_gets_none_from_the_last_step():
+    m = start()
+    opt = optim.SGD(m, lr=1.0)
+    run(opt, m, gradients()[:1])
+    before = m.flatten().snapshot()
+    opt.zero_grad()
+    opt.step()
+    np.testing.assert_array_equal(m.flatten().data, before)
+
+
+def test_a_step_lowers_the_loss_of_a_real_network():
+    m, x = start(), Tensor(np.random.default_rng(1).normal(size=(8, 3)).astype(np.float32))
+    opt = optim.SGD(m, lr=0.05)
+
+    def loss():
+        return (m(x) * m(x)).mean()
+
+    before = loss().item()
+    for _ in range(20):
+        opt.zero_grad()
+        loss().backward()
+        opt.step()
+    assert loss().item() < 0.7 * before
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: optim.SGD(m, lr=-1), "lr: expected 0 or more; got -1"),
+        (lambda m: optim.SGD(m, momentum=1.0), "momentum: expected 0 <= momentum < 1; got 1.0"),
+        (lambda m: optim.SGD(m, nesterov=True), "nesterov: expected a momentum above 0"),
+        (lambda m: optim.Adam(m, beta2=1.5), "beta2: expected"),
+        (lambda m: optim.Adam(m, clip=0.0), "clip: expected more than 0"),
+        (lambda m: optim.get("adamm", m), "optimizer: expected one of sgd, adam"),
+    ],
+)
+def test_bad_settings_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(start())
+
+
+# ------------------------------------------------------------------------------------------------ schedules
+
+
+def test_step():
+    f = schedules.step([3, 0.5], 0.1)
+    assert [round(f(t, 10), 6) for t in (0, 2, 3, 4, 5, 9)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
+
+
+def test_cosine_with_warmup():
+    f = schedules.cosine(warmup=4, final=0.1)
+    values = [f(t, 20) for t in range(20)]
+    np.testing.assert_allclose(values[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
+    assert values[-1] == pytest.approx(0.1)
+    assert all(a > b for a, b in itertools.pairwise(values[4:]))
+    assert schedules.cosine()(0, 10) == 1.0
+
+
+def test_one_cycle():
+    f = schedules.one_cycle(0.3, 0.04, 1e-4)
+    values = [f(t, 101) for t in range(101)]
+    assert values[0] == pytest.approx(0.04)
+    assert max(values) == pytest.approx(1.0) == values[30]
+    assert values[-1] == pytest.approx(1e-4)
+
+
+def test_plateau():
+    f = schedules.plateau(0.5, patience=1)
+    factors = []
+    for loss in [3, 2, 2, 2, 2, 2, 1]:
+        f.observe(loss)
+        factors.append(f(0, 1))
+    assert factors == [1, 1, 1, 0.5, 0.5, 0.25, 0.25]

@@ -1,0 +1,203 @@
+"""Recipes: each trains on real digits, reads the test part once, and gives the same weights for the same seed."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from fastdl import data, get_num_threads, recipes, set_num_threads
+from fastdl.recipes import Config, _common
+
+MNIST = [name for name in recipes.NAMES if name.startswith("mnist")]
+
+
+@pytest.fixture(autouse=True)
+def no_folder(monkeypatch):
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+
+
+@pytest.fixture
+def threads():
+    before = get_num_threads()
+    yield
+    set_num_threads(before)
+
+
+# Least test accuracy on the embedded digits after so many epochs.
+@pytest.mark.parametrize(
+    "name, epochs, least",
+    [
+        ("mnist-softmax", 10, 0.86),
+        ("mnist-perceptron", 3, 0.80),
+        ("mnist-mlp", 4, 0.85),
+        ("mnist-lenet", 4, 0.88),
+        ("mnist-cnn", 2, 0.90),
+    ],
+)
+def test_recipe_learns_embedded_digits(name, epochs, least):
+    report = recipes.run(name, Config(epochs=epochs, seed=100))
+    assert report.recipe == name and report.seconds > 0
+    assert report.metrics["test_accuracy"] >= least
+    assert abs(report.metrics["validation_accuracy"] - report.metrics["test_accuracy"]) < 0.08
+    assert report.settings["epochs"] == epochs and report.settings["seed"] == 100
+    assert len(report.model.history_["epoch"]) <= epochs
+
+
+def test_unknown_recipe_is_named():
+    with pytest.raises(ValueError, match=r"recipe: expected one of mnist-softmax, .*; got 'mnist-rnn'"):
+        recipes.run("mnist-rnn")
+
+
+@pytest.mark.parametrize("name", recipes.NAMES)
+def test_every_recipe_says_what_it_is(name):
+    module = recipes._module(name)
+    assert recipes.title(name).endswith(".") and len(recipes.title(name)) < 100
+    for word in ("Task:", "Network:", "Reference:"):
+        assert word in module.__doc__
+    assert set(module.EPOCHS) in ({"mnist", "mnist-embedded"}, {"cifar10", "cifar10-small"})
+
+
+def test_mlp_has_no_augmentation():
+    assert recipes.run("mnist-mlp", Config(epochs=1)).settings["augmentation"] is None
+
+
+def test_the_test_part_is_read_once_after_training(monkeypatch):
+    """The test images are a class of their own here, and every reading of them is counted."""
+    digits = data.load("mnist-embedded")
+    read = []
+
+    class Guarded:
+        name, source, names = digits.name, digits.source, digits.names
+        x_train, y_train, y_test = digits.x_train, digits.y_train, digits.y_test
+
+        @property
+        def x_test(self):
+            read.append("x_test")
+            return digits.x_test
+
+    class Model:
+        def __init__(self):
+            self.history_ = {}
+
+        def fit(self, x, y, *, validation, **options):
+            assert len(x) + len(validation[0]) == 5000 and len(validation[0]) == 416
+            read.append("fit")
+
+        def score(self, x, y):
+            read.append(f"score {len(x)}")
+            return 0.5
+
+    _common.fit_and_judge(Config(), Model(), Guarded(), epochs=1)
+    assert read.count("score 1000") == 1
+    assert read.index("score 1000") > read.index("fit")
+
+
+def test_validation_is_the_last_part_of_the_training_images():
+    digits = data.load("mnist-embedded")
+    seen = {}
+
+    class Model:
+        def __init__(self):
+            self.history_ = {}
+
+        def fit(self, x, y, *, validation, **options):
+            seen.update(x=x, valid=validation[0])
+
+        def score(self, x, y):
+            return 0.0
+
+    _common.fit_and_judge(Config(), Model(), digits, epochs=1)
+    assert np.array_equal(np.concatenate([seen["x"], seen["valid"]]), digits.x_train)
+
+
+def test_same_seed_same_weights_with_any_number_of_threads(threads):
+    def weights(count, seed):
+        set_num_threads(count)
+        return recipes.run("mnist-cnn", Config(epochs=1, seed=seed)).model.get_weights()
+
+    one, two, other = weights(1, 100), weights(2, 100), weights(2, 101)
+    assert all(np.array_equal(one[k], two[k]) for k in one)
+    assert not all(np.array_equal(one[k], other[k]) for k in one)
+
+
+def test_cifar_needs_a_folder(tmp_path):
+    with pytest.raises(data.MissingDataError, match="FASTDL_DATA"):
+        recipes.run("cifar-cnn")
+    rng = np.random.default_rng(0)
+    (tmp_path / "cifar10-small").mkdir()
+    y = np.arange(200) % 10
+    x = np.clip(rng.integers(0, 60, (200, 32, 32, 3)) + 20 * y[:, None, None, None], 0, 255).astype(np.uint8)
+    np.savez(tmp_path / "cifar10-small" / "cifar10_small.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
+    report = recipes.run("cifar-cnn", Config(data_dir=tmp_path, epochs=1))
+    assert report.settings["data_set"] == "cifar10-small"
+    assert report.settings["augmentation"]["flip"] is True
+
+
+def test_table_of_epochs():
+    lines = []
+    recipes.run("mnist-softmax", Config(epochs=2, show=lines.append))
+    head = next(i for i, line in enumerate(lines) if line.startswith("epoch"))
+    assert "val. accuracy" in lines[head] and len(lines) == head + 3
+    assert [int(line.split()[0]) for line in lines[head + 1 :]] == [1, 2]
+
+
+def test_settings_name_what_was_augmented():
+    fields = _common._changed(data.Augment(shift=2, rotate=10))
+    assert fields == {"shift": 2, "rotate": 10}
+    assert dataclasses.fields(data.Augment)
+
+
+def test_pictures(tmp_path):
+    pytest.importorskip("matplotlib")
+    from fastdl import plot
+
+    report = recipes.run("mnist-perceptron", Config(epochs=1))
+    figure = plot.report_picture(tmp_path / "a.png", report)
+    assert (tmp_path / "a.png").stat().st_size > 10_000
+    wrong = round((1 - report.metrics["test_accuracy"]) * 1000)
+    assert f"worst of {wrong} mistakes among 1000" in str(
+        [s._suptitle.get_text() for s in figure.subfigs if s._suptitle]
+    )
+
+
+def test_worst_mistakes_come_first():
+    pytest.importorskip("matplotlib")
+    import matplotlib
+
+    matplotlib.use("agg")
+    from fastdl import plot
+
+    images = np.zeros((4, 5, 5, 1), np.uint8)
+    p = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+    used = plot.mistakes(images, np.array([0, 0, 0, 1]), p.argmax(1), p, count=3)
+    assert [ax.get_title().split("\n")[1] for ax in used] == ["80% sure", "60% sure"]
+    with pytest.raises(ValueError, match="images: expected as many"):
+        plot.mistakes(images, np.zeros(3, int), p.argmax(1), p)
+
+
+def test_filters_and_curves():
+    pytest.importorskip("matplotlib")
+    import matplotlib
+
+    matplotlib.use("agg")
+    from fastdl import plot
+
+    for shape in ((3, 3, 1, 8), (5, 5, 3, 6), (784, 10)):
+        assert plot.filters(np.random.default_rng(0).standard_normal(shape)).images
+    with pytest.raises(ValueError, match="weights: expected filters"):
+        plot.filters(np.zeros((3, 4)))
+    ax = plot.learning_curve({"epoch": [1, 2], "loss": [2.0, 1.0], "val_loss": [2.0, 1.5], "val_accuracy": [0.5, 0.7]})
+    assert [line.get_label() for line in ax.get_lines()] == ["training loss", "validation loss"]
+    with pytest.raises(ValueError, match="history: expected one epoch"):
+        plot.learning_curve({"epoch": []})
+
+
+def test_without_matplotlib_the_extra_is_named(monkeypatch):
+    import sys
+
+    from fastdl import plot
+
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"fastdl-nn\[plot\]"):
+        plot.require()

@@ -1,0 +1,441 @@
+"""The training loop: golden losses, reproducibility, stopping, interruption, explanations of what went wrong."""
+
+import importlib.util
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastdl
+from fastdl import nn, optim, schedules, train
+from fastdl.tensor import Tensor
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def golden_script():
+    spec = importlib.util.spec_from_file_location("make_losses", GOLDEN / "make_losses.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def problem(n=200, inputs=6, classes=3, seed=0):
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, classes, n)
+    x = rng.standard_normal((classes, inputs))[y] * 1.5 + rng.standard_normal((n, inputs))
+    return x.astype(np.float32), y
+
+
+def mlp(seed=0, dropout=0.0):
+    layers = [nn.Dense(16, "relu"), *([nn.Dropout(dropout)] if dropout else []), nn.Dense(3)]
+    return nn.Sequential(*layers).build((6,), seed)
+
+
+def fit(m, x, y, lr=0.05, **options):
+    opt = options.pop("optimizer", None) or optim.SGD(m, lr=lr, momentum=0.9)
+    return train.fit(
+        m, x, y, **{"loss": "softmax_cross_entropy", "optimizer": opt, "epochs": 3, "batch_size": 32} | options
+    )
+
+
+# ------------------------------------------------------------------------------------------------ ten golden losses
+
+
+@pytest.mark.parametrize("rule", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["mlp", "cnn"])
+def test_ten_losses(name, rule):
+    script = golden_script()
+    if name == "mlp":
+        m = nn.Sequential(nn.Dense(12, "tanh"), nn.Dense(3)).build((20,))
+    else:
+        conv = nn.Conv2d(5, 3, padding="same", bias=False)
+        m = nn.Sequential(conv, nn.BatchNorm(), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dense(3)).build((6, 6, 2))
+    m.set_weights(script.weights(name) | dict(m.named_buffers()))
+    x, y = script.batches(name)
+    if rule == "sgd":
+        opt = optim.SGD(m, lr=0.1, momentum=0.9, nesterov=True, weight_decay=0.01)
+    else:
+        opt = optim.AdamW(m, lr=0.01, weight_decay=0.1)
+    losses = []
+    fit(m, x.reshape(-1, *x.shape[2:]), y.reshape(-1), optimizer=opt, epochs=1, batch_size=script.N, shuffle=False,
+        on_step=[lambda state: losses.append(state.loss)])  # fmt: skip
+    assert len(losses) == script.STEPS
+    np.testing.assert_allclose(losses, json.loads((GOLDEN / "losses.json").read_text())[f"{name}-{rule}"], rtol=2e-5)
+
+
+def test_the_golden_file_is_what_its_script_makes():
+    made, stored = golden_script().make(), json.loads((GOLDEN / "losses.json").read_text())
+    assert made.keys() == stored.keys()
+    for key in made:
+        np.testing.assert_allclose(made[key], stored[key], rtol=1e-10)
+
+
+# ------------------------------------------------------------------------------------------------ reproducibility
+
+
+def weights_after(seed, threads, dropout=0.3):
+    before = fastdl.get_num_threads()
+    fastdl.set_num_threads(threads)
+    try:
+        m = nn.Sequential(
+            nn.Conv2d(8, 3, padding="same"), nn.BatchNorm(), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
+            nn.Dense(64, "relu"), nn.Dropout(dropout), nn.Dense(4),
+        ).build((12, 12, 3), seed)  # fmt: skip
+        rng = np.random.default_rng(5)
+        x, y = rng.standard_normal((150, 12, 12, 3)).astype(np.float32), rng.integers(0, 4, 150)
+        fit(m, x, y, optimizer=optim.Adam(m), epochs=2, seed=seed)
+        return m.get_weights()
+    finally:
+        fastdl.set_num_threads(before)
+
+
+def test_one_seed_gives_one_result_with_any_number_of_threads():
+    one, two, again, other = weights_after(1, 1), weights_after(1, 2), weights_after(1, 2), weights_after(2, 2)
+    for name, w in one.items():
+        np.testing.assert_array_equal(w, two[name], err_msg=name)
+        np.testing.assert_array_equal(w, again[name], err_msg=name)
+    assert not np.array_equal(one["layers.5.w"], other["layers.5.w"])
+
+
+def test_every_epoch_sees_every_sample_once_in_another_order():
+    seen = []
+
+    class Spy(nn.Module):
+        def __init__(self):
+            self.dense = nn.Dense(3, inputs=1)
+
+        def forward(self, x):
+            if self.training:
+                seen.append(x.data.ravel().copy())
+            return self.dense(x)
+
+    x, y = np.arange(50, dtype=np.float32)[:, None] / 50, np.arange(50) % 3
+    fit(Spy().initialise(0), x, y, epochs=2, batch_size=16)
+    assert [len(b) for b in seen] == [16, 16, 16, 2] * 2
+    first, second = np.concatenate(seen[:4]), np.concatenate(seen[4:])
+    for order in (first, second):
+        np.testing.assert_array_equal(np.sort(order), x.ravel())
+    assert not np.array_equal(first, second)
+    assert not np.array_equal(first, x.ravel())
+    seen.clear()
+    fit(Spy().initialise(0), x, y, epochs=1, batch_size=16, shuffle=False)
+    np.testing.assert_array_equal(np.concatenate(seen), x.ravel())
+
+
+def test_files_on_disk_train_like_arrays_in_memory(tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (90, 6), np.uint8), rng.integers(0, 3, 90)
+    np.save(tmp_path / "u8.npy", x)
+    np.save(tmp_path / "f32.npy", x.astype(np.float32) * np.float32(1 / 255))
+    results = []
+    for source in (x, np.load(tmp_path / "u8.npy", mmap_mode="r"), np.load(tmp_path / "f32.npy", mmap_mode="r")):
+        m = mlp()
+        fit(m, source, y, seed=3)
+        results.append(m.flatten().snapshot())
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+
+
+def test_only_the_rows_of_a_batch_are_read(tmp_path):
+    """A file much larger than what its batches need: pages that no batch touches stay out of memory."""
+    shape = (1 << 18, 1024)  # 1 GiB, sparse on disk
+    big = np.lib.format.open_memmap(tmp_path / "big.npy", "w+", np.float32, shape)
+    rows = train.Rows(big, "x")
+    before = resident()
+    batch = rows.take(np.arange(0, shape[0], shape[0] // 64))
+    assert batch.shape == (64, 1024)
+    assert resident() - before < 64 << 20
+
+
+def resident():
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        pytest.skip("resident memory is read from /proc")
+
+
+# ------------------------------------------------------------------------------------------------ the run
+
+
+def test_it_learns_and_records():
+    x, y = problem()
+    m = mlp()
+    history = fit(m, x, y, epochs=20, validation=problem(seed=0), metrics={"accuracy": train.accuracy})
+    assert history["epoch"] == list(range(1, 21))
+    assert {len(history[k]) for k in ("loss", "lr", "seconds", "val_loss", "val_accuracy")} == {20}
+    assert history["loss"][-1] < 0.3 * history["loss"][0]
+    assert history["val_accuracy"][-1] > 0.9
+    assert history["stopped"] == "done"
+    assert not m.training
+    result = train.evaluate(m, *problem(), loss="softmax_cross_entropy", metrics={"accuracy": train.accuracy})
+    assert result["accuracy"] == history["val_accuracy"][-1]
+    assert result["loss"] == history["val_loss"][-1]
+
+
+def test_the_loss_of_an_epoch_weighs_samples_alike():
+    x, y = problem(33)
+    losses = []
+    history = fit(mlp(), x, y, epochs=1, on_step=[lambda s: losses.append(s.loss)])
+    assert history["loss"][0] == pytest.approx((32 * losses[0] + losses[1]) / 33)
+
+
+def test_steps_instead_of_epochs():
+    x, y = problem(100)
+    taken = []
+    history = fit(mlp(), x, y, steps=6, on_step=[lambda s: taken.append((s.epoch, s.step))])
+    assert taken == [(1, 1), (1, 2), (1, 3), (1, 4), (2, 5), (2, 6)]
+    assert history["epoch"] == [1, 2]
+
+
+def test_schedule_sets_the_learning_rate():
+    x, y = problem(64)
+    rates = []
+    m = mlp()
+    opt = optim.SGD(m, lr=0.2)
+    fit(
+        m,
+        x,
+        y,
+        optimizer=opt,
+        epochs=2,
+        schedule=schedules.step([2], 0.5),
+        on_step=[lambda s: rates.append(s.optimizer.lr)],
+    )
+    assert rates == [0.2, 0.2, 0.1, 0.1]
+    assert opt.lr == 0.2
+
+
+def test_plateau_is_told_about_every_epoch():
+    x, y = problem(64)
+    rates = []
+    m = mlp()
+    fit(m, x, y, optimizer=optim.SGD(m, lr=0.0), epochs=4, schedule=schedules.plateau(0.5, patience=0),
+        callbacks=[lambda s: rates.append(s.step)])  # fmt: skip
+    assert rates == [2, 4, 6, 8]
+
+
+def test_early_stopping_restores_the_best_weights():
+    x, y = problem()
+    m = nn.Sequential(nn.Dense(16), nn.BatchNorm(), nn.ReLU(), nn.Dense(3)).build((6,), 0)
+    wrong = problem()[0], (problem()[1] + 1) % 3  # learning makes this validation worse from the start
+    kept = {}
+
+    def remember(state):
+        kept[state.epoch] = m.get_weights()
+
+    history = fit(m, x, y, epochs=50, validation=wrong, patience=3, callbacks=[remember])
+    best = int(np.argmin(history["val_loss"])) + 1
+    assert history["stopped"] == "early"
+    assert history["epoch"][-1] == best + 3
+    for name, w in m.get_weights().items():  # running statistics among them
+        np.testing.assert_array_equal(w, kept[best][name], err_msg=name)
+    assert not np.array_equal(kept[best]["layers.0.w"], kept[best + 3]["layers.0.w"])
+
+
+def test_watching_a_metric_means_larger_is_better():
+    x, y = problem()
+    m = mlp()
+    history = fit(m, x, y, epochs=6, validation=problem(), metrics={"score": lambda out, t: -float(len(history_of))},
+                  watch="val_score", patience=2, callbacks=[lambda s: history_of.append(1)])  # fmt: skip
+    assert history["stopped"] == "early"
+    assert history["epoch"] == [1, 2, 3]
+    with pytest.raises(ValueError, match="watch: expected one of loss; got 'val_loss'"):
+        fit(mlp(), x, y, watch="val_loss")
+
+
+history_of = []
+
+
+def test_a_callback_can_stop():
+    x, y = problem(64)
+    history = fit(mlp(), x, y, epochs=9, callbacks=[lambda s: setattr(s, "stop", s.epoch == 2)])
+    assert history["epoch"] == [1, 2]
+    assert history["stopped"] == "callback"
+
+
+class Shift:
+    """Stands for an augmentation: adds a random constant."""
+
+    def __init__(self):
+        self.calls = []
+
+    def draws(self, n, height, width):
+        return n
+
+    def __call__(self, images, seed, offset):
+        self.calls.append((seed, offset))
+        return images.astype(np.float32) / np.float32(255) + np.float32(0.25)
+
+
+def test_augmentation_sees_training_batches_only():
+    rng = np.random.default_rng(0)
+    x, y = rng.integers(0, 256, (40, 4, 4, 1), np.uint8), rng.integers(0, 3, 40)
+    m = nn.Sequential(nn.Flatten(), nn.Dense(3)).build((4, 4, 1))
+    augment = Shift()
+    fit(m, x, y, epochs=2, augment=augment, validation=(x, y))
+    assert len(augment.calls) == 4
+    assert len({offset for _, offset in augment.calls}) == 4
+    assert len({seed for seed, _ in augment.calls}) == 1
+
+
+# ------------------------------------------------------------------------------------------------ interruption
+
+
+def test_ctrl_c_ends_after_the_update():
+    x, y = problem()
+    m = mlp()
+    before = signal.getsignal(signal.SIGINT)
+
+    def interrupt(state):
+        if state.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    history = fit(m, x, y, epochs=50, on_step=[interrupt])
+    assert history["stopped"] == "interrupted"
+    assert len(history["loss"]) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+    same = mlp()
+    fit(same, x, y, steps=3)
+    np.testing.assert_array_equal(m.flatten().data, same.flatten().data)  # exactly three updates
+
+
+def test_ctrl_c_keeps_the_best_weights():
+    x, y = problem()
+    m = mlp()
+    best = {}
+
+    def after(state):
+        if state.epoch == 1:
+            best.update(m.get_weights())
+        if state.epoch == 3:
+            raise KeyboardInterrupt
+
+    wrong = problem()[0], (problem()[1] + 1) % 3
+    history = fit(m, x, y, epochs=9, validation=wrong, restore_best=True, callbacks=[after])
+    assert history["stopped"] == "interrupted"
+    assert int(np.argmin(history["val_loss"])) == 0
+    for name, w in m.get_weights().items():
+        np.testing.assert_array_equal(w, best[name])
+
+
+def test_other_errors_pass_and_leave_things_in_order():
+    x, y = problem()
+    m = mlp()
+    before = signal.getsignal(signal.SIGINT)
+    opt = optim.SGD(m, lr=0.1)
+
+    def fail(state):
+        raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        fit(m, x, y, optimizer=opt, schedule=schedules.cosine(), on_step=[fail])
+    assert signal.getsignal(signal.SIGINT) is before
+    assert opt.lr == 0.1
+    assert not m.training
+
+
+# ------------------------------------------------------------------------------------------------ not finite
+
+
+def failing(m, x, y, **options):
+    with pytest.raises(FloatingPointError) as error:
+        fit(m, x, y, **options)
+    return str(error.value)
+
+
+def test_a_nan_in_the_input_is_found():
+    x, y = problem(64)
+    x[40, 2] = np.nan
+    m = mlp()
+    before = m.get_weights()
+    text = failing(m, x, y, epochs=2, shuffle=False, lr=0.0)
+    assert text == (
+        "loss: expected a finite number; got nan at epoch 1, step 2."
+        " The input is not finite (first in row 8 of the batch)"
+    )
+    np.testing.assert_array_equal(m.get_weights()["layers.0.w"], before["layers.0.w"])
+
+
+def test_a_layer_that_overflows_is_found():
+    x, y = problem(64)
+    m = nn.Sequential(nn.Dense(16, "relu"), nn.Sequential(nn.Dense(8), nn.Dense(3))).build((6,), 0)
+    m.layers[1].layers[0].w.data[...] = 3e38
+    text = failing(m, x, y)
+    assert text.endswith("at epoch 1, step 1. The first output that is not finite is that of layers.1.layers.0 (Dense)")
+
+
+def test_a_diverging_update_is_found():
+    x, y = problem(64)
+    text = failing(mlp(), x, y, lr=1e38, epochs=3)
+    assert "at epoch 1, step 2" in text
+    assert "layers." in text
+
+
+def test_weights_that_were_never_filled_are_found():
+    x, y = problem(64)
+    m = nn.Sequential(nn.Dense(3, inputs=6))
+    assert "Parameter layers.0.w is not finite (never initialised?" in failing(m, x, y)
+
+
+# ------------------------------------------------------------------------------------------------ arguments
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "message"),
+    [
+        ({"x": np.zeros((4, 6))}, TypeError, "x: expected float32, uint8 or int64; got float64"),
+        ({"x": np.zeros((6, 4), np.float32).T}, TypeError, "x: expected a C-contiguous array"),
+        ({"x": np.zeros((3, 6), np.float32)}, ValueError, "y: expected 3 targets, as many as samples in x; got 4"),
+        ({"x": np.zeros((0, 6), np.float32), "y": np.zeros(0, np.int64)}, ValueError, "x: expected one sample or more"),
+        ({"epochs": 0}, ValueError, "epochs: expected at least 1; got 0"),
+        ({"batch_size": 0}, ValueError, "batch_size: expected at least 1"),
+        ({"loss": "mean"}, ValueError, "loss: expected one of softmax_cross_entropy"),
+        ({"y": np.array([0, 1, 2, 3])}, ValueError, "labels: expected integers from -1 to 2; got 3"),
+    ],
+)
+def test_bad_arguments_are_named(change, kind, message):
+    given = {"x": np.zeros((4, 6), np.float32), "y": np.zeros(4, np.int64)} | change
+    with pytest.raises(kind, match=message):
+        fit(mlp(), given.pop("x"), given.pop("y"), **given)
+
+
+def test_an_optimiser_of_other_parameters_is_refused():
+    x, y = problem(8)
+    with pytest.raises(ValueError, match="optimizer: expected one that was made for this module"):
+        fit(mlp(), x, y, optimizer=optim.SGD(mlp()))
+
+
+# ------------------------------------------------------------------------------------------------ prediction
+
+
+def test_a_prediction_does_not_depend_on_its_batch():
+    m, x = mlp(dropout=0.5), problem(100)[0]
+    whole = train.predict(m, x, batch_size=100)
+    for size in (1, 7, 64):
+        np.testing.assert_array_equal(train.predict(m, x, batch_size=size), whole)
+    assert m.training  # the mode is put back
+    assert train.predict(m, x[:0]).shape == (0, 3)
+
+
+def test_other_losses_and_targets():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 4)).astype(np.float32)
+    y = x @ rng.standard_normal((4, 2)).astype(np.float32)
+    for loss in ("mse", "mae", "huber", lambda out, t: fastdl.ops.mse(out, t)):
+        m = nn.Sequential(nn.Dense(2)).build((4,))
+        history = fit(m, x, y, loss=loss, optimizer=optim.Adam(m, lr=0.05), epochs=60)
+        assert history["loss"][-1] < 0.1
+    m = nn.Sequential(nn.Dense(2)).build((4,))
+    history = fit(
+        m, x, (y > 0).astype(np.float32), loss="binary_cross_entropy", optimizer=optim.Adam(m, lr=0.1), epochs=40
+    )
+    assert history["loss"][-1] < 0.2
+
+
+def test_output_is_a_tensor():
+    assert isinstance(mlp()(Tensor(problem(3)[0])), Tensor)
