@@ -107,9 +107,10 @@ def cross_entropy_gradient(_):
         return dloss * out["rows" if by_row else "loss"]
 def make_conv(rng, N, Y, X, C, R, S, F, stride=(1, 1), pad=(0, 0), dilation=(1, 1), groups=1, act="none", bias=True):
     """Inputs of conv2d_forward."""
-    attributes = dict(zip(("stride_y", "stride_x", "pad_y", "pad_x", "dilation_y", "dilation_x"), stride + pad + dilation, strict=True))
-    return {"x": normal(rng, N, Y, X, C), "w": normal(rng, R, S, C // groups, F), "b": normal(rng, F) if bias else None, **attributes,
-            "groups": groups, "act": act, "slope": 0.1}
+    names = ("stride_y", "stride_x", "pad_y", "pad_x", "dilation_y", "dilation_x")
+    attributes = dict(zip(names, stride + pad + dilation, strict=True))
+    return {"x": normal(rng, N, Y, X, C), "w": normal(rng, R, S, C // groups, F), "b": normal(rng, F) if bias else None,
+            **attributes, "groups": groups, "act": act, "slope": 0.1}
 
 
 def conv_parts(rng, sizes):
