@@ -121,7 +121,7 @@ class _Mlp:
 
         kind = networks.MLPRegressor if self.loss == "squared_error" else networks.MLPClassifier
         model = kind(
-            self.widths[1:-1],
+            hidden_layer_sizes=self.widths[1:-1],
             activation="tanh" if self.tanh else "relu",
             solver=self.update,
             batch_size=self.batch,
@@ -132,7 +132,7 @@ class _Mlp:
             return Case(model.partial_fit, (x, target))
         target = target.reshape(-1).astype(np.int64)
         classes = np.arange(max(2, self.widths[-1]))
-        model.partial_fit(x, target, classes)
+        model.partial_fit(x, target, classes=classes)
         return Case(model.partial_fit, (x, target))
 
     def setup(self, peers):

@@ -174,6 +174,20 @@ def write_json(report, path):
         stream.write("\n")
 
 
+def save(report, path):
+    """Write the model as safetensors: what `fastdl.models.load` reads.
+
+    Of a network that a recipe defines itself only the weights can be written, with the recipe's name: build the recipe's
+    network and give it what `fastdl.io.load` reads.
+    """
+    if callable(getattr(report.model, "architecture", None)):
+        from .. import io
+
+        io.save(path, report.model.get_weights(), {"recipe": report.recipe, "settings": report.settings})
+    else:
+        report.model.save(path)
+
+
 def picture(report, path):
     """Learning curve, first-layer filters and worst mistakes as one picture."""
     from .. import plot
