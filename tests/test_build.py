@@ -87,7 +87,7 @@ def test_kernel_objects_export_only_kernels():
 @pytest.mark.parametrize(
     ("source", "fault"),
     [
-        ("#include <algorithm>\nnamespace fastdl { float f(float* x) { return *std::max_element(x, x + 9); } }", "weak"),
+        ("#include <algorithm>\nnamespace fastdl { auto f(int* x) { return *std::max_element(x, x + 9); } }", "weak"),
         ("float f() { return 1; }", "outside fastdl::"),
         ("namespace fastdl { inline float g() { return 1; } float (*f())() { return g; } }", "weak"),
         ("namespace fastdl { namespace { float g() { return 2; } } float f() { return g(); } }", None),
@@ -154,7 +154,7 @@ def test_wheel_is_small():
 
 
 def test_package_ships_what_others_compile_against():
-    if not (PACKAGE / "include").exists() and (PACKAGE.parent / "fastdl").resolve().is_relative_to(ROOT):
+    if (PACKAGE / "__init__.py").resolve().is_relative_to(ROOT / "python"):
         pytest.skip("a source tree on the path, not an installation")
     assert (PACKAGE / "include" / "fastdl" / "kernels.h").exists()
     assert (PACKAGE / "py.typed").exists()

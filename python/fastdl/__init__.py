@@ -1,12 +1,5 @@
 """fastdl: deep learning on hand-written kernels, for NumPy arrays."""
 
-from importlib.metadata import PackageNotFoundError, version
-
-try:
-    __version__ = version("fastdl-nn")
-except PackageNotFoundError:  # a source tree on the path
-    __version__ = "0+unknown"
-
 from . import kernels, ops
 from .backend import array, empty_cache, get_num_threads, pooled, set_num_threads
 from .tensor import Tensor, frozen, inference, tensor
@@ -24,3 +17,15 @@ __all__ = [
     "set_num_threads",
     "tensor",
 ]
+
+
+def __getattr__(name):
+    # The machinery that knows versions takes longer to import than the rest of this package.
+    if name == "__version__":
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("fastdl-nn")
+        except PackageNotFoundError:  # a source tree on the path
+            return "0+unknown"
+    raise AttributeError(f"module 'fastdl' has no attribute {name!r}")

@@ -1,0 +1,38 @@
+"""How Sphinx makes web pages of this folder: ``make docs``."""
+
+import inspect
+import pathlib
+
+import fastdl
+from fastdl import kernels
+
+HERE = pathlib.Path(__file__).parent
+
+project = "fastdl"
+author = "The fastdl developers"
+version = release = fastdl.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
+myst_heading_anchors = 3
+# The pages of the repository's root are included here; their links among each other mean files there.
+suppress_warnings = ["myst.xref_missing", "myst.header"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "fastdl"
+autodoc_member_order = "bysource"
+autodoc_mock_imports = ["matplotlib", "tqdm", "sklearn", "PIL"]
+numpydoc_show_class_members = False
+numpydoc_class_members_toctree = False
+
+
+def kernel_page():
+    """Every kernel's signature and text, as the compiled module tells them."""
+    lines = ["# Kernels", "", inspect.getdoc(kernels).split("\n")[0], ""]
+    for name in kernels.__all__:
+        lines += [f"## {name}", "", "```text", inspect.getdoc(getattr(kernels, name)) or "", "```", ""]
+    return "\n".join(lines)
+
+
+page, text = HERE / "reference" / "kernels.md", kernel_page()
+page.parent.mkdir(exist_ok=True)
+if not page.exists() or page.read_text() != text:
+    page.write_text(text)
