@@ -530,7 +530,7 @@ def run(
         result["peaks"][str(n)] = {"gflops": peak / 1e9, "measured_by": how}
         show(f"== {n} thread{'s' if n > 1 else ''}: peak {peak / 1e9:.1f} GFLOP/s ({how})")
         result["rows"] += _run_rows(
-            [r for r in wanted if not r.threads or n in r.threads], n, peers, rounds, peak, show
+            [r for r in wanted if not r.threads or n in r.threads], n, peers, rounds, peak, tick, show
         )
         show("")
     judged = [v["met"] for r in result["rows"] for v in r.get("versus", {}).values() if v["met"] is not None]

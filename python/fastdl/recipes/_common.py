@@ -177,8 +177,8 @@ def write_json(report, path):
 def save(report, path):
     """Write the model as safetensors: what `fastdl.models.load` reads.
 
-    Of a network that a recipe defines itself only the weights can be written, with the recipe's name: build the recipe's
-    network and give it what `fastdl.io.load` reads.
+    Of a network that a recipe defines itself only the weights can be written, with the recipe's name: build the
+    recipe's network and give it what `fastdl.io.load` reads.
     """
     if callable(getattr(report.model, "architecture", None)):
         from .. import io
