@@ -79,7 +79,8 @@ class Row:
     area, name : str
     setup : callable
         ``setup(peers) -> {label: Case}`` for the wanted peers, new arrays each time. Our own label is "fastdl"; a label
-        "torch (channels last)" belongs to the peer torch, whose better one counts.
+        "torch (channels last)" belongs to the peer torch, whose better one counts; "torch-fused" is a column of its
+        own, beside torch as it comes.
     flops, bytes : float
         Work of one call; 0 where it says nothing.
     goals : dict of str to float

@@ -263,11 +263,12 @@ def _cnn(architecture, update, batch=64):
                 )  # fmt: skip
 
             image = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-            for fused, name in ((False, "torch"), (True, "torch-fused")):
-                cases[name] = _torch_step(model(), image, labels, "cross_entropy", update, fused)
-                cases[f"{name} (channels last)"] = _torch_step(
-                    model(), image, labels, "cross_entropy", update, fused, torch.channels_last
-                )
+            for name, fused, layout in (
+                ("torch", False, None),
+                ("torch-fused", True, None),
+                ("torch-channels-last", True, torch.channels_last),
+            ):
+                cases[name] = _torch_step(model(), image, labels, "cross_entropy", update, fused, layout)
         if "numpy" in peers:
             layers = _numpy_cnn(lenet, batch)
             weights = [w for layer in layers for w in layer.parameters]
