@@ -176,7 +176,7 @@ def _train(args):
         from . import plot
 
         plot.require()
-    config = recipes.Config(data_dir=args.data, epochs=args.epochs, seed=args.seed, show=print, progress=True)
+    config = recipes.Config(data_dir=args.data, epochs=args.epochs, seed=args.seed, show=recipes.say, progress=True)
     report = recipes.run(args.recipe, config)
     for name, value in report.metrics.items():
         print(
