@@ -36,6 +36,8 @@ def run(capsys, *argv):
         (["bench", "--against", "numpy,caffe"], "--against: expected some of numpy, torch, sklearn, jax; got 'caffe'"),
         (["bench", "--threads", "1,x"], "--threads: expected a whole number of at least 1; got 'x'"),
         (["bench", "--rounds", "1"], "--rounds"),
+        (["bench", "--clock", "cpu", "--threads", "2"], "clock: expected wall for more than one thread"),
+        (["bench", "--clock", "sun"], "--clock: expected one of wall, cpu; got 'sun'"),
         (["data", "fetch", "imagenet"], "expected one of mnist; got 'imagenet'"),
         (["data", "list", "--dir", "/no/such/folder"], "--dir: expected a folder; got '/no/such/folder'"),
         (["fly"], "fly"),

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from fastdl import data, get_num_threads, recipes, set_num_threads
+from fastdl import data, get_num_threads, io, recipes, set_num_threads
+from fastdl.models import CNN
 from fastdl.recipes import Config, _common
 
 MNIST = [name for name in recipes.NAMES if name.startswith("mnist")]
@@ -131,6 +132,11 @@ def test_cifar_needs_a_folder(tmp_path):
     report = recipes.run("cifar-cnn", Config(data_dir=tmp_path, epochs=1))
     assert report.settings["data_set"] == "cifar10-small"
     assert report.settings["augmentation"]["flip"] is True
+    recipes.save(report, tmp_path / "weights")
+    weights, about = io.load(tmp_path / "weights")
+    assert about["recipe"] == "cifar-cnn"
+    again = CNN(recipes._module("cifar-cnn").network).build((32, 32, 3), 10).set_weights(weights)
+    assert np.array_equal(again.predict_proba(x[:20]), report.model.predict_proba(x[:20]))
 
 
 def test_table_of_epochs():
@@ -201,3 +207,18 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r"fastdl-nn\[plot\]"):
         plot.require()
+
+
+def test_demo(monkeypatch, tmp_path, capsys):
+    """All stages, with one epoch and one kernel."""
+    pytest.importorskip("matplotlib")
+    from fastdl.recipes import demo
+
+    monkeypatch.setattr(demo, "EPOCHS", 1)
+    monkeypatch.setattr(demo, "ROWS", "^Bernoulli")
+    before = get_num_threads()
+    assert demo.run(tmp_path / "mnist-cnn.png", 1) == 0
+    set_num_threads(before)
+    out = capsys.readouterr().out
+    assert "test accuracy: 0." in out and "Bernoulli(p) 50,000" in out and "numpy" in out
+    assert (tmp_path / "mnist-cnn.png").stat().st_size > 10_000

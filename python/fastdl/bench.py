@@ -79,7 +79,8 @@ class Row:
     area, name : str
     setup : callable
         ``setup(peers) -> {label: Case}`` for the wanted peers, new arrays each time. Our own label is "fastdl"; a label
-        "torch (channels last)" belongs to the peer torch, whose better one counts.
+        "torch (channels last)" belongs to the peer torch, whose better one counts; "torch-fused" is a column of its
+        own, beside torch as it comes.
     flops, bytes : float
         Work of one call; 0 where it says nothing.
     goals : dict of str to float
@@ -239,13 +240,18 @@ def machine():
 # ------------------------------------------------------------------------------------------------------ sampling
 
 
-def _sample(case, times):
+# "cpu" counts the time that the calling thread was running: where others use the machine as well, one thread can still
+# be compared. It says nothing about two.
+CLOCKS = {"wall": time.perf_counter, "cpu": time.thread_time}
+
+
+def _sample(case, times, clock=time.perf_counter):
     """Seconds of one call, from `times` calls."""
     call, args = case.call, case.args
-    start = time.perf_counter()
+    start = clock()
     for _ in repeat(None, times):
         call(*args)
-    return (time.perf_counter() - start) / times
+    return (clock() - start) / times
 
 
 def calibrate(case, shortest):
@@ -374,7 +380,7 @@ def _conditions(label, case, threads, peers, own_threads):
             case.after()
 
 
-def visit(row, threads, peers, rounds, result=None):
+def visit(row, threads, peers, rounds, result=None, clock=time.perf_counter):
     """Sample a row's contestants in turn and add the rounds to `result`."""
     result = result or Result(row, threads)
     cases, result.skipped = _cases(row, peers)
@@ -393,12 +399,12 @@ def visit(row, threads, peers, rounds, result=None):
                 if settle:
                     time.sleep(settle)
                 case.call(*case.args)  # wakes workers and brings the arrays back into the caches
-                result.seconds.setdefault(label, []).append(_sample(case, times[label]))
+                result.seconds.setdefault(label, []).append(_sample(case, times[label], clock))
     set_threads(threads, peers)
     return result
 
 
-def measured_peak(threads):
+def measured_peak(threads, clock=time.perf_counter):
     """(FLOP/s that this machine reaches, how it was measured), at this number of threads."""
     import numpy as np
 
@@ -411,7 +417,7 @@ def measured_peak(threads):
     a, b, c = (np.ones((1024, 1024), np.float32) for _ in range(3))
     case = Case(kernels.matmul, (a, b, False, False, 0.0, c))
     case.call(*case.args)
-    return 2.0 * 1024**3 / min(_sample(case, 2) for _ in range(7)), "the best of our 1024x1024x1024 products"
+    return 2.0 * 1024**3 / min(_sample(case, 2, clock) for _ in range(7)), "the best of our 1024x1024x1024 products"
 
 
 # ------------------------------------------------------------------------------------------------------ printing
@@ -460,7 +466,17 @@ def _fact_record(fact, threads):
     }
 
 
-def run(areas=AREAS, against=("numpy",), threads=(1,), rounds=21, json_path=None, only=None, goals=True, show=print):
+def run(
+    areas=AREAS,
+    against=("numpy",),
+    threads=(1,),
+    rounds=21,
+    json_path=None,
+    only=None,
+    goals=True,
+    clock="wall",
+    show=print,
+):
     """Measure and print.
 
     Parameters
@@ -478,18 +494,25 @@ def run(areas=AREAS, against=("numpy",), threads=(1,), rounds=21, json_path=None
         Regular expression that a row's name must match somewhere.
     goals : bool
         Judge the rows by their goals; a short look does not.
+    clock : {"wall", "cpu"}
+        Time that passes, or time that the calling thread ran: for one thread on a machine that is not quiet.
     show : callable
         What prints a line.
 
     Returns
     -------
     dict
-        What the JSON holds: ``machine``, ``peaks``, ``rows``.
+        What the JSON holds: ``machine``, ``clock``, ``peaks``, ``rows``.
     """
+    if clock == "cpu" and set(threads) != {1}:
+        raise ValueError(f"clock: expected wall for more than one thread; got cpu and threads {list(threads)}")
     peers = [p for p in against if installed(p)]
     for p in against:
         if p not in peers:
             show(f"{p}: not installed, left out")
+    if clock == "cpu" and "jax" in peers:
+        peers.remove("jax")
+        show("jax: works in threads of its own, whose time the clock cpu does not see; left out")
     about = machine()
     for p in peers:
         about[p] = getattr(importlib.import_module(p), "__version__", "?")
@@ -498,16 +521,17 @@ def run(areas=AREAS, against=("numpy",), threads=(1,), rounds=21, json_path=None
     wanted = [r for r in rows(areas) if not only or re.search(only, r.name)]
     if not goals:
         wanted = [replace(r, goals={}) if isinstance(r, Row) else r for r in wanted]
-    show("a ratio is how many times faster fastdl is: median of the rounds, quartiles in brackets\n")
-    result = {"machine": about, "peaks": {}, "rows": []}
+    show(f"a ratio is how many times faster fastdl is: median of the rounds, quartiles in brackets; clock: {clock}\n")
+    tick = CLOCKS[clock]
+    result = {"machine": about, "clock": clock, "peaks": {}, "rows": []}
     for n in threads:
         if deaf := set_threads(n, peers):
             show(f"threads of {', '.join(deaf)} cannot be set here")
-        peak, how = measured_peak(n)
+        peak, how = measured_peak(n, tick)
         result["peaks"][str(n)] = {"gflops": peak / 1e9, "measured_by": how}
         show(f"== {n} thread{'s' if n > 1 else ''}: peak {peak / 1e9:.1f} GFLOP/s ({how})")
         result["rows"] += _run_rows(
-            [r for r in wanted if not r.threads or n in r.threads], n, peers, rounds, peak, show
+            [r for r in wanted if not r.threads or n in r.threads], n, peers, rounds, peak, tick, show
         )
         show("")
     judged = [v["met"] for r in result["rows"] for v in r.get("versus", {}).values() if v["met"] is not None]
@@ -522,15 +546,15 @@ def run(areas=AREAS, against=("numpy",), threads=(1,), rounds=21, json_path=None
     return result
 
 
-def _run_rows(wanted, threads, peers, rounds, peak, show):
+def _run_rows(wanted, threads, peers, rounds, peak, clock, show):
     """Measure rows in order; those near parity a few times more, with the others in between."""
     pending, records, area = {}, [], None
     for row in wanted:
         if isinstance(row, Row) and row.visits() > 1:
-            pending[row] = visit(row, threads, peers, rounds)
+            pending[row] = visit(row, threads, peers, rounds, None, clock)
     for _ in range(_VISITS - 2):
         for row, result in pending.items():
-            visit(row, threads, peers, rounds, result)
+            visit(row, threads, peers, rounds, result, clock)
     for row in wanted:
         if row.area != area:
             area = row.area
@@ -540,7 +564,7 @@ def _run_rows(wanted, threads, peers, rounds, peak, show):
             met = "met" if record["met"] else "NOT met"
             show(f"{row.name:<34} {record['value']:9.3g} {row.unit}, goal at most {row.goal:g}: {met}")
         else:
-            record = visit(row, threads, peers, rounds, pending.get(row)).record(peak)
+            record = visit(row, threads, peers, rounds, pending.get(row), clock).record(peak)
             show(line(record))
             for label, why in record["skipped"].items():
                 show(f"{'':<34} {label} left out: {why}")

@@ -68,7 +68,7 @@ def _writable(text):
 
 def parser():
     """All commands and options."""
-    from .bench import AREAS, PEERS
+    from .bench import AREAS, CLOCKS, PEERS
     from .recipes import NAMES
 
     top = argparse.ArgumentParser(prog="fastdl", description="Deep learning on hand-written kernels.")
@@ -104,6 +104,8 @@ def parser():
     bench.add_argument("--threads", metavar="N,...", type=_numbers, default=(1,), help="such as 1,2")
     bench.add_argument("--rounds", metavar="N", type=_whole(2), default=21, help="at most so many samples a visit")
     bench.add_argument("--only", metavar="REGEX", help="rows whose name matches")
+    about = "cpu: time that the calling thread ran, for one thread on a machine that is not quiet"
+    bench.add_argument("--clock", metavar="NAME", type=_one_of(tuple(CLOCKS)), default="wall", help=about)
     bench.add_argument("--json", metavar="FILE", type=_writable)
 
     command("info", _info, "version, targets, threads, NumPy and its BLAS, environment")
@@ -174,7 +176,7 @@ def _train(args):
         from . import plot
 
         plot.require()
-    config = recipes.Config(data_dir=args.data, epochs=args.epochs, seed=args.seed, show=print, progress=True)
+    config = recipes.Config(data_dir=args.data, epochs=args.epochs, seed=args.seed, show=recipes.say, progress=True)
     report = recipes.run(args.recipe, config)
     for name, value in report.metrics.items():
         print(
@@ -184,7 +186,7 @@ def _train(args):
         )
     print(f"{report.seconds:.1f} s")
     if args.save:
-        report.model.save(args.save)
+        recipes.save(report, args.save)
     if args.json:
         recipes.write_json(report, args.json)
     if args.plot:
@@ -202,7 +204,9 @@ def _bench(args):
     from . import bench
 
     bench.rerun_clean(args.argv)
-    bench.run(args.areas or bench.AREAS, args.against, args.threads, args.rounds, args.json, args.only)
+    bench.run(
+        args.areas or bench.AREAS, args.against, args.threads, args.rounds, args.json, args.only, clock=args.clock
+    )
     return 0
 
 

@@ -130,7 +130,7 @@ def _max_pool(shape, backward):
         if "torch" in peers:
             import torch
 
-            for label, layout in (("torch", torch.contiguous_format), ("torch (channels last)", torch.channels_last)):
+            for label, layout in (("torch", torch.contiguous_format), ("torch-channels-last", torch.channels_last)):
                 ti, td = (_torch_image(v).to(memory_format=layout) for v in (image, dy))
                 aten = torch.ops.aten
                 if backward:
@@ -186,7 +186,7 @@ def _batch_norm(shape, backward):
             import torch
 
             tg, ts, tm, tv = (torch.from_numpy(v.copy()) for v in (gamma, shift, mean, var))
-            layouts = (("torch", torch.contiguous_format), ("torch (channels last)", torch.channels_last))
+            layouts = (("torch", torch.contiguous_format), ("torch-channels-last", torch.channels_last))
             for label, layout in layouts if x.ndim == 4 else layouts[:1]:
                 tx, td = (_torch_image(v).to(memory_format=layout) for v in (x, dy))
                 native = torch.ops.aten.native_batch_norm

@@ -121,7 +121,7 @@ class _Mlp:
 
         kind = networks.MLPRegressor if self.loss == "squared_error" else networks.MLPClassifier
         model = kind(
-            self.widths[1:-1],
+            hidden_layer_sizes=self.widths[1:-1],
             activation="tanh" if self.tanh else "relu",
             solver=self.update,
             batch_size=self.batch,
@@ -132,7 +132,7 @@ class _Mlp:
             return Case(model.partial_fit, (x, target))
         target = target.reshape(-1).astype(np.int64)
         classes = np.arange(max(2, self.widths[-1]))
-        model.partial_fit(x, target, classes)
+        model.partial_fit(x, target, classes=classes)
         return Case(model.partial_fit, (x, target))
 
     def setup(self, peers):
@@ -263,11 +263,12 @@ def _cnn(architecture, update, batch=64):
                 )  # fmt: skip
 
             image = np.ascontiguousarray(x.transpose(0, 3, 1, 2))
-            for fused, name in ((False, "torch"), (True, "torch-fused")):
-                cases[name] = _torch_step(model(), image, labels, "cross_entropy", update, fused)
-                cases[f"{name} (channels last)"] = _torch_step(
-                    model(), image, labels, "cross_entropy", update, fused, torch.channels_last
-                )
+            for name, fused, layout in (
+                ("torch", False, None),
+                ("torch-fused", True, None),
+                ("torch-channels-last", True, torch.channels_last),
+            ):
+                cases[name] = _torch_step(model(), image, labels, "cross_entropy", update, fused, layout)
         if "numpy" in peers:
             layers = _numpy_cnn(lenet, batch)
             weights = [w for layer in layers for w in layer.parameters]

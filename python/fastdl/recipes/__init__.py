@@ -5,11 +5,11 @@ A recipe has a docstring (task, network, reference figure with its source) and a
 
 import importlib
 
-from ._common import Config, Report, picture, write_json
+from ._common import Config, Report, picture, save, say, write_json
 
 NAMES = ("mnist-softmax", "mnist-perceptron", "mnist-mlp", "mnist-lenet", "mnist-cnn", "cifar-cnn")
 
-__all__ = ["NAMES", "Config", "Report", "picture", "run", "title", "write_json"]
+__all__ = ["NAMES", "Config", "Report", "picture", "run", "save", "say", "title", "write_json"]
 
 
 def _module(name):

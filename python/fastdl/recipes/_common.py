@@ -9,6 +9,11 @@ from .. import data
 from ..schedules import cosine
 
 
+def say(text):
+    """Print a line at once, also into a pipe."""
+    print(text, flush=True)
+
+
 @dataclass
 class Config:
     """What a run may choose.
@@ -110,13 +115,17 @@ def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, 
     if warmup is not None:
         settings["schedule"] = f"cosine to 0 after a warm-up of {warmup:g} of the run"
         options["schedule"] = cosine(warmup)
-    callbacks = []
-    if config.show:
-        config.show(f"{dataset}\n{len(x)} for training, {len(x_valid)} for validation\n")
-        callbacks.append(Table(config.show))
-    more = {} if augment is None else {"augment": augment}
+    more, show = {} if augment is None else {"augment": augment}, config.show
     if warmup is not None and config.progress and _has_tqdm():
         more["progress"] = True
+        if show is say:
+            from tqdm import tqdm
+
+            show = tqdm.write  # above the bar
+    callbacks = []
+    if show:
+        show(f"{dataset}\n{len(x)} for training, {len(x_valid)} for validation\n")
+        callbacks.append(Table(show))
     model.fit(x, y, epochs=epochs, validation=(x_valid, y_valid), callbacks=callbacks, **options, **more)
     if model.history_.get("stopped") == "interrupted":
         raise KeyboardInterrupt
@@ -172,6 +181,20 @@ def write_json(report, path):
     with open(path, "w") as stream:
         json.dump(content, stream, indent=1)
         stream.write("\n")
+
+
+def save(report, path):
+    """Write the model as safetensors: what `fastdl.models.load` reads.
+
+    Of a network that a recipe defines itself only the weights can be written, with the recipe's name: build the
+    recipe's network and give it what `fastdl.io.load` reads.
+    """
+    if callable(getattr(report.model, "architecture", None)):
+        from .. import io
+
+        io.save(path, report.model.get_weights(), {"recipe": report.recipe, "settings": report.settings})
+    else:
+        report.model.save(path)
 
 
 def picture(report, path):

@@ -5,7 +5,7 @@ import time
 
 from .. import data, get_num_threads, set_num_threads
 from . import mnist_cnn
-from ._common import Config, picture
+from ._common import Config, picture, say
 
 # Short enough for a minute on two cores.
 EPOCHS = 12
@@ -20,7 +20,7 @@ def run(path="mnist-cnn.png", threads=None):
         set_num_threads(threads)
     print(f"Training a convolutional network on handwritten digits with {get_num_threads()} threads.\n", flush=True)
     begun = time.perf_counter()
-    config = Config(epochs=EPOCHS, show=lambda text: print(text, flush=True), progress=True)
+    config = Config(epochs=EPOCHS, show=say, progress=True)
     report = mnist_cnn.train(config, data.load("mnist-embedded"))
     report.recipe = "mnist-cnn"
     images, _ = report.test
@@ -34,5 +34,5 @@ def run(path="mnist-cnn.png", threads=None):
     print("\nKernels against NumPy", flush=True)
     from .. import bench
 
-    bench.run(("gemm", "conv", "layers"), threads=(get_num_threads(),), rounds=5, only=ROWS, goals=False)
+    bench.run(("gemm", "conv", "layers"), threads=(get_num_threads(),), rounds=5, only=ROWS, goals=False, show=say)
     return 0
