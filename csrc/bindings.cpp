@@ -218,7 +218,7 @@ void bind_augmentation(py::module_& m) {
   def<warp_u8>(m, "warp_u8",
                "N Y X C P Q; x:u8[N,Y,X,C] matrix[N,6] field?[N,P,Q,2] fill:f=0 scale:f=1 y>[N,P,Q,C]; P:=Y, Q:=X",
                "warp from bytes, times scale.");
-  def<blur, blur_workspace>(m, "blur", "N Y X C; x[N,Y,X,C] sigma:f work* y>[N,Y,X,C]; sigma>0",
+  def<blur, blur_workspace>(m, "blur", "N Y X C; x[N,Y,X,C] sigma:f work* y>[N,Y,X,C]; sigma>0, sigma<=85",
                             "Gaussian blur of each image, edges mirrored.");
 }
 

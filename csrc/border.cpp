@@ -292,6 +292,11 @@ class Call {
          static_cast<long long>(right), static_cast<long long>(left), values.c_str());
   }
 
+  [[noreturn]] void unknown_size(const Argument& a, const Expr& dim) {
+    fail(PyExc_TypeError, "%s: expected an array %s, whose %s does not follow from the other arguments; got none",
+         a.name.c_str(), dims_words(a).c_str(), dim.text.c_str());
+  }
+
   void make_array(size_t i) {
     const Argument& a = spec_.args[i];
     arrays_[i] = {};
@@ -302,14 +307,13 @@ class Call {
     int n = 0;
     for (size_t d = 0; d < a.dims.size(); ++d) {
       if (d == 0 && a.prefix) {
+        if (!values_[a.dims[0].letter].bound) unknown_size(a, a.dims[0]);
         const Prefix& p = prefix_[a.dims[0].letter];
         for (int k = 0; k < p.count; ++k) shape[n++] = p.shape[k];
         continue;
       }
       i64 size = 0;
-      if (!evaluate(a.dims[d], values_, &size))
-        fail(PyExc_TypeError, "%s: expected an array %s, whose %s does not follow from the other arguments; got none",
-             a.name.c_str(), dims_words(a).c_str(), a.dims[d].text.c_str());
+      if (!evaluate(a.dims[d], values_, &size)) unknown_size(a, a.dims[d]);
       if (size < 0) refuse(a, PyExc_ValueError, "shape " + dims_words(a), std::to_string(size) + " for " + a.dims[d].text);
       shape[n++] = size;
     }

@@ -355,11 +355,17 @@ void parse(Spec& spec) {
 // "name(x, w, b=None, ...)\n--\n\n" gives inspect.signature() what it needs; then the doc and the parameters' table.
 std::string document(const Spec& spec, const char* doc) {
   std::string signature = spec.name + "(", table;
-  bool first = true;
+  bool first = true, may_be_left_out = false, named_only = false;
   for (const Argument& a : spec.args) {
-    signature += (first ? "" : ", ") + a.name;
-    first = false;
     const bool optional = a.absent_if_left || a.kind == Kind::output || a.kind == Kind::work;
+    signature += first ? "" : ", ";
+    first = false;
+    if (may_be_left_out && !named_only && !optional && !a.has_default) {  // Python's rule: from here on by name
+      signature += "*, ";
+      named_only = true;
+    }
+    may_be_left_out = may_be_left_out || optional || a.has_default;
+    signature += a.name;
     if (optional) signature += "=None";
     std::string type;
     if (a.kind <= Kind::in_out) {

@@ -67,7 +67,7 @@ def dense_forward(x, w, b=None, act="none", slope=0.01):
     return {"y": globals()["act"](z, act, slope), "z": z}
 
 
-def dense_backward(x, w, saved, dy, act="none", slope=0.01):
+def dense_backward(x, w, saved, dy, act="none", slope=0.01, **_):
     dz = dy * act_grad(saved, act, slope)
     flat = dz.reshape(-1, dz.shape[-1])
     return {"dx": dz @ w.T, "dw": x.reshape(-1, x.shape[-1]).T @ flat, "db": flat.sum(0)}
@@ -192,11 +192,10 @@ def binary(x, y, op):
 
 
 def reduce_forward(x, op):
-    empty = {"max": -np.inf, "min": np.inf}
+    empty = {"max": -np.inf, "min": np.inf, "mean": np.nan}
     if x.shape[1] == 0 and op in empty:
         return np.full((x.shape[0], x.shape[2]), empty[op], x.dtype)
-    with np.errstate(invalid="ignore"):
-        return {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}[op](x, axis=1)
+    return {"sum": np.sum, "mean": np.mean, "max": np.max, "min": np.min}[op](x, axis=1)
 
 
 def reduce_backward(x, y, dy, op):

@@ -26,7 +26,10 @@ def run(capsys, *argv):
         (["train", "mnist-softmax", "--threads", "0"], "--threads: expected a whole number of at least 1; got '0'"),
         (["train", "mnist-softmax", "--threads", "100000"], "threads"),
         (["train", "mnist-softmax", "--data", "/no/such/folder"], "/no/such/folder: expected a folder of data sets"),
-        (["train", "mnist-softmax", "--json", "/no/such/folder/a.json"], "--json: expected a file in a folder that exists"),
+        (
+            ["train", "mnist-softmax", "--json", "/no/such/folder/a.json"],
+            "--json: expected a file in a folder that exists",
+        ),
         (["train", "mnist-softmax", "--save", "/"], "--save: expected a file"),
         (["train", "cifar-cnn"], "FASTDL_DATA"),
         (["bench", "sorting"], "expected one of gemm, conv"),

@@ -69,7 +69,7 @@ def test_defaults_follow_the_activation():
     assert init.get(None, "relu") is init.he_normal
     assert init.get(None, "tanh") is init.glorot_uniform
     np.testing.assert_array_equal(init.get(0.5)((2,), None), [0.5, 0.5])
-    with pytest.raises(ValueError, match="init: expected one of .*; got 'hee'"):
+    with pytest.raises(ValueError, match=r"init: expected one of .*; got 'hee'"):
         init.get("hee")
     with pytest.raises(ValueError, match="shape: expected two axes"):
         init.glorot_uniform((3,), Stream(0))

@@ -141,7 +141,12 @@ def test_non_contiguous_input_is_accepted():
 
 @pytest.mark.parametrize(
     "labels",
-    [np.array(["cat", "dog", "eel"]), np.array(["b", "a", "c"], object), np.array([7, -3, 1000]), np.array([3, 1, 2], np.uint8)],
+    [
+        np.array(["cat", "dog", "eel"]),
+        np.array(["b", "a", "c"], object),
+        np.array([7, -3, 1000]),
+        np.array([3, 1, 2], np.uint8),
+    ],
 )
 def test_any_labels_come_back(labels):
     X, y = blobs()
@@ -165,6 +170,14 @@ def test_memory_mapped_file_is_not_copied(tmp_path):
     np.testing.assert_array_equal(a.predict_proba(X), b.predict_proba(disk))
 
 
+def test_no_samples_give_no_predictions():
+    X, y = stripes(24)
+    for model in (MLP((4,)), CNN("lenet5")):
+        model.fit(X, y, epochs=1)
+        assert model.predict(X[:0]).shape == (0,)
+        assert model.predict_proba(X[:0]).shape == (0, 3)
+
+
 def test_image_shapes():
     X, y = stripes(32)
     whole = CNN("lenet5").fit(X, y, epochs=1).predict_proba(X)
@@ -180,10 +193,23 @@ def test_image_shapes():
         (lambda m, X, y: m.fit(X, y + 0.5), TypeError, "y: expected integer or string labels; got float64"),
         (lambda m, X, y: m.fit(X, np.zeros(300, int)), ValueError, "y: expected two classes or more; got 1"),
         (lambda m, X, y: m.fit(X[:0], y[:0]), ValueError, "X: expected one sample or more; got none"),
-        (lambda m, X, y: m.fit(X.astype(complex), y), TypeError, "X: expected an array of real numbers; got complex128"),
+        (
+            lambda m, X, y: m.fit(X.astype(complex), y),
+            TypeError,
+            "X: expected an array of real numbers; got complex128",
+        ),
         (lambda m, X, y: m.fit([["a"]], [0]), TypeError, "X: expected an array of real numbers"),
-        (lambda m, X, y: m.fit(X, y, validation=(X[:, :3], y)), ValueError, r"validation X: expected samples of shape \[8\]"),
-        (lambda m, X, y: m.fit(X, y, validation=(X, y + 5)), ValueError, r"validation y: expected labels from \[0, 1, 2\]"),
+        (
+            lambda m, X, y: m.fit(X, y, validation=(X[:, :3], y)),
+            ValueError,
+            r"validation X: expected samples of shape \[8\]",
+        ),
+        (
+            lambda m, X, y: m.fit(X, y, validation=(X, y + 5)),
+            ValueError,
+            r"validation y: expected labels from \[0, 1, 2\]",
+        ),
+        (lambda m, X, y: m.fit(X, y, validation=(X, y.astype(str))), ValueError, "validation y: expected labels from"),
         (lambda m, X, y: m.fit(X, y, validation=1.5), ValueError, "validation: expected .X, y. or a share"),
         (lambda m, X, y: m.fit(X, y, optimizer="adams"), ValueError, "optimizer: expected one of"),
         (lambda m, X, y: m.fit(X, y, epochs=0), ValueError, "epochs: expected at least 1"),
@@ -252,7 +278,9 @@ def test_lenet5_has_its_known_size():
 def test_save_and_load(name, tmp_path):
     X, y = stripes(48) if name == "cnn" else blobs()
     labels = np.array(["one", "two", "three"])[y]
-    model = (CNN("small", width=4, dropout=0.1, seed=5) if name == "cnn" else FAMILIES[name][0]()).fit(X, labels, epochs=2)
+    model = (CNN("small", width=4, dropout=0.1, seed=5) if name == "cnn" else FAMILIES[name][0]()).fit(
+        X, labels, epochs=2
+    )
     model.save(tmp_path / "m.safetensors")
     for other in (models.load(tmp_path / "m.safetensors"), type(model).load(tmp_path / "m.safetensors")):
         assert repr(other) == repr(model)

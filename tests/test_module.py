@@ -67,12 +67,20 @@ def test_one_seed_decides_all_weights():
     assert not np.array_equal(a["layers.0.w"], c["layers.0.w"])
 
 
+def test_the_seed_decides_what_dropout_drops():
+    x = Tensor(np.ones((4, 50), np.float32))
+    masks = [nn.Sequential(nn.Dropout(0.5), nn.Dropout(0.5)).build((50,), seed)(x).data for seed in (1, 1, 2)]
+    np.testing.assert_array_equal(masks[0], masks[1])
+    assert not np.array_equal(masks[0], masks[2])
+    assert 0.1 < (masks[0] != 0).mean() < 0.4  # two layers draw different numbers: a quarter is left
+
+
 def test_train_and_eval_reach_every_part():
     m = net()
     assert all(part.training for _, part in m.named_modules())
     m.eval()
     assert not any(part.training for _, part in m.named_modules())
-    x = Tensor(np.ones((6, 4), np.float32))
+    x = Tensor(np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32))
     np.testing.assert_array_equal(m(x).data, m(x).data)  # dropout is off
     m.train()
     assert not np.array_equal(m(x).data, m(x).data)
@@ -205,19 +213,18 @@ def test_wrong_weights_are_refused_and_nothing_changes():
     for name, values in m.get_weights().items():
         np.testing.assert_array_equal(values, before[name])
     del bad["layers.3.b"]
-    with pytest.raises(ValueError, match="weights: expected the names .*; got no layers.3.b"):
+    with pytest.raises(ValueError, match=r"weights: expected the names .*; got no layers.3.b"):
         m.set_weights(bad)
 
 
 def test_repr_and_summary():
-    m = nn.Sequential(nn.Conv2d(6, 5, "relu", padding="same"), nn.MaxPool2d(2), nn.Flatten(), nn.Dense(10)).build((28, 28, 1))
+    m = nn.Sequential(nn.Conv2d(6, 5, "relu", padding="same"), nn.MaxPool2d(2), nn.Flatten(), nn.Dense(10)).build(
+        (28, 28, 1)
+    )
     assert repr(m).splitlines()[1] == "  (layers.0): Conv2d(6, 5x5, relu)"
     lines = m.summary((28, 28, 1)).splitlines()
     assert lines[0].split("  ")[0] == "layer"
-    assert [c for c in lines[2].split("  ") if c] == ["layers.0 Conv2d", "[28, 28, 6]", "156", " 3,692,640"] or lines[2].split()[-2:] == [
-        "156",
-        f"{(28 * 28 + 1) * 28 * 28 * 6:,}",
-    ]
+    assert lines[2].split()[-2:] == ["156", f"{(28 * 28 + 1) * 28 * 28 * 6:,}"]
     assert lines[-1].startswith(f"{156 + 14 * 14 * 6 * 10 + 10:,} parameters")
 
 
@@ -238,7 +245,9 @@ def test_damaged_foreign_and_newer_files_are_refused(tmp_path, monkeypatch):
     whole = path.read_bytes()
     for cut in (0, 5, 40, len(whole) - 1):
         path.write_bytes(whole[:cut])
-        with pytest.raises(ValueError, match="w.safetensors: expected a whole safetensors file; got one that is damaged"):
+        with pytest.raises(
+            ValueError, match=r"w.safetensors: expected a whole safetensors file; got one that is damaged"
+        ):
             io.load(path)
     monkeypatch.setattr(io, "FORMAT", io.FORMAT + 1)
     io.save(path, {"a": np.zeros(1, np.float32)})

@@ -19,7 +19,11 @@ LAYERS = {
     "conv1d": (lambda: nn.Conv1d(4, 3, "sigmoid", padding="same"), (11, 2), (11, 4)),
     "conv1d-stride": (lambda: nn.Conv1d(4, 4, stride=2, padding=1), (11, 2), (5, 4)),
     "conv_transpose2d": (lambda: nn.ConvTranspose2d(3, 4, stride=2, padding=1), (5, 4, 2), (10, 8, 3)),
-    "conv_transpose2d-out": (lambda: nn.ConvTranspose2d(3, 3, stride=2, padding=1, out_padding=1), (5, 4, 2), (10, 8, 3)),
+    "conv_transpose2d-out": (
+        lambda: nn.ConvTranspose2d(3, 3, stride=2, padding=1, out_padding=1),
+        (5, 4, 2),
+        (10, 8, 3),
+    ),
     "max_pool": (lambda: nn.MaxPool2d(2), (7, 6, 3), (3, 3, 3)),
     "avg_pool": (lambda: nn.AvgPool2d(3, stride=2, padding=1, count_padding=False), (7, 6, 3), (4, 3, 3)),
     "global": (lambda: nn.GlobalAvgPool2d(), (7, 6, 3), (3,)),

@@ -1,5 +1,6 @@
 """Optimisers against their formulas in float64 NumPy, and schedules."""
 
+import itertools
 import math
 
 import numpy as np
@@ -21,7 +22,9 @@ def start():
 
 def gradients():
     rng = np.random.default_rng(0)
-    return [{n: rng.normal(size=p.shape).astype(np.float32) for n, p in start().named_parameters()} for _ in range(STEPS)]
+    return [
+        {n: rng.normal(size=p.shape).astype(np.float32) for n, p in start().named_parameters()} for _ in range(STEPS)
+    ]
 
 
 def sgd(w, g, s, t, decay, lr=0.1, momentum=0.0, nesterov=False):
@@ -166,7 +169,7 @@ def test_cosine_with_warmup():
     values = [f(t, 20) for t in range(20)]
     np.testing.assert_allclose(values[:5], [0.2, 0.4, 0.6, 0.8, 1.0])
     assert values[-1] == pytest.approx(0.1)
-    assert all(a > b for a, b in zip(values[4:], values[5:], strict=False))
+    assert all(a > b for a, b in itertools.pairwise(values[4:]))
     assert schedules.cosine()(0, 10) == 1.0
 
 

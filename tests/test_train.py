@@ -37,7 +37,9 @@ def mlp(seed=0, dropout=0.0):
 
 def fit(m, x, y, lr=0.05, **options):
     opt = options.pop("optimizer", None) or optim.SGD(m, lr=lr, momentum=0.9)
-    return train.fit(m, x, y, **{"loss": "softmax_cross_entropy", "optimizer": opt, "epochs": 3, "batch_size": 32} | options)
+    return train.fit(
+        m, x, y, **{"loss": "softmax_cross_entropy", "optimizer": opt, "epochs": 3, "batch_size": 32} | options
+    )
 
 
 # ------------------------------------------------------------------------------------------------ ten golden losses
@@ -195,7 +197,15 @@ def test_schedule_sets_the_learning_rate():
     rates = []
     m = mlp()
     opt = optim.SGD(m, lr=0.2)
-    fit(m, x, y, optimizer=opt, epochs=2, schedule=schedules.step([2], 0.5), on_step=[lambda s: rates.append(s.optimizer.lr)])
+    fit(
+        m,
+        x,
+        y,
+        optimizer=opt,
+        epochs=2,
+        schedule=schedules.step([2], 0.5),
+        on_step=[lambda s: rates.append(s.optimizer.lr)],
+    )
     assert rates == [0.2, 0.2, 0.1, 0.1]
     assert opt.lr == 0.2
 
@@ -329,7 +339,7 @@ def test_other_errors_pass_and_leave_things_in_order():
     assert not m.training
 
 
-# ------------------------------------------------------------------------------------------------ losses that are not finite
+# ------------------------------------------------------------------------------------------------ not finite
 
 
 def failing(m, x, y, **options):
@@ -345,7 +355,8 @@ def test_a_nan_in_the_input_is_found():
     before = m.get_weights()
     text = failing(m, x, y, epochs=2, shuffle=False, lr=0.0)
     assert text == (
-        "loss: expected a finite number; got nan at epoch 1, step 2. The input is not finite (first in row 8 of the batch)"
+        "loss: expected a finite number; got nan at epoch 1, step 2."
+        " The input is not finite (first in row 8 of the batch)"
     )
     np.testing.assert_array_equal(m.get_weights()["layers.0.w"], before["layers.0.w"])
 
@@ -420,7 +431,9 @@ def test_other_losses_and_targets():
         history = fit(m, x, y, loss=loss, optimizer=optim.Adam(m, lr=0.05), epochs=60)
         assert history["loss"][-1] < 0.1
     m = nn.Sequential(nn.Dense(2)).build((4,))
-    history = fit(m, x, (y > 0).astype(np.float32), loss="binary_cross_entropy", optimizer=optim.Adam(m, lr=0.1), epochs=40)
+    history = fit(
+        m, x, (y > 0).astype(np.float32), loss="binary_cross_entropy", optimizer=optim.Adam(m, lr=0.1), epochs=40
+    )
     assert history["loss"][-1] < 0.2
 
 

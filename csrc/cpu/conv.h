@@ -50,10 +50,12 @@ struct Band {
   i64 pixel = 0, pitch = 0;     // floats from one image pixel, one image row, to the next
   i64 start[kBlockPixels + 2];  // of tap (0, 0) of the first pixel of each output row
 
-  // Output rows g0 .. g1 (counted through all samples), columns q0 .. q1.
-  void load(const Grid& grid, const float* image, i64 c0, i64 channels, i64 g0, i64 g1, i64 q0, i64 q1) {
+  // Output rows g0 .. g1 (counted through all samples), columns q0 .. q1. A band that may be read a vector past its end
+  // is always copied.
+  void load(const Grid& grid, const float* image, i64 c0, i64 channels, i64 g0, i64 g1, i64 q0, i64 q1,
+            bool past_end = false) {
     const i64 left = grid.first_x + q0 * grid.stride_x;
-    if (grid.inside() && channels == grid.C) {
+    if (grid.inside() && channels == grid.C && !past_end) {
       base = image;
       pixel = grid.C;
       pitch = grid.W * grid.C;
@@ -124,9 +126,14 @@ struct ConvTile {
   i64 run_count;
   const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
   i64 b_step;
-  float* c;  // = beta c + sums; beta == 0: c is not read
+  // c = act(beta from + sums + bias). from and bias may be null; act is kNone, kRelu or kLeakyRelu.
+  const float* from;
+  i64 from_step;
+  const float* bias;
+  float* c;
   i64 c_step, cols;
-  float beta;
+  float beta, slope;
+  int act;
 };
 
 using ConvTileFunction = void (*)(const ConvTile&);

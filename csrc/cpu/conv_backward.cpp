@@ -25,7 +25,7 @@ void weight_task(const WeightTask& w) {
   Run runs[kChunk + 2];
   ConvTile t = {};
   t.runs = runs;
-  t.c_step = w.F;
+  t.c_step = t.from_step = w.F;
   for (i64 k0 = 0; k0 < K; k0 += kChunk) {
     const i64 k1 = smaller(k0 + kChunk, K);
     const i64 g0 = k0 / grid.Q, g1 = (k1 - 1) / grid.Q + 1;
@@ -75,8 +75,76 @@ void weight_task(const WeightTask& w) {
           }
         }
         t.c = w.dw + (w.m0 + m) * w.F + w.f0 + n;
+        t.from = t.beta == 0.0f ? nullptr : t.c;
         tile[next - m](t);
         m = next;
+      }
+    }
+  }
+}
+
+// Depthwise: dw[tap, c] = sum over pixels of x dy, a channel in a lane, T taps side by side.
+template <int T>
+void depthwise_taps(const float* const* x, i64 x_step, const Run* runs, i64 run_count, const float* dy, i64 dy_step, i64 lanes,
+                    float beta, float* dw, i64 dw_step) {
+  vec sum[T] = {};
+  for (i64 i = 0; i < run_count; ++i) {
+    const float* from[T];
+    for (int t = 0; t < T; ++t) from[t] = x[t] + runs[i].offset;
+    const i64 end = runs[i].length * x_step;
+    for (i64 k = 0; k < end; k += x_step, dy += dy_step) {
+      const vec d = load(dy);
+      for (int t = 0; t < T; ++t) sum[t] = fma(load(from[t] + k), d, sum[t]);
+    }
+  }
+  for (int t = 0; t < T; ++t) {
+    float* p = dw + t * dw_step;
+    store_lanes(p, beta == 0.0f ? sum[t] : beta * load_lanes(p, lanes) + sum[t], lanes);
+  }
+}
+
+constexpr int kTaps = 9;
+using DepthwiseTaps = void (*)(const float* const*, i64, const Run*, i64, const float*, i64, i64, float, float*, i64);
+constexpr DepthwiseTaps kDepthwiseTaps[] = {nullptr,           depthwise_taps<1>, depthwise_taps<2>, depthwise_taps<3>,
+                                            depthwise_taps<4>, depthwise_taps<5>, depthwise_taps<6>, depthwise_taps<7>,
+                                            depthwise_taps<8>, depthwise_taps<9>};
+
+// Channels c0 .. c1 of C.
+void depthwise_weight(const Grid& grid, const float* image, const float* dy, i64 c0, i64 c1, float beta, float* dw) {
+  const i64 C = grid.C, K = grid.rows() * grid.Q, channels = c1 - c0, taps = grid.R * grid.S;
+  // The last channels have no whole vector: dy is copied where reading one would leave the array.
+  float* const copy = thread_scratch(1, static_cast<size_t>(kChunk * kLanes));
+  Band band;
+  Run runs[kChunk + 2];
+  for (i64 k0 = 0; k0 < K; k0 += kChunk) {
+    const i64 k1 = smaller(k0 + kChunk, K);
+    const i64 g0 = k0 / grid.Q, g1 = (k1 - 1) / grid.Q + 1;
+    const bool one_row = g1 - g0 == 1;
+    const i64 q0 = one_row ? k0 - g0 * grid.Q : 0, q1 = one_row ? k1 - g0 * grid.Q : grid.Q;
+    band.load(grid, image, c0, channels, g0, g1, q0, q1, channels % kLanes != 0);
+    const i64 step = grid.stride_x * band.pixel;
+    i64 run_count = 0;
+    for (i64 g = g0; g < g1; ++g) {
+      const i64 from = larger(k0 - g * grid.Q, q0), to = smaller(k1 - g * grid.Q, q1);
+      runs[run_count++] = {band.start[g - g0] + (from - q0) * step, to - from};
+    }
+    for (i64 c = 0; c < channels; c += kLanes) {
+      const i64 lanes = smaller<i64>(kLanes, channels - c);
+      const float* d = dy + k0 * C + c0 + c;
+      i64 d_step = C;
+      if (lanes < kLanes) {
+        for (i64 k = 0; k < k1 - k0; ++k) store(copy + k * kLanes, load_part(d + k * C, lanes));
+        d = copy;
+        d_step = kLanes;
+      }
+      for (i64 t = 0; t < taps;) {
+        const float* from[kTaps];
+        const i64 parts = (taps - t + kTaps - 1) / kTaps, count = (taps - t + parts - 1) / parts;
+        for (i64 i = 0; i < count; ++i) {
+          from[i] = band.base + (t + i) / grid.S * grid.step_y * band.pitch + (t + i) % grid.S * grid.step_x * band.pixel + c;
+        }
+        kDepthwiseTaps[count](from, step, runs, run_count, d, d_step, lanes, k0 == 0 ? beta : 1.0f, dw + t * C + c0 + c, C);
+        t += count;
       }
     }
   }
@@ -156,6 +224,9 @@ void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64
     return;
   }
   const Grid grid = {N, Y, X, C, P, Q, R, S, stride_y, stride_x, dilation_y, dilation_x, -pad_y, -pad_x};
+  if (groups == C && F == C && C > 1) {
+    return parallel_for(C, 64, [&](i64 begin, i64 end) { depthwise_weight(grid, x, dy, begin, end, beta_dw, dw); });
+  }
   // Each task copies its share of the image and of dy, so they should be few: more only where threads want them.
   const i64 strips = (Fg + kStripFilters - 1) / kStripFilters;
   const double flops = 2.0 * double(K) * double(M) * double(F);

@@ -1,5 +1,7 @@
 // The innermost loops of convolution. One step of k on a tile of 6 x 16 (AVX2): 2 loads of b, 6 broadcasts of the image, 12
 // fused multiply-adds; on a thin tile of 8 x 8: 1, 8 and 8.
+#include "../formulas.h"
+#include "../kernels.h"
 #include "conv.h"
 
 namespace fastdl {
@@ -31,6 +33,18 @@ FASTDL_INLINE void add_product(vec& sum, vec a, vec b) {
 #endif
 }
 
+// Where a tile hangs over the edge; not worth code of its own in every tile.
+__attribute__((noinline)) vec load_edge(const float* p, i64 lanes) {
+  return lanes >= kLanes ? load(p) : load_part(p, larger<i64>(lanes, 0));
+}
+__attribute__((noinline)) void store_edge(float* p, vec v, i64 lanes) {
+  if (lanes >= kLanes) {
+    store(p, v);
+  } else {
+    store_part(p, v, lanes);
+  }
+}
+
 template <int R, int V>
 struct Sums {
   vec at[R][V];
@@ -49,27 +63,37 @@ struct Sums {
     });
   }
   FASTDL_INLINE void end(const ConvTile& t) {
-    if (t.cols < V * kLanes) {
-      float whole[R][V * kLanes];
-      unrolled<R>([&](auto r) FASTDL_INLINED {
-        unrolled<V>([&](auto v) FASTDL_INLINED { store(whole[r] + v * kLanes, at[r][v]); });
-      });
-      for (int r = 0; r < R; ++r) {
-        float* c = t.c + r * t.c_step;
-        for (i64 j = 0; j < t.cols; ++j) c[j] = t.beta == 0.0f ? whole[r][j] : t.beta * c[j] + whole[r][j];
-      }
-    } else if (t.beta == 0.0f) {
-      unrolled<R>([&](auto r) FASTDL_INLINED {
-        unrolled<V>([&](auto v) FASTDL_INLINED { store(t.c + r * t.c_step + v * kLanes, at[r][v]); });
-      });
-    } else {
+    if (const float* from = t.from) {
       unrolled<R>([&](auto r) FASTDL_INLINED {
         unrolled<V>([&](auto v) FASTDL_INLINED {
-          float* c = t.c + r * t.c_step + v * kLanes;
-          store(c, t.beta * load(c) + at[r][v]);
+          const float* p = from + r * t.from_step + v * kLanes;
+          at[r][v] = splat(t.beta) * (t.cols < V * kLanes ? load_edge(p, t.cols - v * kLanes) : load(p)) + at[r][v];
         });
       });
     }
+    if (t.bias) {
+      vec bias[V];
+      unrolled<V>([&](auto v) FASTDL_INLINED { bias[v] = load(t.bias + v * kLanes); });
+      unrolled<R>([&](auto r) FASTDL_INLINED { unrolled<V>([&](auto v) FASTDL_INLINED { at[r][v] += bias[v]; }); });
+    }
+    if (t.act == kRelu) {
+      each([](vec z) { return relu(z); });
+    } else if (t.act == kLeakyRelu) {
+      each([&](vec z) { return leaky_relu(z, splat(t.slope)); });
+    }
+    if (t.cols < V * kLanes) {
+      unrolled<R>([&](auto r) FASTDL_INLINED {
+        unrolled<V>([&](auto v) FASTDL_INLINED { store_edge(t.c + r * t.c_step + v * kLanes, at[r][v], t.cols - v * kLanes); });
+      });
+    } else {
+      unrolled<R>([&](auto r) FASTDL_INLINED {
+        unrolled<V>([&](auto v) FASTDL_INLINED { store(t.c + r * t.c_step + v * kLanes, at[r][v]); });
+      });
+    }
+  }
+  template <class F>
+  FASTDL_INLINE void each(const F& f) {
+    unrolled<R>([&](auto r) FASTDL_INLINED { unrolled<V>([&](auto v) FASTDL_INLINED { at[r][v] = f(at[r][v]); }); });
   }
 };
 
@@ -81,6 +105,7 @@ void conv_tile(const ConvTile& t) {
   sums.begin();
   const float* b = t.b;
   const i64 b_step = t.b_step, step = t.step;
+  constexpr int kUnroll = R < smaller(kTileRows, kThinRows) ? 2 : 4;
   const Run *run = t.runs, *const last = t.runs + t.run_count;
   if constexpr (kForm == Form::kUniform) {
     // Three rows to a pointer: what an address can express.
@@ -93,7 +118,7 @@ void conv_tile(const ConvTile& t) {
         b += b_step;
         unrolled<kPointers>([&](auto i) FASTDL_INLINED {
           ++p[i];
-          __asm__("" : "+r"(p[i]));  // or GCC makes a pointer of every row again
+          __asm__("" : "+r"(p[i]));  // likewise
         });
       }
     }
@@ -101,9 +126,25 @@ void conv_tile(const ConvTile& t) {
     for (; run != last; ++run) {
       const float* row[R];
       unrolled<R>([&](auto r) FASTDL_INLINED { row[r] = t.row[r] + run->offset; });
-      const i64 end = kForm == Form::kAdjacent ? run->length : run->length * step;
-      for (i64 k = 0; k < end; k += kForm == Form::kAdjacent ? 1 : step) {
+      // Four steps at a time: the end of a long run is then predicted.
+      i64 left = run->length, k = 0;
+      for (; left >= kUnroll; left -= kUnroll) {
+        __asm__("" : "+r"(k));  // or GCC makes a moving pointer of every row
+        unrolled<kUnroll>([&](auto u) FASTDL_INLINED {
+          if constexpr (kForm == Form::kAdjacent) {
+            sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
+          } else {
+            sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
+            k += step;
+          }
+          b += b_step;
+        });
+        if constexpr (kForm == Form::kAdjacent) k += kUnroll;
+      }
+      for (; left > 0; --left) {
+        __asm__("" : "+r"(k));  // likewise
         sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
+        k += kForm == Form::kAdjacent ? 1 : step;
         b += b_step;
       }
     }

@@ -8,7 +8,7 @@
 //                          N
 //                +----------+-----------+    strip  kStripCols columns of b and c
 //                |   b      |  strip    |    chunk  kChunk steps of k; a chunk of a strip is packed into panels of
-//          K     |..........|....||.....|           kTileCols columns (at most 1 MiB, scratch slot 1)
+//          K     |..........|....||.....|           kTileCols columns (at most 2 MiB, scratch slot 1)
 //                |   chunk  |    ||panel|    slice  kTileRows rows of a, one chunk deep: packed (slot 0), or read
 //                +----------+-----------+           where they are when the strip is too narrow to repay packing
 //     +-------+  +----------+-----------+    block  kBlockRows rows: their slices stay in L2 while the panels pass
@@ -47,7 +47,7 @@ constexpr int kTileCols = kTileVecs * kLanes;
 constexpr i64 kChunk = 256;  // part of the definition of a sum: never tune it
 constexpr i64 kBlockRows = 192 / kTileRows * kTileRows;
 constexpr i64 kGroupRows = 5 * kBlockRows;  // packed at a time when threads share
-constexpr i64 kStripCols = 1024 / kTileCols * kTileCols;
+constexpr i64 kStripCols = 2048 / kTileCols * kTileCols;  // its panels fill one huge page
 constexpr int kMaxRuns = 64;  // pieces of a chunk's k range, see Run
 
 template <class T>
@@ -218,6 +218,16 @@ inline void pack_copied(const float* source, i64 step, i64 cols, i64 count, floa
   }
   for (; k < count; ++k) {
     for (int j = 0; j < W; ++j) out[k * W + j] = j < cols ? source[k * step + j] : 0.0f;
+  }
+}
+
+// Four neighbouring panels of a right operand whose rows are contiguous: rows are read 4 * kTileCols at a time, which
+// asks less of the TLB than one panel after the other when rows are far apart.
+inline void pack_four_panels(const float* source, i64 step, i64 count, float* out) {
+  for (i64 k = 0; k < count; ++k) {
+    for (int p = 0; p < 4; ++p) {
+      memcpy(out + (p * count + k) * kTileCols, source + k * step + p * kTileCols, kTileCols * sizeof(float));
+    }
   }
 }
 
@@ -396,6 +406,13 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
           for (i64 item = begin; item < end; ++item) {
             if (item < new_panels) {
               const i64 j = item * kTileCols, cols = smaller<i64>(kTileCols, strip - j);
+              if constexpr (B::kDirect) {
+                if (!direct_b && item + 4 <= smaller(new_panels, end) && j + 4 * kTileCols <= strip) {
+                  pack_four_panels(b.row(k0, j0 + j), b.row_step(), depth, b_packed + j * depth);
+                  item += 3;
+                  continue;
+                }
+              }
               if (!direct_b || cols < kTileCols) b.pack(k0, k1, j0 + j, cols, b_packed + j * depth);
             } else {
               const i64 i = (item - new_panels) * kTileRows;

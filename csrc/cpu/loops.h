@@ -33,7 +33,10 @@ constexpr i64 kElementGrain = 32768;
 
 template <class F>
 FASTDL_INLINE void for_elements(i64 n, const F& f) {
-  parallel_for(n, kElementGrain, [&](i64 begin, i64 end) { for_vectors(begin, end, f); });
+  parallel_for(n, kElementGrain, [&](i64 begin, i64 end) {
+    const F local = f;  // a copy that no store can alias: what f captured stays in registers
+    for_vectors(begin, end, local);
+  });
 }
 
 // Rows of `width` elements each.
@@ -41,7 +44,8 @@ template <class F>
 FASTDL_INLINE void for_rows(i64 rows, i64 width, const F& f) {
   const i64 grain = kElementGrain / 2 / (width > 0 ? width : 1);
   parallel_for(rows, grain > 0 ? grain : 1, [&](i64 begin, i64 end) {
-    for (i64 r = begin; r < end; ++r) f(r);
+    const F local = f;
+    for (i64 r = begin; r < end; ++r) local(r);
   });
 }
 

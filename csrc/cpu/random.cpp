@@ -164,21 +164,22 @@ FASTDL_INLINE void draw(i64 n, const StepState* step, const F& f) {
   if (n <= 0) return;
   parallel_for(n + lead, kElementGrain, [&](i64 first, i64 last) {
     const Keys key(seed);
+    const F local = f;
     const uint64_t base = (offset - static_cast<uint64_t>(lead)) >> 2;
     for (i64 at = first; at < last; at += kGroup) {  // a position counts from the block border before the first element
       V out[4];
       Source::group(key, base + static_cast<uint64_t>(at >> 2), out);
       if (at >= lead && at + kGroup <= last) {
 #pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) f(at - lead + k * kLanes, Whole{}, out[k]);
+        for (int k = 0; k < 4; ++k) local(at - lead + k * kLanes, Whole{}, out[k]);
         continue;
       }
       S buffer[kGroup + kLanes] = {};
       memcpy(buffer, out, sizeof out);
       const i64 stop = last - at < kGroup ? last - at : kGroup;
       i64 j = at < lead ? lead - at : 0;
-      for (; j + kLanes <= stop; j += kLanes) f(at - lead + j, Whole{}, Source::read(buffer + j));
-      if (j < stop) f(at - lead + j, Part{stop - j}, Source::read(buffer + j));
+      for (; j + kLanes <= stop; j += kLanes) local(at - lead + j, Whole{}, Source::read(buffer + j));
+      if (j < stop) local(at - lead + j, Part{stop - j}, Source::read(buffer + j));
     }
   });
 }

@@ -1,9 +1,9 @@
 """Kernels and training steps against NumPy, PyTorch, scikit-learn and JAX, measured in turn in one process.
 
-A machine's speed drifts by more than the differences that matter. So a row samples its contestants in turn (A B C A B C ...),
-each sample long enough for the clock, and what is reported is the median over the rounds of the ratio within a round, with
-its quartiles. Rows whose goal is near parity are visited several times, with new arrays each time, and pooled. The rows are
-in `fastdl.bench_rows`.
+A machine's speed drifts by more than the differences that matter. So a row samples its contestants in turn (A B C A B
+C ...), each sample long enough for the clock, and what is reported is the median over the rounds of the ratio within a
+round, with its quartiles. Rows whose goal is near parity are visited several times, with new arrays each time, and
+pooled. The rows are in `fastdl.bench_rows`.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from itertools import repeat
 PEERS = ("numpy", "torch", "sklearn", "jax")
 AREAS = ("gemm", "conv", "layers", "dispatch", "steps", "threads")
 
-# These pin a peer's kernels or its number of threads: a comparison under them would be with something else than what its
-# users run. They are removed before NumPy is imported.
+# These pin a peer's kernels or its number of threads: a comparison under them would be with something else than what
+# its users run. They are removed before NumPy is imported.
 PINNING = (
     "OPENBLAS_CORETYPE",
     "OPENBLAS_L2_SIZE",
@@ -257,6 +257,9 @@ def calibrate(case, shortest):
     while True:
         took = _sample(case, times) * times
         if took >= shortest:
+            # an interruption makes a short sample look long, and seldom twice
+            took = min(took, _sample(case, times) * times)
+        if took >= shortest:
             return times
         times = max(times + 1, min(times * 10, int(times * 1.2 * shortest / max(took, 1e-9)) + 1))
 
@@ -436,7 +439,8 @@ def line(record):
     for peer, v in record["versus"].items():
         way = v["contestant"].removeprefix(peer).strip()
         goal = "" if v["goal"] is None else f" goal {v['goal']:g} {'met' if v['met'] else 'NOT met'}"
-        text += f"  {peer}{' ' + way if way else ''} {v['ratio']:.2f}x [{v['quartiles'][0]:.2f}-{v['quartiles'][1]:.2f}]{goal}"
+        low, high = v["quartiles"]
+        text += f"  {peer}{' ' + way if way else ''} {v['ratio']:.2f}x [{low:.2f}-{high:.2f}]{goal}"
     if record["tail_goal"] is not None:
         met = "met" if record["worst_over_median"] <= record["tail_goal"] else "NOT met"
         text += f"  slowest {record['worst_over_median']:.1f}x the median, goal at most {record['tail_goal']:g} {met}"

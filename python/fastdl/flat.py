@@ -1,6 +1,7 @@
 """All parameters of a network as one vector, and all gradients as another.
 
-Clearing gradients, their norm, an optimiser's step and a saved copy are then one call each, whatever the number of layers.
+Clearing gradients, their norm, an optimiser's step and a saved copy are then one call each, whatever the number of
+layers.
 
     data  | w0 ...pad | w1 ...pad | ... | b0 ...pad | b1 ...pad |
             decayed parameters first      then those without decay
@@ -34,14 +35,14 @@ class Flat:
     Attributes
     ----------
     data, grad : array [n]
-        All values; all gradients. Padding is zero in both. After a backward pass, `settle` zeroes in `grad` what no kernel
-        has written.
+        All values; all gradients. Padding is zero in both. After a backward pass, `settle` zeroes in `grad` what no
+        kernel has written.
     table : list of (name, offset, shape)
 
     Notes
     -----
-    After pickling or copying (together with the module that made it) the parameters of the copy are views into the copy's
-    vectors. The gradient is not copied.
+    After pickling or copying (together with the module that made it) the parameters of the copy are views into the
+    copy's vectors. The gradient is not copied.
     """
 
     def __init__(self, named):

@@ -1,8 +1,8 @@
 """Initial values of parameters: functions ``init(shape, stream, fans=None) -> float32 array``.
 
-Random ones draw from a `fastdl.random.Stream`, so one seed decides a network. `fans` is (number of inputs that one output
-sums, number of outputs that one input reaches); without it they follow from a weight's shape: [I,O] has fans I and O,
-filters [R,S,C,F] have R S C and R S F.
+Random ones draw from a `fastdl.random.Stream`, so one seed decides a network. `fans` is (number of inputs that one
+output sums, number of outputs that one input reaches); without it they follow from a weight's shape: [I,O] has fans I
+and O, filters [R,S,C,F] have R S C and R S F.
 """
 
 import math
@@ -31,7 +31,7 @@ def _normal(shape, stream, std):
 
 
 def glorot_uniform(shape, stream, fans=None, gain=1.0):
-    """Uniform with variance gain^2 2 / (fan_in + fan_out): keeps the size of signals both ways through linear or tanh units.
+    """Uniform with variance gain^2 2 / (fan_in + fan_out): keeps signals' size both ways through tanh units.
 
     Source: Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010), eq. 16.
     """
@@ -86,13 +86,13 @@ def uniform(shape, stream, fans=None, limit=0.05):
 
 
 def orthogonal(shape, stream, fans=None, gain=1.0):
-    """A random orthogonal matrix, uniform among them: rows or columns (whichever are fewer) are orthonormal, times gain.
+    """A random orthogonal matrix, uniform among them: the fewer of rows and columns are orthonormal, times gain.
 
     The leading axes of the shape are one axis of the matrix, the last axis is the other.
 
     Source: Saxe, McClelland & Ganguli, "Exact solutions to the nonlinear dynamics of learning in deep linear neural
-    networks" (2014). The signs are fixed as in Mezzadri, "How to generate random matrices from the classical compact groups"
-    (2007), without which the draw is not uniform.
+    networks" (2014). The signs are fixed as in Mezzadri, "How to generate random matrices from the classical compact
+    groups" (2007), without which the draw is not uniform.
     """
     if not shape:
         raise ValueError("shape: expected one axis or more; got []")

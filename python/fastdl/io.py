@@ -1,4 +1,4 @@
-"""Weights on disk: safetensors, with a JSON description in the file's metadata. No pickle, so opening a file runs no code."""
+"""Weights on disk: safetensors, with a JSON description in the file's metadata. Opening a file runs no code."""
 
 import contextlib
 import json
@@ -61,13 +61,17 @@ def load(path):
 
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"{path}: expected a file; got {'a folder' if os.path.isdir(path) else 'nothing there'}")
+        raise FileNotFoundError(
+            f"{path}: expected a file; got {'a folder' if os.path.isdir(path) else 'nothing there'}"
+        )
     try:
         with safe_open(path, framework="np") as file:
             about = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
     except SafetensorError as error:
-        raise ValueError(f"{path}: expected a whole safetensors file; got one that is damaged or cut short ({error})") from error
+        raise ValueError(
+            f"{path}: expected a whole safetensors file; got one that is damaged or cut short ({error})"
+        ) from error
     if "fastdl_format" not in about:
         raise ValueError(f"{path}: expected weights saved by fastdl; got a safetensors file without fastdl_format")
     try:

@@ -1,7 +1,8 @@
 """Modules: objects that own parameters, buffers and other modules, found by looking through their attributes.
 
-There is nothing to register. A parameter is any attribute that is a `Parameter`, a part is any attribute that is a `Module`
-(also inside lists and tuples), and both are named by where they were found, in the order in which they were assigned.
+There is nothing to register. A parameter is any attribute that is a `Parameter`, a part is any attribute that is a
+`Module` (also inside lists and tuples), and both are named by where they were found, in the order in which they were
+assigned.
 """
 
 import copy
@@ -188,7 +189,12 @@ class Module:
         """Give the buffers their first values; layers with buffers override it."""
 
     def trace(self, input_shape, dtype=np.float32):
-        """Send one sample of zeros through; returns (name, module, input shape, output shape) for every call, without batch.
+        """Send one sample of zeros through and see what is called.
+
+        Returns
+        -------
+        list of (name, module, input shape, output shape)
+            For every call in reading order; shapes without the batch axis.
 
         Raises
         ------
@@ -336,7 +342,9 @@ class Module:
         widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
 
         def line(r):
-            return "  ".join(c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+            return "  ".join(
+                c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))
+            )
 
         rule = "-" * len(line(head))
         end = f"{total:,} parameters, {total * 4 / 1e6:.2f} MB" + (f", {frozen:,} of them frozen" if frozen else "")

@@ -1,7 +1,7 @@
 """Layers: objects that own parameters and call one operation of `fastdl.ops`.
 
-A layer finds the sizes of its input at its first call (or in `Module.build`), or is told them. Images are channels last.
-Biases, and the gains and shifts of normalisations, take no weight decay.
+A layer finds the sizes of its input at its first call (or in `Module.build`), or is told them. Images are channels
+last. Biases, and the gains and shifts of normalisations, take no weight decay.
 """
 
 from functools import partial
@@ -47,11 +47,8 @@ def _check_act(act):
 
 
 def _positive(name, value):
-    if not isinstance(value, (int,)) or isinstance(value, bool):
-        try:
-            value = value.__index__()
-        except AttributeError:
-            raise TypeError(f"{name}: expected an integer; got {type(value).__name__}") from None
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer; got {type(value).__name__}")
     if value < 1:
         raise ValueError(f"{name}: expected at least 1; got {value}")
     return int(value)
@@ -132,8 +129,8 @@ class Conv2d(Module):
         As in `Dense`.
     stride, dilation : int or (int, int)
     padding : {'valid', 'same'} or int or (int, int)
-        Zeros on each side. 'same' keeps the image's size at stride 1 (in general: size / stride, rounded up) and needs odd
-        filters.
+        Zeros on each side. 'same' keeps the image's size at stride 1 (in general: size / stride, rounded up) and
+        needs odd filters.
     groups : int
         Channels and filters are split into that many independent groups.
     bias : bool
@@ -224,14 +221,15 @@ class Conv1d(Module):
 class ConvTranspose2d(Module):
     """Transposed convolution, the data gradient of a convolution as a layer: it enlarges images by its stride.
 
-    x [N,P,Q,F] gives y [N,Y,X,C] with C = `filters` and Y = (P-1) stride - 2 padding + dilation (R-1) + 1 + out_padding.
-    The filters are w [R,S,C/groups,F]: output channels before input channels. `channels` is F. Otherwise as `Conv2d`.
+    x [N,P,Q,F] gives y [N,Y,X,C] with C = `filters` and Y = (P-1) stride - 2 padding + dilation (R-1) + 1 +
+    out_padding. The filters are w [R,S,C/groups,F]: output channels before input channels. `channels` is F. Otherwise
+    as `Conv2d`.
     """
 
     shares_weights = True
 
-    def __init__(self, filters, size, act="none", stride=1, padding="valid", out_padding=0, dilation=1, groups=1, bias=True,
-                 init=None, channels=None, slope=0.01):  # fmt: skip
+    def __init__(self, filters, size, act="none", stride=1, padding="valid", out_padding=0, dilation=1, groups=1,
+                 bias=True, init=None, channels=None, slope=0.01):  # fmt: skip
         self.filters, self.act, self.slope = _positive("filters", filters), _check_act(act), float(slope)
         self.size, self.stride = _pair("size", size), _pair("stride", stride)
         self.dilation, self.groups = _pair("dilation", dilation), _positive("groups", groups)
@@ -258,7 +256,16 @@ class ConvTranspose2d(Module):
             _need_axes(x, 4, "[N,P,Q,F]")
             self._size(x.data.shape[3])
         return ops.conv_transpose2d(
-            x, self.w, self.b, self.stride, self.padding, self.dilation, self.groups, self.out_padding, self.act, self.slope
+            x,
+            self.w,
+            self.b,
+            self.stride,
+            self.padding,
+            self.dilation,
+            self.groups,
+            self.out_padding,
+            self.act,
+            self.slope,
         )
 
     def describe(self):
@@ -385,7 +392,9 @@ class Dropout(Module):
         if not self.training or self.p == 0.0:
             return x
         if self.stream is None:
-            raise RuntimeError("Dropout: expected a network that was initialised (Module.initialise gives the random stream)")
+            raise RuntimeError(
+                "Dropout: expected a network that was initialised (Module.initialise gives the random stream)"
+            )
         return ops.dropout(x, self.p, self.stream)
 
     def describe(self):

@@ -1,4 +1,4 @@
-"""Optimisers over the flat vectors of a network (`fastdl.flat.Flat`): one or two kernel calls an update, however many layers.
+"""Optimisers over the flat vectors of a network: one or two kernel calls an update, however many layers.
 
 Weight decay applies to the parameters declared with decay (weights), not to biases and normalisations.
 """
@@ -68,7 +68,12 @@ class Optimizer:
         if self.weight_decay == 0.0 and len(self._ranges) == 2 and flat.ranges()[0][1] == flat.ranges()[1][0]:
             start, stop = flat.ranges()[0][0], flat.ranges()[1][1]
             self._ranges = [
-                (flat.data[start:stop], flat.grad[start:stop], 0.0, *(self.state[n][start:stop] for n in self.state_names))
+                (
+                    flat.data[start:stop],
+                    flat.grad[start:stop],
+                    0.0,
+                    *(self.state[n][start:stop] for n in self.state_names),
+                )
             ]
 
     def __setstate__(self, state):
@@ -94,7 +99,7 @@ class Optimizer:
         raise NotImplementedError
 
     def get_state(self):
-        """Everything that a later update depends on, as arrays and numbers: ``{"t": ..., "lr": ..., "m": array, ...}``."""
+        """Everything that a later update depends on: ``{"t": ..., "lr": ..., "m": array, ...}``."""
         return {"t": self.t, "lr": self.lr} | {n: np.array(backend.to_host(a)) for n, a in self.state.items()}
 
     def set_state(self, state):
@@ -135,7 +140,9 @@ class SGD(Optimizer):
 
 
 class Adam(Optimizer):
-    """m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  w -= lr m^ / (sqrt(v^) + eps), with m^, v^ corrected for their start at 0.
+    """m = b1 m + (1-b1) g;  v = b2 v + (1-b2) g^2;  w -= lr m^ / (sqrt(v^) + eps).
+
+    m^ = m / (1 - b1^t) and v^ = v / (1 - b2^t) are corrected for their start at 0.
 
     Source: Kingma & Ba, "Adam: a method for stochastic optimization" (2015).
     """

@@ -1,4 +1,4 @@
-"""Pictures of a training: learning curve, first-layer filters, worst mistakes. They need matplotlib, the extra ``plot``."""
+"""Pictures of a training: learning curve, first-layer filters, worst mistakes. They need matplotlib, extra ``plot``."""
 
 import numpy as np
 
@@ -48,6 +48,7 @@ def learning_curve(history, ax=None):
             # a run that was interrupted has an epoch without validation
             ax.plot(epochs[: len(history[name])], history[name], label=label)
     ax.set_xlabel("epoch")
+    ax.xaxis.get_major_locator().set_params(integer=True)
     ax.set_ylim(bottom=0)
     handles = list(ax.get_lines())
     accuracy = history.get("val_accuracy")

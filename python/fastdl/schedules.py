@@ -1,7 +1,7 @@
 """Learning-rate schedules: functions ``schedule(t, total) -> factor`` of the update t (from 0) and their number.
 
-The training loop multiplies the optimiser's first learning rate with the factor before every update. Any function of that
-form will do; `plateau` follows a measured loss instead.
+The training loop multiplies the optimiser's first learning rate with the factor before every update. Any function of
+that form will do; `plateau` follows a measured loss instead.
 """
 
 import math
@@ -18,7 +18,12 @@ def _place(name, value, total):
 
 
 def _check_place(name, value):
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0 or (isinstance(value, float) and value > 1):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or value < 0
+        or (isinstance(value, float) and value > 1)
+    ):
         raise ValueError(f"{name}: expected updates (an integer) or a share of the run (0.0 to 1.0); got {value!r}")
     return value
 

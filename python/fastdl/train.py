@@ -2,7 +2,8 @@
 
     for every epoch:  shuffle;  for every batch:  gather - forward - loss - backward - update;  validate;  look after
 
-Everything random comes from (seed, offset), so the same seed gives the same weights bit for bit, with any number of threads.
+Everything random comes from (seed, offset), so the same seed gives the same weights bit for bit, with any number of
+threads.
 """
 
 import contextlib
@@ -73,7 +74,7 @@ class Rows:
 
 
 class _Augmented:
-    """Rows of images that are changed at random on their way out: `augment(images, seed, offset)`, as `fastdl.data.Augment`."""
+    """Rows of images that are changed at random on their way out, by a `fastdl.data.Augment`."""
 
     def __init__(self, rows, augment, stream):
         self.array, self._augment, self._stream = rows.array, augment, stream
@@ -117,7 +118,7 @@ class State:
 
 
 class _Interrupts:
-    """Turns the first Ctrl-C into a flag that the loop reads between updates; a second one is a KeyboardInterrupt at once."""
+    """Turns the first Ctrl-C into a flag that the loop reads between updates; a second one interrupts at once."""
 
     def __enter__(self):
         self.asked = False
@@ -233,7 +234,9 @@ def fit(
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)} or a function; got {loss!r}")
     flat = optimizer.flat
     if not flat.holds(module.named_parameters()):
-        raise ValueError("optimizer: expected one that was made for this module as it is now; got one for other parameters")
+        raise ValueError(
+            "optimizer: expected one that was made for this module as it is now; got one for other parameters"
+        )
 
     stream = Stream(seed)
     shuffling = stream.split("shuffle")
@@ -282,7 +285,9 @@ def fit(
                         history.setdefault(f"val_{name}", []).append(value)
                 history["seconds"].append(time.perf_counter() - begun)
                 if bar is not None:
-                    bar.set_postfix({k: f"{v[-1]:.4g}" for k, v in history.items() if k.endswith(("loss", "accuracy")) and v})
+                    bar.set_postfix(
+                        {k: f"{v[-1]:.4g}" for k, v in history.items() if k.endswith(("loss", "accuracy")) and v}
+                    )
                 if interrupts.asked:
                     for name in (k for k in history if k.startswith("val_")):
                         history[name].append(math.nan)  # not judged any more
@@ -324,7 +329,9 @@ def _update(module, loss_of, optimizer, xb, yb):
 def _judge(state, watch, min_delta, keep, waited):
     """Compare the epoch with the best so far; returns for how many epochs there was no improvement."""
     if watch not in state.history:
-        raise ValueError(f"watch: expected one of {', '.join(k for k in state.history if 'loss' in k or 'val_' in k)}; got {watch!r}")
+        raise ValueError(
+            f"watch: expected one of {', '.join(k for k in state.history if 'loss' in k or 'val_' in k)}; got {watch!r}"
+        )
     value = state.history[watch][-1]
     value = value if watch.endswith("loss") else -value
     if value < state.best - min_delta:
@@ -367,9 +374,15 @@ def _explain(module, xb, yb, value, epoch, step):
     calls = module.run_traced(Tensor(xb) if xb.dtype == np.float32 else xb, evaluate=False)
     inner = [(name, m) for name, m, _, y in calls if y is not None and bad(backend.to_host(y))]
     if not inner:
-        return f"{head}. All parameters and layer outputs are finite: the loss itself overflows or has impossible targets"
+        return (
+            f"{head}. All parameters and layer outputs are finite: the loss itself overflows or has impossible targets"
+        )
     # The rows of calls begin with the outermost: the first layer without a part that is bad as well is the culprit.
-    parts = [name for name, m in inner if not any(other.startswith(f"{name}." if name else "") and other != name for other, _ in inner)]
+    parts = [
+        name
+        for name, m in inner
+        if not any(other.startswith(f"{name}." if name else "") and other != name for other, _ in inner)
+    ]
     name = parts[0]
     kind = type(dict(module.named_modules())[name]).__name__
     return f"{head}. The first output that is not finite is that of {name or 'the module'} ({kind})"

@@ -65,7 +65,11 @@ def batch_norm(x, gamma, shift, eps=1e-5):
 
 def max_pool(x):
     n, rows, columns, c = x.shape
-    windows = x.reshape(n, rows // 2, 2, columns // 2, 2, c).transpose(0, 1, 3, 5, 2, 4).reshape(n, rows // 2, columns // 2, c, 4)
+    windows = (
+        x.reshape(n, rows // 2, 2, columns // 2, 2, c)
+        .transpose(0, 1, 3, 5, 2, 4)
+        .reshape(n, rows // 2, columns // 2, c, 4)
+    )
     at = windows.argmax(-1)[..., None]
 
     def back(dy):

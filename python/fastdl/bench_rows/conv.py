@@ -1,4 +1,5 @@
-"""Convolutions: forward, gradient for the image, gradient for the filters. Ours is channels last; PyTorch runs in both."""
+"""Convolutions: forward, gradient for the image, gradient for the filters. Ours is channels last; PyTorch runs in both
+layouts."""
 
 import numpy as np
 

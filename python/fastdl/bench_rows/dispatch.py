@@ -1,5 +1,7 @@
 """What a call from Python costs: small arrays, where the work is nothing."""
 
+from functools import partial
+
 import numpy as np
 
 from .. import kernels, ops
@@ -28,7 +30,7 @@ def _relu(peers):
     x = np.ones(4, np.float32)
     cases = {"fastdl": Case(kernels.activation_forward, (x, "relu", 0.0, x))}
     if "numpy" in peers:
-        cases["numpy"] = Case(np.maximum, (x.copy(), np.float32(0), np.empty_like(x)))
+        cases["numpy"] = Case(partial(np.maximum, x.copy(), np.float32(0), out=np.empty_like(x)))
     if "torch" in peers:
         import torch
 

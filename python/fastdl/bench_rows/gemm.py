@@ -48,7 +48,7 @@ def _layer(n, i, o):
 
             def numpy_layer():
                 np.matmul(x, w, z)
-                np.add(z, b, z)
+                return np.add(z, b, z)
 
             cases["numpy"] = Case(numpy_layer)
         if "torch" in peers:

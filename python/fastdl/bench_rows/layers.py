@@ -1,4 +1,6 @@
-"""Layers and updates that are not products: activations, pooling, batch norm, the loss, dropout, Adam, random numbers."""
+"""Layers and updates that are no products: activations, pooling, batch norm, loss, dropout, Adam, random numbers."""
+
+from functools import partial
 
 import numpy as np
 
@@ -38,7 +40,7 @@ def _numpy_activation(act, x, y):
         np.reciprocal(y, y)
 
     return {
-        "relu": Case(np.maximum, (x, np.float32(0), y)),
+        "relu": Case(partial(np.maximum, x, np.float32(0), out=y)),
         "sigmoid": Case(sigmoid),
         "tanh": Case(np.tanh, (x, y)),
     }[act]

@@ -73,7 +73,7 @@ def mlp_step(weights, x, target, loss, update, tanh=False):
         z = outputs[-1] @ weights[2 * i]
         z += weights[2 * i + 1]
         if i < last:
-            np.tanh(z, z) if tanh else np.maximum(z, 0, z)
+            np.tanh(z, z) if tanh else np.maximum(z, 0, out=z)
         outputs.append(z)
     value, d = loss(outputs[-1], target)
     gradients = [None] * len(weights)
@@ -93,7 +93,7 @@ def mlp_predict(weights, x):
         x = x @ weights[i]
         x += weights[i + 1]
         if i + 2 < len(weights):
-            np.maximum(x, 0, x)
+            np.maximum(x, 0, out=x)
     return x.argmax(1)
 
 
@@ -110,7 +110,7 @@ class ConvRelu:
         self.patches = s.patches(x)
         y = self.patches @ w.reshape(-1, s.f)
         y += b
-        self.y = np.maximum(y, 0, y).reshape(s.n, s.p, s.p, s.f)
+        self.y = np.maximum(y, 0, out=y).reshape(s.n, s.p, s.p, s.f)
         return self.y
 
     def backward(self, dy, first):
@@ -154,7 +154,7 @@ class Dense:
         self.y = self.x @ w
         self.y += b
         if self.relu:
-            np.maximum(self.y, 0, self.y)
+            np.maximum(self.y, 0, out=self.y)
         return self.y
 
     def backward(self, dy, first):

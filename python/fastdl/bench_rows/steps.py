@@ -1,5 +1,7 @@
 """Whole training steps and a prediction: forward, loss, backward, update, on a batch that lies ready."""
 
+from itertools import pairwise
+
 import numpy as np
 
 from .. import nn, ops, optim, pooled
@@ -22,7 +24,7 @@ class _Mlp:
 
     def __init__(self, widths, batch, update="adam", loss="cross_entropy", tanh=False):
         self.widths, self.batch, self.update, self.loss, self.tanh = widths, batch, update, loss, tanh
-        self.flops = 6.0 * batch * sum(i * o for i, o in zip(widths, widths[1:], strict=False)) - 2.0 * batch * (
+        self.flops = 6.0 * batch * sum(i * o for i, o in pairwise(widths)) - 2.0 * batch * (
             widths[0] * widths[1]  # nobody computes the gradient of the input
         )
 
@@ -52,7 +54,7 @@ class _Mlp:
     def numpy(self):
         """The same by hand."""
         weights = []
-        for i, o in zip(self.widths, self.widths[1:], strict=False):
+        for i, o in pairwise(self.widths):
             weights += [_array(i, i, o) * np.float32(i**-0.5), np.zeros(o, np.float32)]
         update = plain.Adam(weights) if self.update == "adam" else plain.SGD(weights)
         loss = {
@@ -68,7 +70,7 @@ class _Mlp:
         import torch
 
         layers = []
-        for i, o in zip(self.widths, self.widths[1:], strict=False):
+        for i, o in pairwise(self.widths):
             layers += [torch.nn.Linear(i, o), torch.nn.Tanh() if self.tanh else torch.nn.ReLU()]
         return _torch_step(torch.nn.Sequential(*layers[:-1]), *self.data(), self.loss, self.update, fused)
 
@@ -78,7 +80,7 @@ class _Mlp:
         import jax.numpy as jnp
 
         weights = []
-        for i, o in zip(self.widths, self.widths[1:], strict=False):
+        for i, o in pairwise(self.widths):
             weights += [jnp.asarray(_array(i, i, o) * np.float32(i**-0.5)), jnp.zeros(o)]
 
         def loss_of(weights, x, target):
@@ -164,7 +166,7 @@ class _Mlp:
             import torch
 
             model, tx = torch.nn.Sequential(), torch.from_numpy(x)
-            for i, o in zip(self.widths, self.widths[1:], strict=False):
+            for i, o in pairwise(self.widths):
                 model.append(torch.nn.Linear(i, o)).append(torch.nn.ReLU())
             model = model[:-1].eval()
 
@@ -251,8 +253,9 @@ def _cnn(architecture, update, batch=64):
                 torch.manual_seed(0)
                 if lenet:
                     return t.Sequential(
-                        t.Conv2d(1, 6, 5, padding=2), t.ReLU(), t.MaxPool2d(2), t.Conv2d(6, 16, 5), t.ReLU(), t.MaxPool2d(2),
-                        t.Flatten(), t.Linear(400, 120), t.ReLU(), t.Linear(120, 84), t.ReLU(), t.Linear(84, 10),
+                        t.Conv2d(1, 6, 5, padding=2), t.ReLU(), t.MaxPool2d(2),
+                        t.Conv2d(6, 16, 5), t.ReLU(), t.MaxPool2d(2), t.Flatten(),
+                        t.Linear(400, 120), t.ReLU(), t.Linear(120, 84), t.ReLU(), t.Linear(84, 10),
                     )  # fmt: skip
                 return t.Sequential(
                     t.Conv2d(1, 32, 3), t.ReLU(), t.Conv2d(32, 64, 3), t.ReLU(), t.MaxPool2d(2),

@@ -1,20 +1,23 @@
 """What the models share: the door where data are converted, class labels, fitting, saving."""
 
 import inspect
+import math
 
 import numpy as np
 
 from .. import backend, optim, train
 from ..io import load as _read
 from ..io import save as _write
-from ..tensor import Tensor, inference
+from ..random import Stream, permutation
+from ..tensor import inference
 
 _REAL = "fiub"  # NumPy kinds
 
 
 def as_input(x, name="X"):
-    """An array that the training loop takes, converted at most once: uint8 stays (a batch becomes values in [0,1]), every
-    other real dtype becomes float32.
+    """An array that the training loop takes, converted at most once.
+
+    uint8 stays (a batch becomes values in [0,1]); every other real dtype becomes float32.
 
     Raises
     ------
@@ -61,8 +64,6 @@ class Classifier:
         What the last `fit` recorded; see `fastdl.train.fit`.
     """
 
-    _weights_name = "module"
-
     # ------------------------------------------------------------------------------------------ for families
 
     def _make(self, input_shape, classes):
@@ -71,11 +72,11 @@ class Classifier:
 
     def _shape(self, x, name="X"):
         """X as the network wants it, samples first; families that need images override it."""
-        return x.reshape(len(x), -1) if x.ndim != 2 else x
+        return x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim != 2 else x
 
     # ------------------------------------------------------------------------------------------ the door
 
-    def _input(self, X, name="X"):  # noqa: N803 (the field's name)
+    def _input(self, X, name="X"):
         x = self._shape(as_input(X, name), name)
         if hasattr(self, "input_shape_") and x.shape[1:] != self.input_shape_:
             raise ValueError(
@@ -87,10 +88,12 @@ class Classifier:
     def _codes(self, y, n, name="y"):
         """Places of labels in classes_, int64."""
         y = as_labels(y, n, name)
+        if (y.dtype.kind in "US") != (self.classes_.dtype.kind in "US"):
+            raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y.dtype}")
         codes = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
         wrong = self.classes_[codes] != y
         if np.any(wrong):
-            raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y[wrong][0]!r}")
+            raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y[wrong].tolist()[0]!r}")
         return codes.astype(np.int64)
 
     def _need_fit(self):
@@ -117,12 +120,11 @@ class Classifier:
             raise ValueError(f"classes: expected two or more; got {len(labels)}")
         self.classes_, self.input_shape_ = labels, tuple(int(s) for s in np.atleast_1d(input_shape))
         self.module_ = self._make(self.input_shape_, len(labels)).build(self.input_shape_, self.seed).eval()
-        self._optimizer = None
         return self
 
     def fit(
         self,
-        X,  # noqa: N803
+        X,
         y,
         *,
         epochs=10,
@@ -141,8 +143,8 @@ class Classifier:
         Parameters
         ----------
         X : array [N,...]
-            Any real dtype; uint8 images are read as values in [0,1]. A memory-mapped C-contiguous file of float32 or uint8
-            is read batch by batch.
+            Any real dtype; uint8 images are read as values in [0,1]. A memory-mapped C-contiguous file of float32 or
+            uint8 is read batch by batch.
         y : array [N]
             Integer or string labels.
         epochs, batch_size : int
@@ -213,9 +215,9 @@ class Classifier:
         if isinstance(validation, (int, float)):
             n = round(validation * len(x))
             if not (0.0 < validation < 1.0 and 0 < n < len(x)):
-                raise ValueError(f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}")
-            from ..random import Stream, permutation
-
+                raise ValueError(
+                    f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}"
+                )
             order = permutation(len(x), *Stream(self.seed).split("validation").take(2 * len(x)))
             held, kept = np.sort(order[:n]), np.sort(order[n:])
             return x[kept], codes[kept], (x[held], codes[held])
@@ -226,23 +228,23 @@ class Classifier:
         vx = self._input(vx, "validation X")
         return x, codes, (vx, self._codes(vy, len(vx), "validation y"))
 
-    def decision_function(self, X):  # noqa: N803
+    def decision_function(self, X):
         """Logits, float32 [N, classes]."""
         self._need_fit()
         return backend.to_host(train.predict(self.module_, self._input(X)))
 
-    def predict_proba(self, X):  # noqa: N803
+    def predict_proba(self, X):
         """Probability of each class, float32 [N, classes]; columns in the order of `classes_`."""
         logits = self.decision_function(X)
         with inference():
             return backend.kernels(logits).softmax_forward(logits)
 
-    def predict(self, X):  # noqa: N803
+    def predict(self, X):
         """The most probable label of each sample, [N]."""
         outputs = self.decision_function(X)
         return self.classes_[train.argmax(outputs)]
 
-    def score(self, X, y):  # noqa: N803
+    def score(self, X, y):
         """Accuracy, 0 to 1."""
         predicted = self.predict(X)
         return float(np.mean(predicted == as_labels(y, len(predicted))))
@@ -265,7 +267,9 @@ class Classifier:
 
     def get_params(self, deep=True):
         """The constructor's arguments."""
-        return {name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"}
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+        }
 
     def save(self, path):
         """Write weights, classes and settings to a safetensors file, whole or not at all."""
@@ -304,6 +308,3 @@ class Classifier:
         defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
         changed = [f"{n}={v!r}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
         return f"{type(self).__name__}({', '.join(changed)})"
-
-
-__all__ = ["Classifier", "Tensor", "as_input", "as_labels"]

@@ -58,8 +58,8 @@ def small(classes, width=32, dropout=0.25):
 class CNN(Classifier):
     """Convolutions and pooling, then dense layers and softmax; trained by cross entropy.
 
-    A convolution applies the same few weights at every place of the image: `summary` shows beside its count what a dense
-    layer from the same input to the same output would need.
+    A convolution applies the same few weights at every place of the image: `summary` shows beside its count what a
+    dense layer from the same input to the same output would need.
 
     Parameters
     ----------
@@ -98,13 +98,16 @@ class CNN(Classifier):
         if self.image_shape is not None and x.ndim == 2:
             shape = tuple(self.image_shape)
             if math.prod(shape) != x.shape[1]:
-                raise ValueError(f"{name}: expected {math.prod(shape)} values for images {list(shape)}; got {x.shape[1]}")
+                raise ValueError(
+                    f"{name}: expected {math.prod(shape)} values for images {list(shape)}; got {x.shape[1]}"
+                )
             x = x.reshape(len(x), *shape)
         if x.ndim == 3:
             x = x[..., np.newaxis]
         if x.ndim != 4:
             raise ValueError(
-                f"{name}: expected images [N,Y,X] or [N,Y,X,C] (or flat rows and image_shape); got shape {list(x.shape)}"
+                f"{name}: expected images [N,Y,X] or [N,Y,X,C] (or flat rows and image_shape); "
+                f"got shape {list(x.shape)}"
             )
         return x
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .. import nn
+from .. import init, nn
 from ._base import Classifier
 
 
@@ -54,8 +54,7 @@ class MLP(Classifier):
                 layers.append(nn.Dense(units, self.act))
             else:
                 # The normalisation's shift takes the place of the bias.
-                init = nn._init.get(None, self.act)
-                layers.append(nn.Dense(units, bias=False, init=init))
+                layers.append(nn.Dense(units, bias=False, init=init.get(None, self.act)))
                 layers.append(nn.BatchNorm() if self.norm == "batch" else nn.LayerNorm())
                 layers.append(nn.Activation(self.act))
             if self.dropout:

@@ -16,8 +16,8 @@ class Perceptron(Classifier):
 
         w[:, y] += lr x,  b[y] += lr        w[:, c] -= lr x,  b[c] -= lr
 
-    If a linear rule separates the classes, a finite number of mistakes finds one (Novikoff 1962); otherwise the weights go on
-    moving, and the average over all updates is the better classifier.
+    If a linear rule separates the classes, a finite number of mistakes finds one (Novikoff 1962); otherwise the
+    weights go on moving, and the average over all updates is the better classifier.
 
     Parameters
     ----------
@@ -28,8 +28,8 @@ class Perceptron(Classifier):
 
     Source
     ------
-    Rosenblatt, "The perceptron" (1958); several classes: Duda & Hart (1973); averaging: Freund & Schapire, "Large margin
-    classification using the perceptron algorithm" (1999).
+    Rosenblatt, "The perceptron" (1958); several classes: Duda & Hart (1973); averaging: Freund & Schapire, "Large
+    margin classification using the perceptron algorithm" (1999).
 
     Examples
     --------
@@ -46,7 +46,7 @@ class Perceptron(Classifier):
     def _make(self, input_shape, classes):
         return nn.Sequential(nn.Dense(classes, init="zeros"))
 
-    def fit(self, X, y, *, epochs=10, lr=1.0, validation=None, warm_start=False, callbacks=()):  # noqa: N803
+    def fit(self, X, y, *, epochs=10, lr=1.0, validation=None, warm_start=False, callbacks=()):
         """Learn from samples one by one, in a new random order each epoch; stops when an epoch has no mistake.
 
         Parameters
@@ -66,8 +66,8 @@ class Perceptron(Classifier):
 
         Returns
         -------
-        The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came by),
-        `seconds` and, with validation, `val_accuracy`.
+        The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came
+        by), `seconds` and, with validation, `val_accuracy`.
         """
         if not (warm_start and hasattr(self, "module_")):
             for name in ("module_", "input_shape_", "classes_"):
@@ -85,6 +85,7 @@ class Perceptron(Classifier):
         # Classes first, so that an update runs along rows; the bias is one more weight of an input that is always 1.
         w = np.ascontiguousarray(np.concatenate([layer.w.data, layer.b.data[None]]).T)
         total = np.zeros(w.shape, np.float64)
+        k, scores, place = backend.kernels(w), np.empty((1, len(w)), np.float32), np.empty((1, 1), np.int64)
         shuffling, rows = Stream(self.seed).split("shuffle"), train.Rows(x, "X")
         self.history_ = history = {"epoch": [], "errors": [], "seconds": [], "stopped": "done"}
         n, count = len(x), 0
@@ -94,21 +95,23 @@ class Perceptron(Classifier):
             errors = 0
             for start in range(0, n, 256):
                 index = order[start : start + 256]
-                batch = rows.take(index)
-                batch = np.concatenate([batch, np.ones((len(batch), 1), np.float32)], axis=1)
-                for one, label in zip(batch, codes[index].tolist(), strict=True):
+                batch = np.ones((len(index), w.shape[1]), np.float32)
+                batch[:, :-1] = rows.take(index)
+                for i, label in enumerate(codes[index].tolist()):
                     count += 1
-                    guess = int((w @ one).argmax())
+                    k.matmul(batch[i : i + 1], w, False, True, 0.0, scores)
+                    guess = k.argmax(scores[..., None], place).item()
                     if guess != label:
                         errors += 1
-                        change = lr * one
-                        w[label] += change
-                        w[guess] -= change
+                        one = batch[i]
+                        k.axpby(lr, one, 1.0, w[label])
+                        k.axpby(-lr, one, 1.0, w[guess])
                         if self.average:
                             # A change made after `count - 1` samples is missing from that many of the summed weights.
-                            total[label] += (count - 1) * change
-                            total[guess] -= (count - 1) * change
-            final = w - total / count if self.average else w
+                            late = (count - 1) * lr * one.astype(np.float64)
+                            total[label] += late
+                            total[guess] -= late
+            final = (w - total / count).astype(np.float32) if self.average else w
             layer.w.data[...] = backend.to_device(final.T[:-1], layer.w.data)
             layer.b.data[...] = backend.to_device(final.T[-1], layer.b.data)
             history["epoch"].append(epoch)
@@ -124,7 +127,7 @@ class Perceptron(Classifier):
                 break
         return self
 
-    def predict_proba(self, X):  # noqa: N803
+    def predict_proba(self, X):
         """Not defined: a perceptron has outputs, no probabilities.
 
         Raises

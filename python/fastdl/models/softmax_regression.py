@@ -7,7 +7,8 @@ from ._base import Classifier
 class SoftmaxRegression(Classifier):
     """p(class | x) = softmax(x w + b), trained by cross entropy.
 
-    Also known as multinomial logistic regression. Its loss is convex: with enough steps every seed ends at the same place.
+    Also known as multinomial logistic regression. Its loss is convex: with enough steps every seed ends at the same
+    place.
 
     Parameters
     ----------

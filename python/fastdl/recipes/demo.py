@@ -1,4 +1,4 @@
-"""The demonstration behind ``make demo``: a convolutional network on the embedded digits, a picture, a table of kernels."""
+"""What ``make demo`` shows: a convolutional network learns the embedded digits, a picture, a table of kernels."""
 
 import os
 import time

@@ -1,10 +1,10 @@
 """MNIST digits by a small modern convolutional network.
 
-Task: 28x28 grey images of handwritten digits, ten classes; training images are shifted, rotated and scaled a little. Network:
-two blocks of two 3x3 convolutions with batch normalisation, pooling and dropout, then a dense layer.
+Task: 28x28 grey images of handwritten digits, ten classes; training images are shifted, rotated and scaled a little.
+Network: two blocks of two 3x3 convolutions with batch normalisation, pooling and dropout, then a dense layer.
 
-Reference: 99.6 % for a convolutional network with elastic distortions in Simard, Steinkraus & Platt, "Best practices for
-convolutional neural networks applied to visual document analysis" (2003).
+Reference: 99.6 % for a convolutional network with elastic distortions in Simard, Steinkraus & Platt, "Best practices
+for convolutional neural networks applied to visual document analysis" (2003).
 """
 
 from ..data import Augment

@@ -1,11 +1,11 @@
 """MNIST digits by a multi-layer perceptron with dropout, without augmentation.
 
-Task: 28x28 grey images of handwritten digits, ten classes, no knowledge of their geometry: shuffling the pixels would change
-nothing. Network: 784-1024-1024-10, relu, dropout.
+Task: 28x28 grey images of handwritten digits, ten classes, and no knowledge of their geometry: shuffling the pixels
+would change nothing. Network: 784-1024-1024-10, relu, dropout.
 
 Reference: 98.75 % for 784-1024-1024-1024-10 with relu and dropout in Srivastava, Hinton, Krizhevsky, Sutskever &
-Salakhutdinov, "Dropout: a simple way to prevent neural networks from overfitting" (2014), table 2; 98.4 % without dropout
-(800 units) in Simard, Steinkraus & Platt (2003).
+Salakhutdinov, "Dropout: a simple way to prevent neural networks from overfitting" (2014), table 2; 98.4 % without
+dropout (800 units) in Simard, Steinkraus & Platt (2003).
 """
 
 from ..models import MLP
