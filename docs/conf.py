@@ -11,7 +11,7 @@ HERE = pathlib.Path(__file__).parent
 project = "fastdl"
 author = "The fastdl developers"
 version = release = fastdl.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.viewcode", "numpydoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 myst_heading_anchors = 3
 # The pages of the repository's root are included here; their links among each other mean files there.
 suppress_warnings = ["myst.xref_missing", "myst.header"]
@@ -20,8 +20,8 @@ html_theme = "furo"
 html_title = "fastdl"
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["matplotlib", "tqdm", "sklearn", "PIL"]
-numpydoc_show_class_members = False
-numpydoc_class_members_toctree = False
+napoleon_custom_sections = ["Source"]
+napoleon_use_rtype = False
 
 
 def kernel_page():
@@ -36,3 +36,12 @@ page, text = HERE / "reference" / "kernels.md", kernel_page()
 page.parent.mkdir(exist_ok=True)
 if not page.exists() or page.read_text() != text:
     page.write_text(text)
+
+
+def keep_bars(app, what, name, obj, options, lines):
+    """A bar in a docstring is an absolute value, never a substitution."""
+    lines[:] = [line.replace("|", r"\|") for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", keep_bars)
