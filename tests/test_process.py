@@ -280,7 +280,8 @@ def test_thread_pool_in_cpp(tmp_path, sanitizer):
     assert built.returncode == 0, built.stderr
     command = [program] if sanitizer == "none" else [program, "brief"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
-    assert (done.returncode, done.stdout) == (0, "ok\n"), done.stderr[-4000:]
+    # one check of the program needs a second core that idles, and says so where there is none
+    assert done.returncode == 0 and done.stdout.endswith("ok\n"), done.stdout + done.stderr[-4000:]
 
 
 def test_targets_share_one_setting():

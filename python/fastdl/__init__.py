@@ -19,7 +19,14 @@ __all__ = [
 ]
 
 
+_SUBMODULES = ("data", "flat", "init", "io", "models", "module", "nn", "optim", "random", "schedules", "train")
+
+
 def __getattr__(name):
+    if name in _SUBMODULES:  # loaded where they are first used, so that the kernels alone import in milliseconds
+        from importlib import import_module
+
+        return import_module(f"fastdl.{name}")
     # The machinery that knows versions takes longer to import than the rest of this package.
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
@@ -29,3 +36,7 @@ def __getattr__(name):
         except PackageNotFoundError:  # a source tree on the path
             return "0+unknown"
     raise AttributeError(f"module 'fastdl' has no attribute {name!r}")
+
+
+def __dir__():
+    return [*__all__, *_SUBMODULES, "__version__"]
