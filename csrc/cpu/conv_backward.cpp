@@ -1,5 +1,6 @@
 // Weight and bias gradient of the convolution: dw[taps C, F] = image[pixels, taps C]^T dy[pixels, F] (see conv.h).
 #include "../kernels.h"
+#include "column_sums.h"
 #include "conv.h"
 
 namespace fastdl {
@@ -150,61 +151,6 @@ void depthwise_weight(const Grid& grid, const float* image, const float* dy, i64
   }
 }
 
-// db[F] = sum over n rows of dy + beta db, in chunks of kChunk rows.
-void sum_pixels(i64 n, i64 F, const float* dy, float beta, float* db) {
-  constexpr i64 kAtOnce = 4;  // sums side by side hide the latency of the additions
-  parallel_for(F, 16 * kLanes, [=](i64 begin, i64 end) {
-    if (n == 0) {
-      for (i64 f = begin; f < end; ++f) db[f] = beta == 0.0f ? 0.0f : beta * db[f];
-    }
-    for (i64 f = begin; f < end;) {
-      if (end - f >= kAtOnce * kLanes) {  // columns side by side
-        for (i64 k0 = 0; k0 < n; k0 += kChunk) {
-          const i64 k1 = smaller(k0 + kChunk, n);
-          const float factor = k0 == 0 ? beta : 1.0f;
-          vec sum[kAtOnce] = {};
-          for (i64 k = k0; k < k1; ++k) {
-            for (int v = 0; v < kAtOnce; ++v) sum[v] += load(dy + k * F + f + v * kLanes);
-          }
-          for (int v = 0; v < kAtOnce; ++v) {
-            float* p = db + f + v * kLanes;
-            store(p, factor == 0.0f ? sum[v] : factor * load(p) + sum[v]);
-          }
-        }
-        f += kAtOnce * kLanes;
-        continue;
-      }
-      // Chunks side by side, added in order.
-      const i64 lanes = smaller<i64>(kLanes, end - f);
-      for (i64 k0 = 0; k0 < n; k0 += kAtOnce * kChunk) {
-        vec sum[kAtOnce] = {};
-        const i64 count = smaller(n - k0, kAtOnce * kChunk);
-        // The last row may not be read past its end.
-        const bool whole = count == kAtOnce * kChunk && (lanes == kLanes || k0 + count < n);
-        if (whole && F - f + (n - k0 - count) * F >= kLanes) {
-          const float* row = dy + k0 * F + f;
-          for (i64 k = 0; k < kChunk; ++k, row += F) {
-            for (int v = 0; v < kAtOnce; ++v) sum[v] += load(row + v * kChunk * F);
-          }
-        } else {
-          for (i64 k = 0; k < count; ++k) {
-            const float* row = dy + (k0 + k) * F + f;
-            const vec x = load_lanes(row, lanes);
-            for (int v = 0; v < kAtOnce; ++v) {
-              if (k / kChunk == v) sum[v] += x;
-            }
-          }
-        }
-        for (int v = 0; v < kAtOnce && v * kChunk < count; ++v) {
-          const float factor = k0 == 0 && v == 0 ? beta : 1.0f;
-          store_lanes(db + f, factor == 0.0f ? sum[v] : factor * load_lanes(db + f, lanes) + sum[v], lanes);
-        }
-      }
-      f += lanes;
-    }
-  });
-}
-
 }  // namespace
 
 i64 conv2d_backward_weight_workspace(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) {
@@ -216,7 +162,7 @@ void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64
                             i64 dilation_x, i64 groups, float*, float* dw, float beta_dw, float* db, float beta_db,
                             void*) {
   const i64 K = N * P * Q;
-  if (db) sum_pixels(K, F, dy, beta_db, db);
+  if (db) sum_columns(K, F, dy, beta_db, db);
   const i64 Cg = C / groups, Fg = F / groups, M = R * S * Cg;
   if (!dw || M == 0 || F == 0) return;
   if (K == 0) {
