@@ -43,7 +43,7 @@ def run(capsys, *argv):
         (["fly"], "fly"),
         (["info", "--more"], "--more"),
     ],
-    ids=" ".join,
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
 def test_wrong_values_are_named(capsys, monkeypatch, argv, named):
     monkeypatch.delenv("FASTDL_DATA", raising=False)
