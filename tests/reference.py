@@ -69,8 +69,9 @@ def dense_forward(x, w, b=None, act="none", slope=0.01):
 
 def dense_backward(x, w, saved, dy, act="none", slope=0.01, **_):
     dz = dy * act_grad(saved, act, slope)
-    flat = dz.reshape(-1, dz.shape[-1])
-    return {"dx": dz @ w.T, "dw": x.reshape(-1, x.shape[-1]).T @ flat, "db": flat.sum(0)}
+    rows = int(np.prod(dz.shape[:-1]))
+    flat = dz.reshape(rows, dz.shape[-1])
+    return {"dx": dz @ w.T, "dw": x.reshape(rows, x.shape[-1]).T @ flat, "db": flat.sum(0)}
 
 # ----------------------------------------------------------------------------------------------------- convolution
 
