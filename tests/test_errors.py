@@ -4,12 +4,15 @@ import re
 
 import numpy as np
 import pytest
+
 from cases import CASES
 from test_kernels import accepted, buffers, cast, named, output_names, prepare, run
 
 
 def largest(case):
-    return max(case.sizes, key=lambda s: np.prod([v for v in s.values() if isinstance(v, int) and not isinstance(v, bool)]))
+    return max(
+        case.sizes, key=lambda s: np.prod([v for v in s.values() if isinstance(v, int) and not isinstance(v, bool)])
+    )
 
 
 @pytest.fixture(params=CASES, ids=str)
@@ -134,8 +137,11 @@ def test_outputs_left_out_are_made(target, case, rng):
     if fresh is None:
         return
     fresh = fresh if isinstance(fresh, tuple) else (fresh,)
-    names = [t.split(">")[0] for t in target.SPECS[case.kernel].split(";")[1].split()
-             if ">" in t.split("[")[0] and "??" not in t.split("[")[0]]
+    names = [
+        t.split(">")[0]
+        for t in target.SPECS[case.kernel].split(";")[1].split()
+        if ">" in t.split("[")[0] and "??" not in t.split("[")[0]
+    ]
     for name, array in zip(names, fresh, strict=True):
         np.testing.assert_array_equal(array, given[name], err_msg=name)
     if set(names) <= set(out):

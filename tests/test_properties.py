@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from cases import ACTS, BY_NAME
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from cases import ACTS, BY_NAME
 from test_kernels import buffers, close, named, prepare, run
 
 some = settings(

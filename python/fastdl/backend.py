@@ -56,7 +56,9 @@ def _choose():
     if not wanted:
         # This target's instructions could not be executed where it was developed, so it proves itself before it is used.
         if able[0] == "avx512" and not _agrees(load("avx512"), load("base")):
-            warnings.warn("the avx512 kernels disagree with the baseline on this machine: using the next target", stacklevel=2)
+            warnings.warn(
+                "the avx512 kernels disagree with the baseline on this machine: using the next target", stacklevel=2
+            )
             del _loaded["avx512"]
             return able[1]
         return able[0]

@@ -98,7 +98,9 @@ class Tensor:
             The graph was used before.
         """
         if self.step is None:
-            raise RuntimeError("backward: expected a tensor made by recorded operations; got one that depends on nothing")
+            raise RuntimeError(
+                "backward: expected a tensor made by recorded operations; got one that depends on nothing"
+            )
         found, todo = {self.order: self}, [self]
         while todo:
             for p in todo.pop().parents:
