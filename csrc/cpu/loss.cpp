@@ -71,10 +71,14 @@ struct RowsInLanes {
       for (i64 c = 0; c < C; ++c) below += t[c] - top;
     }
     sum = vec{};
-    for (i64 c = 0; c < C; ++c) {
-      const vec d = t[c] - top, e = exp(d);
-      t[c] = logarithms ? d : e;
-      sum += e;
+    for (i64 first = 0; first < C; first += 8) {  // chunks: a long sum's error would grow with its length
+      vec part = {};
+      for (i64 c = first; c < C && c < first + 8; ++c) {
+        const vec d = t[c] - top, e = exp(d);
+        t[c] = logarithms ? d : e;
+        part += e;
+      }
+      sum += part;
     }
   }
 };
