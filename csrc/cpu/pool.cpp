@@ -43,7 +43,7 @@ struct Geometry {
   }
 };
 
-// lanes.count() bytes of 0..255 <-> a vector of integers. GCC 12 takes the vector apart where it may choose how to narrow it.
+// lanes.count() bytes of 0..255 <-> a vector of integers. GCC 12 converts by way of scalars where the instructions are not named.
 typedef uint8_t bytes __attribute__((vector_size(kLanes)));
 FASTDL_INLINE void store_bytes(uint8_t* p, ivec v, Whole) {
 #if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
@@ -61,17 +61,29 @@ FASTDL_INLINE void store_bytes(uint8_t* p, ivec v, Whole) {
 #endif
 }
 FASTDL_INLINE void store_bytes(uint8_t* p, ivec v, Part part) {
-  for (i64 i = 0; i < part.n; ++i) p[i] = static_cast<uint8_t>(v[i]);
+  uint8_t whole[kLanes];
+  store_bytes(whole, v, Whole{});
+  for (i64 i = 0; i < part.n; ++i) p[i] = whole[i];
 }
 FASTDL_INLINE ivec load_bytes(const uint8_t* p, Whole) {
+#if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
+  return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__SSE4_1__) && FASTDL_VECTOR_BYTES == 16
+  int four;
+  memcpy(&four, p, sizeof four);
+  return (ivec)_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four));
+#elif defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+  return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
   bytes b;
   memcpy(&b, p, sizeof b);
   return __builtin_convertvector(b, ivec);
+#endif
 }
 FASTDL_INLINE ivec load_bytes(const uint8_t* p, Part part) {
-  ivec v = {};
-  for (i64 i = 0; i < part.n; ++i) v[i] = p[i];
-  return v;
+  uint8_t whole[kLanes] = {};
+  for (i64 i = 0; i < part.n; ++i) whole[i] = p[i];
+  return load_bytes(whole, Whole{});
 }
 
 // `room`: floats from the pixel's first channel on that may be touched, at least C.
