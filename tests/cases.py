@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+
 import reference
 import reference_augment
 
@@ -22,7 +23,9 @@ class Case:
     sizes: list[dict]
     outputs: Callable | None = None  # inputs -> dict name -> shape, for outputs that must be given
     reference: Callable | None = None  # reference.<kernel> if not said
-    gradient_of: Callable | None = None  # inputs -> (f, {gradient output: input}); f(**inputs) float64 array that dy belongs to
+    gradient_of: Callable | None = (
+        None  # inputs -> (f, {gradient output: input}); f(**inputs) float64 array that dy belongs to
+    )
     rowwise: tuple[str, ...] = ()  # inputs whose first axis is the batch: a row's result may not depend on the others
     nan: str | None = "first"  # input that gets a NaN: it must show in an output; None: not asked
     exact: bool = False  # bits must agree with the float32 reference (integers, copies, random words)
@@ -50,11 +53,17 @@ def make_matmul(rng, B=None, M=1, N=1, K=1, trans_a=False, trans_b=False):
     return {"a": a, "b": b, "trans_a": trans_a, "trans_b": trans_b}
 
 
-def make_dense(rng, N, I, O, act="none", bias=True):  # noqa: E741
-    return {"x": normal(rng, N, I), "w": normal(rng, I, O), "b": normal(rng, O) if bias else None, "act": act, "slope": 0.1}
+def make_dense(rng, N, I, O, act="none", bias=True):
+    return {
+        "x": normal(rng, N, I),
+        "w": normal(rng, I, O),
+        "b": normal(rng, O) if bias else None,
+        "act": act,
+        "slope": 0.1,
+    }
 
 
-def make_dense_backward(rng, N, I, O, act="none"):  # noqa: E741
+def make_dense_backward(rng, N, I, O, act="none"):
     forward = make_dense(rng, N, I, O, act)
     out = reference.dense_forward(**forward)
     return {**forward, "saved": out["z" if act == "gelu" else "y"], "dy": normal(rng, N, O)}
@@ -69,7 +78,13 @@ def dense_gradient(inputs):
 
 def make_activation_backward(rng, n, act):
     z = normal(rng, n)
-    return {"saved": z if act == "gelu" else reference.act(z, act, 0.1), "dy": normal(rng, n), "act": act, "slope": 0.1, "z": z}
+    return {
+        "saved": z if act == "gelu" else reference.act(z, act, 0.1),
+        "dy": normal(rng, n),
+        "act": act,
+        "slope": 0.1,
+        "z": z,
+    }
 
 
 def make_unary(rng, n, op):
@@ -98,7 +113,13 @@ def make_cross_entropy_backward(rng, by_row=False, **sizes):
     forward = make_cross_entropy(rng, **sizes)
     x = forward.pop("x")
     n = len(x)
-    return {"p": reference.softmax_forward(x), "dloss": normal(rng, n if by_row else 1), **forward, "by_row": by_row, "x": x}
+    return {
+        "p": reference.softmax_forward(x),
+        "dloss": normal(rng, n if by_row else 1),
+        **forward,
+        "by_row": by_row,
+        "x": x,
+    }
 
 
 def cross_entropy_gradient(_):
@@ -113,8 +134,15 @@ def make_conv(rng, N, Y, X, C, R, S, F, stride=(1, 1), pad=(0, 0), dilation=(1, 
     """Inputs of conv2d_forward."""
     names = ("stride_y", "stride_x", "pad_y", "pad_x", "dilation_y", "dilation_x")
     attributes = dict(zip(names, stride + pad + dilation, strict=True))
-    return {"x": normal(rng, N, Y, X, C), "w": normal(rng, R, S, C // groups, F), "b": normal(rng, F) if bias else None,
-            **attributes, "groups": groups, "act": act, "slope": 0.1}
+    return {
+        "x": normal(rng, N, Y, X, C),
+        "w": normal(rng, R, S, C // groups, F),
+        "b": normal(rng, F) if bias else None,
+        **attributes,
+        "groups": groups,
+        "act": act,
+        "slope": 0.1,
+    }
 
 
 def conv_parts(rng, sizes):
@@ -228,6 +256,8 @@ LENGTHS = [0, 1, 7, 8, 9, 1000]
 STREAMS = [dict(n=n, offset=o) for n in (0, 1, 5, 31, 32, 33, 1000) for o in (0, 1, 4, 6, 2**34 - 8)] + [
     dict(n=100003, offset=3), dict(n=65536, offset=0)]  # fmt: skip
 SEED = 0x123456789ABCDEF0
+
+
 def make_conv_backward_weight(rng, **sizes):
     x, _, dy, attributes = conv_parts(rng, sizes)
     return {"x": x, "dy": dy, **attributes}
@@ -242,8 +272,15 @@ def conv_weight_gradient(inputs):
 def make_conv_transpose(rng, act="none", bias=True, **sizes):
     """The x of the transposed layer is the dy of the convolution."""
     x, w, dy, attributes = conv_parts(rng, sizes)
-    return {"x": dy, "w": w, "b": normal(rng, x.shape[-1]) if bias else None, **attributes, "act": act, "slope": 0.1,
-            **out_pads(*x.shape[1:3], *w.shape[:2], attributes)}
+    return {
+        "x": dy,
+        "w": w,
+        "b": normal(rng, x.shape[-1]) if bias else None,
+        **attributes,
+        "act": act,
+        "slope": 0.1,
+        **out_pads(*x.shape[1:3], *w.shape[:2], attributes),
+    }
 
 
 CONV_SIZES = [
@@ -279,8 +316,11 @@ def conv_sizes(keep=lambda size: True):
 
 def fills_image(size):
     """Whether the filter is the largest that fits, so that the sizes of x and dy tell the filter's."""
+
     def axis(i, length, taps):
-        stride, pad, dilation = (size.get(k, d)[i] for k, d in (("stride", (1, 1)), ("pad", (0, 0)), ("dilation", (1, 1))))
+        stride, pad, dilation = (
+            size.get(k, d)[i] for k, d in (("stride", (1, 1)), ("pad", (0, 0)), ("dilation", (1, 1)))
+        )
         return (length + 2 * pad - dilation * (taps - 1) - 1) % stride < dilation
 
     return axis(0, size["Y"], size["R"]) and axis(1, size["X"], size["S"])
@@ -306,6 +346,7 @@ def define_warp(x, matrix, field=None, fill=0.0, scale=None):
 
 IMAGES = [dict(N=n, Y=y, X=x, C=c) for n, y, x, c in [(1, 1, 1, 1), (3, 28, 28, 1), (2, 7, 13, 3), (0, 4, 4, 1)]]
 
+
 def make_update(*state):
     """A parameter vector, its gradient, what the optimiser keeps (never negative), and settings exact in float32."""
 
@@ -320,9 +361,24 @@ CASES = [
     Case(
         "matmul",
         make_matmul,
-        [dict(M=m, N=n, K=k, trans_a=ta, trans_b=tb) for ta in (0, 1) for tb in (0, 1)
-         for m, n, k in [(1, 1, 1), (5, 17, 3), (6, 16, 256), (7, 31, 257), (37, 10, 512), (64, 65, 66), (0, 3, 2), (3, 0, 2),
-                         (2, 3, 0), (1, 100, 300), (150, 70, 530)]]
+        [
+            dict(M=m, N=n, K=k, trans_a=ta, trans_b=tb)
+            for ta in (0, 1)
+            for tb in (0, 1)
+            for m, n, k in [
+                (1, 1, 1),
+                (5, 17, 3),
+                (6, 16, 256),
+                (7, 31, 257),
+                (37, 10, 512),
+                (64, 65, 66),
+                (0, 3, 2),
+                (3, 0, 2),
+                (2, 3, 0),
+                (1, 100, 300),
+                (150, 70, 530),
+            ]
+        ]
         + [dict(B=3, M=5, N=7, K=9), dict(B=0, M=2, N=2, K=2), dict(B=2, M=33, N=48, K=65, trans_b=1)],
     ),
     Case(
@@ -342,23 +398,37 @@ CASES = [
     Case(
         "conv2d_forward",
         make_conv,
-        conv_sizes() + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=10, pad=(1, 1), act=a) for a in ACTS]
+        conv_sizes()
+        + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=10, pad=(1, 1), act=a) for a in ACTS]
         + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=17, bias=False)],
         rowwise=("x",),
     ),
-    Case("conv2d_backward_data", make_conv_backward_data, conv_sizes(), gradient_of=conv_data_gradient, rowwise=("dy",),
-         nan="w"),  # the first element of dy may see nothing but padding
-    Case("conv2d_backward_weight", make_conv_backward_weight, conv_sizes(fills_image), gradient_of=conv_weight_gradient),
+    Case(
+        "conv2d_backward_data",
+        make_conv_backward_data,
+        conv_sizes(),
+        gradient_of=conv_data_gradient,
+        rowwise=("dy",),
+        nan="w",
+    ),  # the first element of dy may see nothing but padding
+    Case(
+        "conv2d_backward_weight", make_conv_backward_weight, conv_sizes(fills_image), gradient_of=conv_weight_gradient
+    ),
     Case(
         "conv_transpose2d_forward",
         make_conv_transpose,
-        conv_sizes() + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=10, pad=(1, 1), act=a) for a in ACTS]
+        conv_sizes()
+        + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=10, pad=(1, 1), act=a) for a in ACTS]
         + [dict(N=2, Y=6, X=7, C=3, R=4, S=4, F=17, stride=(2, 2), bias=False)],
         rowwise=("x",),
         nan="w",
     ),
-    Case("axpby", lambda rng, n: {"a": 0.5, "x": normal(rng, n), "b": 0.0}, [dict(n=n) for n in (0, 1, 7, 8, 1000)],
-         outputs=lambda i: {"y": i["x"].shape}),
+    Case(
+        "axpby",
+        lambda rng, n: {"a": 0.5, "x": normal(rng, n), "b": 0.0},
+        [dict(n=n) for n in (0, 1, 7, 8, 1000)],
+        outputs=lambda i: {"y": i["x"].shape},
+    ),
     Case(
         "activation_forward",
         lambda rng, n, act: {"x": normal(rng, n) * 3, "act": act, "slope": 0.1},
@@ -383,40 +453,71 @@ CASES = [
     Case(
         "binary",
         lambda rng, L, n, op: {"x": normal(rng, L, n), "y": normal(rng, n), "op": op},
-        [dict(L=m, n=n, op=o) for m, n in [(1, 1), (5, 3), (1, 100), (100, 1), (7, 33), (0, 3), (3, 0)]
-         for o in reference.BINARY],
+        [
+            dict(L=m, n=n, op=o)
+            for m, n in [(1, 1), (5, 3), (1, 100), (100, 1), (7, 33), (0, 3), (3, 0)]
+            for o in reference.BINARY
+        ],
         rowwise=("x",),
     ),
     Case(
         "reduce_forward",
         # not centred: a sum that cancels would be compared with its own rounding
         lambda rng, A, B, C, op: {"x": normal(rng, A, B, C) + 0.5, "op": op},
-        [dict(A=a, B=b, C=c, op=o) for a, b, c in [(1, 1, 1), (3, 5, 1), (19, 7, 1), (2, 700, 1), (1, 5000, 1), (2, 3, 5),
-                                                   (3, 600, 40), (1, 2, 300), (0, 3, 2)]
-         for o in ("sum", "mean", "max", "min")] + [dict(A=2, B=0, C=c, op="sum") for c in (1, 3)],
+        [
+            dict(A=a, B=b, C=c, op=o)
+            for a, b, c in [
+                (1, 1, 1),
+                (3, 5, 1),
+                (19, 7, 1),
+                (2, 700, 1),
+                (1, 5000, 1),
+                (2, 3, 5),
+                (3, 600, 40),
+                (1, 2, 300),
+                (0, 3, 2),
+            ]
+            for o in ("sum", "mean", "max", "min")
+        ]
+        + [dict(A=2, B=0, C=c, op="sum") for c in (1, 3)],
         rowwise=("x",),
     ),
     Case(
         "reduce_backward",
         make_reduce_backward,
-        [dict(A=a, B=b, C=c, op=o) for a, b, c in [(1, 1, 1), (3, 50, 1), (2, 3, 5), (3, 60, 40), (0, 3, 2)]
-         for o in ("sum", "mean", "max", "min")],
+        [
+            dict(A=a, B=b, C=c, op=o)
+            for a, b, c in [(1, 1, 1), (3, 50, 1), (2, 3, 5), (3, 60, 40), (0, 3, 2)]
+            for o in ("sum", "mean", "max", "min")
+        ],
         gradient_of=lambda _: (lambda x, op, **_: reference.reduce_forward(x, op), {"dx": "x"}),
         nan="dy",
     ),
-    Case("argmax", lambda rng, A, B, C: {"x": normal(rng, A, B, C)},
-         [dict(A=a, B=b, C=c) for a, b, c in [(1, 1, 1), (30, 10, 1), (2, 3, 5), (3, 60, 40), (0, 3, 2)]], rowwise=("x",),
-         nan=None),
+    Case(
+        "argmax",
+        lambda rng, A, B, C: {"x": normal(rng, A, B, C)},
+        [dict(A=a, B=b, C=c) for a, b, c in [(1, 1, 1), (30, 10, 1), (2, 3, 5), (3, 60, 40), (0, 3, 2)]],
+        rowwise=("x",),
+        nan=None,
+    ),
     Case("sum_squares", lambda rng, n: {"x": normal(rng, n)}, [dict(n=n) for n in (*LENGTHS, 200001)]),
-    Case("get_columns", lambda rng, L, W, at, n: {"x": normal(rng, L, W), "at": at, "n": n},
-         [dict(L=5, W=20, at=3, n=9), dict(L=3, W=4, at=0, n=4), dict(L=3, W=4, at=3, n=1), dict(L=0, W=4, at=1, n=2)],
-         nan=None),
-    Case("softmax_forward", lambda rng, n, C, log=False: {"x": normal(rng, n, C) * 4, "log": log},
-         [dict(n=n, C=c, log=g) for n, c in ROWS_COLUMNS for g in (False, True)], rowwise=("x",)),
+    Case(
+        "get_columns",
+        lambda rng, L, W, at, n: {"x": normal(rng, L, W), "at": at, "n": n},
+        [dict(L=5, W=20, at=3, n=9), dict(L=3, W=4, at=0, n=4), dict(L=3, W=4, at=3, n=1), dict(L=0, W=4, at=1, n=2)],
+        nan=None,
+    ),
+    Case(
+        "softmax_forward",
+        lambda rng, n, C, log=False: {"x": normal(rng, n, C) * 4, "log": log},
+        [dict(n=n, C=c, log=g) for n, c in ROWS_COLUMNS for g in (False, True)],
+        rowwise=("x",),
+    ),
     Case(
         "softmax_backward",
-        lambda rng, n, C, log=False: (lambda x: {"y": reference.softmax_forward(x, log), "dy": normal(rng, n, C), "log": log,
-                                                 "x": x})(normal(rng, n, C)),
+        lambda rng, n, C, log=False: (
+            lambda x: {"y": reference.softmax_forward(x, log), "dy": normal(rng, n, C), "log": log, "x": x}
+        )(normal(rng, n, C)),
         [dict(n=n, C=c, log=g) for n, c in ROWS_COLUMNS for g in (False, True)],
         gradient_of=lambda _: (lambda x, log, **_: reference.softmax_forward(x, log), {"dx": "x"}),
         rowwise=("y", "dy"),
@@ -425,15 +526,23 @@ CASES = [
     Case(
         "softmax_cross_entropy_forward",
         make_cross_entropy,
-        [dict(n=n, C=c) for n, c in ROWS_COLUMNS] + [dict(n=600, C=10), dict(n=5000, C=3, weighted=True),
-         dict(n=20, C=10, smoothing=0.1), dict(n=20, C=10, smoothing=0.2, weighted=True, reduction="sum")],
+        [dict(n=n, C=c) for n, c in ROWS_COLUMNS]
+        + [
+            dict(n=600, C=10),
+            dict(n=5000, C=3, weighted=True),
+            dict(n=20, C=10, smoothing=0.1),
+            dict(n=20, C=10, smoothing=0.2, weighted=True, reduction="sum"),
+        ],
     ),
     Case(
         "softmax_cross_entropy_backward",
         make_cross_entropy_backward,
         [dict(n=n, C=c, by_row=r) for n, c in ROWS_COLUMNS for r in (False, True)]
-        + [dict(n=600, C=10, weighted=True), dict(n=20, C=10, smoothing=0.1), dict(n=20, C=11, smoothing=0.2, weighted=True,
-           reduction="sum")],
+        + [
+            dict(n=600, C=10, weighted=True),
+            dict(n=20, C=10, smoothing=0.1),
+            dict(n=20, C=11, smoothing=0.2, weighted=True, reduction="sum"),
+        ],
         gradient_of=cross_entropy_gradient,
         nan="dloss",
     ),
@@ -441,7 +550,9 @@ CASES = [
         "loss_forward",
         make_loss,
         [dict(n=n, kind=k) for n in LENGTHS for k in LOSSES]
-        + [dict(n=n, kind=k, weighted=True, reduction=r) for n in (33, 140001) for k in LOSSES for r in ("mean", "sum")],
+        + [
+            dict(n=n, kind=k, weighted=True, reduction=r) for n in (33, 140001) for k in LOSSES for r in ("mean", "sum")
+        ],
     ),
     Case(
         "loss_backward",
@@ -450,63 +561,160 @@ CASES = [
         + [dict(n=33, kind=k, weighted=True, reduction=r) for k in LOSSES for r in ("mean", "sum")],
         gradient_of=loss_gradient,
     ),
-    Case("batch_norm_forward", make_norm,
-         [dict(n=n, C=c) for n, c in [(2, 1), (5, 3), (700, 10), (13, 64), (9000, 5), (300, 130)]] + [dict(n=9, C=7, plain=True)]),
-    Case("batch_norm_inference", make_inference, [dict(n=n, C=c) for n, c in [(1, 1), (5, 3), (13, 64), (30, 130), (0, 3)]],
-         rowwise=("x",)),
-    Case("batch_norm_backward", make_norm_backward("batch_norm"),
-         [dict(n=n, C=c) for n, c in [(4, 1), (5, 3), (700, 10), (13, 64), (300, 130)]] + [dict(n=9, C=7, plain=True)],
-         gradient_of=norm_gradient("batch_norm")),
-    Case("layer_norm_forward", make_norm,
-         [dict(n=n, C=c) for n, c in [(1, 2), (5, 3), (70, 10), (13, 64), (30, 131), (0, 3)]] + [dict(n=9, C=7, plain=True)],
-         rowwise=("x",)),
-    Case("layer_norm_backward", make_norm_backward("layer_norm"),
-         [dict(n=n, C=c) for n, c in [(1, 4), (5, 3), (700, 10), (13, 64), (30, 131), (0, 3)]] + [dict(n=9, C=7, plain=True)],
-         gradient_of=norm_gradient("layer_norm")),
+    Case(
+        "batch_norm_forward",
+        make_norm,
+        [dict(n=n, C=c) for n, c in [(2, 1), (5, 3), (700, 10), (13, 64), (9000, 5), (300, 130)]]
+        + [dict(n=9, C=7, plain=True)],
+    ),
+    Case(
+        "batch_norm_inference",
+        make_inference,
+        [dict(n=n, C=c) for n, c in [(1, 1), (5, 3), (13, 64), (30, 130), (0, 3)]],
+        rowwise=("x",),
+    ),
+    Case(
+        "batch_norm_backward",
+        make_norm_backward("batch_norm"),
+        [dict(n=n, C=c) for n, c in [(4, 1), (5, 3), (700, 10), (13, 64), (300, 130)]] + [dict(n=9, C=7, plain=True)],
+        gradient_of=norm_gradient("batch_norm"),
+    ),
+    Case(
+        "layer_norm_forward",
+        make_norm,
+        [dict(n=n, C=c) for n, c in [(1, 2), (5, 3), (70, 10), (13, 64), (30, 131), (0, 3)]]
+        + [dict(n=9, C=7, plain=True)],
+        rowwise=("x",),
+    ),
+    Case(
+        "layer_norm_backward",
+        make_norm_backward("layer_norm"),
+        [dict(n=n, C=c) for n, c in [(1, 4), (5, 3), (700, 10), (13, 64), (30, 131), (0, 3)]]
+        + [dict(n=9, C=7, plain=True)],
+        gradient_of=norm_gradient("layer_norm"),
+    ),
     Case("max_pool2d_forward", make_pool, POOLS, rowwise=("x",)),
-    Case("max_pool2d_backward", make_max_pool_backward, POOLS, nan="dy",
-         gradient_of=lambda _: (lambda x, where, **w: reference.max_pool2d_forward(x, **w)["y"], {"dx": "x"})),
+    Case(
+        "max_pool2d_backward",
+        make_max_pool_backward,
+        POOLS,
+        nan="dy",
+        gradient_of=lambda _: (lambda x, where, **w: reference.max_pool2d_forward(x, **w)["y"], {"dx": "x"}),
+    ),
     Case("avg_pool2d_forward", make_pool, POOLS + [{**POOLS[5], "count_padding": False}], rowwise=("x",)),
-    Case("avg_pool2d_backward", make_avg_pool_backward, POOLS + [{**POOLS[5], "count_padding": False}],
-         gradient_of=lambda _: (reference.avg_pool2d_forward, {"dx": "x"})),
-    Case("embedding_forward", lambda rng, n, L, D: {"table": normal(rng, L, D), "index": rng.integers(0, L, n)},
-         [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3)]], exact=True, rowwise=("index",), nan=None),
-    Case("embedding_backward",
-         lambda rng, n, L, D: {"index": rng.integers(0, L, n), "dy": normal(rng, n, D), "table": normal(rng, L, D)},
-         [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3), (2000, 5, 130)]],
-         gradient_of=lambda _: (reference.embedding_forward, {"dtable": "table"}), nan="dy"),
-    Case("gather_u8",
-         lambda rng, n, L, D: {"table": rng.integers(0, 256, (L, D)).astype(np.uint8), "index": rng.integers(0, L, n),
-                               "scale": 1 / 256},
-         [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3), (9, 20, 784)]], exact=True,
-         rowwise=("index",)),
+    Case(
+        "avg_pool2d_backward",
+        make_avg_pool_backward,
+        POOLS + [{**POOLS[5], "count_padding": False}],
+        gradient_of=lambda _: (reference.avg_pool2d_forward, {"dx": "x"}),
+    ),
+    Case(
+        "embedding_forward",
+        lambda rng, n, L, D: {"table": normal(rng, L, D), "index": rng.integers(0, L, n)},
+        [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3)]],
+        exact=True,
+        rowwise=("index",),
+        nan=None,
+    ),
+    Case(
+        "embedding_backward",
+        lambda rng, n, L, D: {"index": rng.integers(0, L, n), "dy": normal(rng, n, D), "table": normal(rng, L, D)},
+        [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3), (2000, 5, 130)]],
+        gradient_of=lambda _: (reference.embedding_forward, {"dtable": "table"}),
+        nan="dy",
+    ),
+    Case(
+        "gather_u8",
+        lambda rng, n, L, D: {
+            "table": rng.integers(0, 256, (L, D)).astype(np.uint8),
+            "index": rng.integers(0, L, n),
+            "scale": 1 / 256,
+        },
+        [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3), (9, 20, 784)]],
+        exact=True,
+        rowwise=("index",),
+    ),
     Case("random_words", lambda rng, n, offset: {"seed": SEED, "offset": offset, "n": n}, STREAMS, exact=True),
     Case("uniform", lambda rng, n, offset: {"seed": SEED, "offset": offset, "n": n, "low": -1.0}, STREAMS, exact=True),
     Case("normal", lambda rng, n, offset: {"seed": SEED, "offset": offset, "n": n, "mean": 2.0, "std": 3.0}, STREAMS),
     Case("bernoulli", lambda rng, n, offset: {"p": rng.random(n), "seed": SEED, "offset": offset}, STREAMS, exact=True),
-    Case("dropout_forward", lambda rng, n, offset, p=0.25: {"x": normal(rng, n), "p": p, "seed": SEED, "offset": offset},
-         [*STREAMS, dict(n=100, offset=0, p=0.0), dict(n=1000, offset=5, p=0.7)], nan=None),
-    Case("dropout_backward", lambda rng, n, offset, p=0.25: {"dy": normal(rng, n), "p": p, "seed": SEED, "offset": offset,
-                                                            "x": normal(rng, n)},
-         [*STREAMS, dict(n=1000, offset=5, p=0.7)], nan=None,
-         gradient_of=lambda _: (reference.dropout_forward, {"dx": "x"})),
-    Case("warp", make_warp, IMAGES + [{**size, "field": True} for size in IMAGES], reference=define_warp,
-         rowwise=("x", "matrix", "field"), nan="matrix"),
-    Case("warp_u8", lambda rng, **size: make_warp(rng, bytes_=True, **size), IMAGES + [{**size, "field": True} for size in IMAGES],
-         reference=define_warp, rowwise=("x", "matrix", "field"), nan="matrix"),
-    Case("blur", lambda rng, sigma, **size: {"x": normal(rng, *size.values()), "sigma": sigma},
-         [{**size, "sigma": s} for size in IMAGES for s in (0.5, 3.0)],
-         reference=lambda x, sigma: reference_augment.blur(x, sigma, x.dtype.type), rowwise=("x",)),
-    Case("sgd", make_update("v"), [dict(n=n, lr=0.5, momentum=m, nesterov=v, weight_decay=d) for n in LENGTHS
-                                  for m, v, d in [(0.875, False, 0.0), (0.5, True, 0.125)]]),
-    Case("adam", make_update("m", "v"), [dict(n=n, lr=0.5, t=t, beta1=0.875, beta2=1 - 2**-10, weight_decay=d, decoupled=w)
-                                        for n in LENGTHS for t, d, w in [(1, 0.0, False), (10, 0.125, False), (3, 0.5, True)]]),
-    Case("rmsprop", make_update("v"), [dict(n=n, lr=0.5, rho=0.875, weight_decay=d) for n in LENGTHS for d in (0.0, 0.125)]),
+    Case(
+        "dropout_forward",
+        lambda rng, n, offset, p=0.25: {"x": normal(rng, n), "p": p, "seed": SEED, "offset": offset},
+        [*STREAMS, dict(n=100, offset=0, p=0.0), dict(n=1000, offset=5, p=0.7)],
+        nan=None,
+    ),
+    Case(
+        "dropout_backward",
+        lambda rng, n, offset, p=0.25: {
+            "dy": normal(rng, n),
+            "p": p,
+            "seed": SEED,
+            "offset": offset,
+            "x": normal(rng, n),
+        },
+        [*STREAMS, dict(n=1000, offset=5, p=0.7)],
+        nan=None,
+        gradient_of=lambda _: (reference.dropout_forward, {"dx": "x"}),
+    ),
+    Case(
+        "warp",
+        make_warp,
+        IMAGES + [{**size, "field": True} for size in IMAGES],
+        reference=define_warp,
+        rowwise=("x", "matrix", "field"),
+        nan="matrix",
+    ),
+    Case(
+        "warp_u8",
+        lambda rng, **size: make_warp(rng, bytes_=True, **size),
+        IMAGES + [{**size, "field": True} for size in IMAGES],
+        reference=define_warp,
+        rowwise=("x", "matrix", "field"),
+        nan="matrix",
+    ),
+    Case(
+        "blur",
+        lambda rng, sigma, **size: {"x": normal(rng, *size.values()), "sigma": sigma},
+        [{**size, "sigma": s} for size in IMAGES for s in (0.5, 3.0)],
+        reference=lambda x, sigma: reference_augment.blur(x, sigma, x.dtype.type),
+        rowwise=("x",),
+    ),
+    Case(
+        "sgd",
+        make_update("v"),
+        [
+            dict(n=n, lr=0.5, momentum=m, nesterov=v, weight_decay=d)
+            for n in LENGTHS
+            for m, v, d in [(0.875, False, 0.0), (0.5, True, 0.125)]
+        ],
+    ),
+    Case(
+        "adam",
+        make_update("m", "v"),
+        [
+            dict(n=n, lr=0.5, t=t, beta1=0.875, beta2=1 - 2**-10, weight_decay=d, decoupled=w)
+            for n in LENGTHS
+            for t, d, w in [(1, 0.0, False), (10, 0.125, False), (3, 0.5, True)]
+        ],
+    ),
+    Case(
+        "rmsprop",
+        make_update("v"),
+        [dict(n=n, lr=0.5, rho=0.875, weight_decay=d) for n in LENGTHS for d in (0.0, 0.125)],
+    ),
     Case("adagrad", make_update("v"), [dict(n=n, lr=0.5, weight_decay=d) for n in LENGTHS for d in (0.0, 0.125)]),
-    Case("clip_norm", lambda rng, n, max_norm: {"max_norm": max_norm, "g": normal(rng, n)},
-         [dict(n=n, max_norm=m) for n in LENGTHS for m in (0.5, 1e6)], nan=None),
-    Case("put_columns", lambda rng, L, W, n, at: {"x": normal(rng, L, n), "at": at, "y": normal(rng, L, W)},
-         [dict(L=m, W=w, n=n, at=a) for m, w, n, a in [(1, 1, 1, 0), (5, 20, 7, 3), (3, 9, 9, 0), (0, 4, 2, 1)]]),
+    Case(
+        "clip_norm",
+        lambda rng, n, max_norm: {"max_norm": max_norm, "g": normal(rng, n)},
+        [dict(n=n, max_norm=m) for n in LENGTHS for m in (0.5, 1e6)],
+        nan=None,
+    ),
+    Case(
+        "put_columns",
+        lambda rng, L, W, n, at: {"x": normal(rng, L, n), "at": at, "y": normal(rng, L, W)},
+        [dict(L=m, W=w, n=n, at=a) for m, w, n, a in [(1, 1, 1, 0), (5, 20, 7, 3), (3, 9, 9, 0), (0, 4, 2, 1)]],
+    ),
 ]
 BY_NAME = {case.kernel: case for case in CASES}
 ROWS = [(case, sizes) for case in CASES for sizes in case.sizes]

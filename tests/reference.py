@@ -69,8 +69,10 @@ def dense_forward(x, w, b=None, act="none", slope=0.01):
 
 def dense_backward(x, w, saved, dy, act="none", slope=0.01, **_):
     dz = dy * act_grad(saved, act, slope)
-    flat = dz.reshape(-1, dz.shape[-1])
-    return {"dx": dz @ w.T, "dw": x.reshape(-1, x.shape[-1]).T @ flat, "db": flat.sum(0)}
+    rows = int(np.prod(dz.shape[:-1]))
+    flat = dz.reshape(rows, dz.shape[-1])
+    return {"dx": dz @ w.T, "dw": x.reshape(rows, x.shape[-1]).T @ flat, "db": flat.sum(0)}
+
 
 # ----------------------------------------------------------------------------------------------------- convolution
 
@@ -93,8 +95,9 @@ def _group(a, g, groups):
     return a[..., g * size : (g + 1) * size]
 
 
-def conv2d_forward(x, w, b=None, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilation_y=1, dilation_x=1, groups=1,
-                   act="none", slope=0.01):
+def conv2d_forward(
+    x, w, b=None, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilation_y=1, dilation_x=1, groups=1, act="none", slope=0.01
+):
     R, S, _, F = w.shape
     P = (x.shape[1] + 2 * pad_y - dilation_y * (R - 1) - 1) // stride_y + 1
     Q = (x.shape[2] + 2 * pad_x - dilation_x * (S - 1) - 1) // stride_x + 1
@@ -108,8 +111,9 @@ def conv2d_forward(x, w, b=None, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilat
     return {"y": globals()["act"](z, act, slope), "z": z}
 
 
-def conv2d_backward_data(dy, w, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilation_y=1, dilation_x=1, groups=1,
-                         out_pad_y=0, out_pad_x=0):
+def conv2d_backward_data(
+    dy, w, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilation_y=1, dilation_x=1, groups=1, out_pad_y=0, out_pad_x=0
+):
     R, S, C, _ = w.shape
     _, P, Q, _ = dy.shape
     Y = (P - 1) * stride_y - 2 * pad_y + dilation_y * (R - 1) + 1 + out_pad_y
@@ -122,8 +126,9 @@ def conv2d_backward_data(dy, w, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilati
     return np.ascontiguousarray(padded[:, pad_y : pad_y + Y, pad_x : pad_x + X])
 
 
-def conv2d_backward_weight(x, dy, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilation_y=1, dilation_x=1, groups=1, R=None,
-                           S=None):
+def conv2d_backward_weight(
+    x, dy, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilation_y=1, dilation_x=1, groups=1, R=None, S=None
+):
     """Without R and S: the largest filter that makes dy's image out of x's."""
     _, P, Q, F = dy.shape
     R = (x.shape[1] + 2 * pad_y - 1 - (P - 1) * stride_y) // dilation_y + 1 if R is None else R
@@ -138,13 +143,28 @@ def conv2d_backward_weight(x, dy, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dila
     return {"dw": dw, "db": dy.reshape(-1, F).sum(0)}
 
 
-def conv_transpose2d_forward(x, w, b=None, stride_y=1, stride_x=1, pad_y=0, pad_x=0, dilation_y=1, dilation_x=1,
-                             groups=1, act="none", slope=0.01, out_pad_y=0, out_pad_x=0):
-    z = conv2d_backward_data(x, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups, out_pad_y, out_pad_x)
+def conv_transpose2d_forward(
+    x,
+    w,
+    b=None,
+    stride_y=1,
+    stride_x=1,
+    pad_y=0,
+    pad_x=0,
+    dilation_y=1,
+    dilation_x=1,
+    groups=1,
+    act="none",
+    slope=0.01,
+    out_pad_y=0,
+    out_pad_x=0,
+):
+    z = conv2d_backward_data(
+        x, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups, out_pad_y, out_pad_x
+    )
     if b is not None:
         z = z + b
     return {"y": globals()["act"](z, act, slope), "z": z}
-
 
 
 def axpby(a, x, b):
@@ -341,7 +361,10 @@ def _windows(shape, size_y=2, size_x=2, stride_y=2, stride_x=2, pad_y=0, pad_x=0
 
 
 def max_pool2d_forward(x, **window):
-    shape = [max(p + 1 for p, _, _ in _windows(x.shape, **window)), max(q + 1 for _, q, _ in _windows(x.shape, **window))]
+    shape = [
+        max(p + 1 for p, _, _ in _windows(x.shape, **window)),
+        max(q + 1 for _, q, _ in _windows(x.shape, **window)),
+    ]
     y = np.empty((x.shape[0], *shape, x.shape[3]), x.dtype)
     where = np.empty(y.shape, np.uint8)
     for p, q, inside in _windows(x.shape, **window):
@@ -361,7 +384,10 @@ def max_pool2d_backward(where, dy, x, **window):
 
 
 def avg_pool2d_forward(x, count_padding=True, **window):
-    shape = [max(p + 1 for p, _, _ in _windows(x.shape, **window)), max(q + 1 for _, q, _ in _windows(x.shape, **window))]
+    shape = [
+        max(p + 1 for p, _, _ in _windows(x.shape, **window)),
+        max(q + 1 for _, q, _ in _windows(x.shape, **window)),
+    ]
     y = np.empty((x.shape[0], *shape, x.shape[3]), x.dtype)
     for p, q, inside in _windows(x.shape, **window):
         count = window.get("size_y", 2) * window.get("size_x", 2) if count_padding else len(inside)

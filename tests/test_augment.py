@@ -4,13 +4,13 @@ import math
 
 import numpy as np
 import pytest
-import reference_augment as reference
-from fastdl.random import uniform
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import reference_augment as reference
 from fastdl import kernels
 from fastdl.data import Augment
+from fastdl.random import uniform
 
 IDENTITY = np.float32([1, 0, 0, 0, 1, 0])
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from cases import CASES, ROWS, row_id
 from test_kernels import buffers, named, prepare, run
 
@@ -13,7 +14,9 @@ def test_kernel_against_differences(target, row, rng):
     case, sizes = row
     inputs, expected, _ = prepare(case, sizes, rng)
     got = run(target, case, inputs, buffers(case, target, inputs, expected, np.zeros))
-    wide = {k: v.astype(np.float64) if isinstance(v, np.ndarray) and v.dtype == np.float32 else v for k, v in inputs.items()}
+    wide = {
+        k: v.astype(np.float64) if isinstance(v, np.ndarray) and v.dtype == np.float32 else v for k, v in inputs.items()
+    }
     f, pairs = case.gradient_of(wide)
     dy = wide.pop("dy") if "dy" in wide else 1.0
     for gradient, name in pairs.items():

@@ -9,7 +9,8 @@ import pytest
 HEAVY = {
     "IPython", "PIL", "argparse", "asyncio", "concurrent.futures", "cupy", "email", "gzip", "hashlib", "http",
     "hypothesis", "importlib.metadata", "matplotlib", "mpi4py", "multiprocessing", "onnx", "pandas", "pytest",
-    "safetensors", "scipy", "sklearn", "socket", "ssl", "tensorflow", "torch", "tqdm", "unittest", "urllib.request", "xml", "zipfile",
+    "safetensors", "scipy", "sklearn", "socket", "ssl", "tensorflow", "torch", "tqdm", "unittest",
+    "urllib.request", "xml", "zipfile",
 }  # fmt: skip
 
 

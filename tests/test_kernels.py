@@ -4,6 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
+
 from cases import ROWS, row_id
 
 rows = pytest.mark.parametrize("row", ROWS, ids=row_id)
@@ -31,8 +32,12 @@ def updated_names(module, name):
 
 def prepare(case, sizes, rng):
     inputs = cast(case.make(rng, **sizes))
-    expected = case.define(**{k: v.astype(np.float64) if isinstance(v, np.ndarray) and v.dtype == np.float32 else v
-                              for k, v in inputs.items()})
+    expected = case.define(
+        **{
+            k: v.astype(np.float64) if isinstance(v, np.ndarray) and v.dtype == np.float32 else v
+            for k, v in inputs.items()
+        }
+    )
     yardstick = case.define(**inputs)
     return inputs, expected, yardstick
 
@@ -84,7 +89,12 @@ def test_parity(target, row, rng):
     case, sizes = row
     inputs, expected, yardstick = prepare(case, sizes, rng)
     # beta is 0, so NaN in the buffers must not be read
-    got = run(target, case, inputs, buffers(case, target, inputs, expected, lambda s: np.full(s, np.nan if not case.exact else 0)))
+    got = run(
+        target,
+        case,
+        inputs,
+        buffers(case, target, inputs, expected, lambda s: np.full(s, np.nan if not case.exact else 0)),
+    )
     expected, yardstick = named(case, target, expected), named(case, target, yardstick)
     for name, array in got.items():
         if case.exact or array.dtype.kind in "iu":
@@ -108,7 +118,9 @@ def test_beta_accumulates(target, row, rng):
     expected, yardstick = named(case, target, expected), named(case, target, yardstick)
     for name in factors:
         before = 0.5 * old[name]
-        close(got[name], expected[name] + before, (yardstick[name] + before.astype(np.float32)).astype(np.float64), name)
+        close(
+            got[name], expected[name] + before, (yardstick[name] + before.astype(np.float32)).astype(np.float64), name
+        )
 
 
 @rows

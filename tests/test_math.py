@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 import reference
 
 f32 = np.float32
@@ -49,7 +50,7 @@ def test_random_moments(target):
     u, z = np.empty(n, f32), np.empty(n, f32)
     target.uniform(seed=5, offset=0, y=u)
     target.normal(seed=6, offset=0, y=z)
-    assert 0 <= u.min() and u.max() < 1
+    assert u.min() >= 0 and u.max() < 1
     bound = 5 / np.sqrt(n)
     assert abs(u.mean(dtype=np.float64) - 0.5) < bound * 0.29 and abs(u.var(dtype=np.float64) - 1 / 12) < bound * 0.075
     assert abs(z.mean(dtype=np.float64)) < bound and abs(z.var(dtype=np.float64) - 1) < bound * 1.42
@@ -164,7 +165,12 @@ def test_max_pool_gives_the_place_of_the_first_maximum_and_nan_wins(target):
 
 def test_argmax_takes_the_first_and_nan(target):
     index = np.empty((1, 1), np.int64)
-    for row, answer in (([1, 3, 3], 1), ([np.nan, 3, np.nan], 0), ([5, 3, np.nan], 2), ([-np.inf, -np.inf, -np.inf], 0)):
+    for row, answer in (
+        ([1, 3, 3], 1),
+        ([np.nan, 3, np.nan], 0),
+        ([5, 3, np.nan], 2),
+        ([-np.inf, -np.inf, -np.inf], 0),
+    ):
         target.argmax(x=np.array(row, f32).reshape(1, 3, 1), index=index)
         assert index.item() == answer
 
@@ -244,7 +250,9 @@ def test_batch_norm_running_statistics(target, rng):
     y, mean, rstd = np.empty_like(x), np.empty(70, f32), np.empty(70, f32)
     running = rng.standard_normal((2, 70)).astype(f32)
     old = running.copy()
-    target.batch_norm_forward(x=x, momentum=0.25, running_mean=running[0], running_var=running[1], y=y, mean=mean, rstd=rstd)
+    target.batch_norm_forward(
+        x=x, momentum=0.25, running_mean=running[0], running_var=running[1], y=y, mean=mean, rstd=rstd
+    )
     np.testing.assert_allclose(running[0], 0.75 * old[0] + 0.25 * x.mean(axis=0), atol=1e-6)
     np.testing.assert_allclose(running[1], 0.75 * old[1] + 0.25 * x.var(axis=0, ddof=1), atol=1e-6)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-import reference
 
+import reference
 from fastdl import Tensor, ops
 from fastdl.random import Stream
 
@@ -37,8 +37,13 @@ def layer(act):
 
 def conv(act="none", **kw):
     pad = kw.get("padding", 0)
-    full = {"stride_y": kw.get("stride", 1), "stride_x": kw.get("stride", 1), "pad_y": pad, "pad_x": pad,
-            "groups": kw.get("groups", 1)}
+    full = {
+        "stride_y": kw.get("stride", 1),
+        "stride_x": kw.get("stride", 1),
+        "pad_y": pad,
+        "pad_x": pad,
+        "groups": kw.get("groups", 1),
+    }
 
     def expected(x, w, b):
         z = reference.conv2d_forward(x, w, b, **full, act=act)
@@ -199,7 +204,10 @@ def test_inputs_that_want_no_gradient_cost_none(rng):
         (lambda x: ops.concatenate([]), "tensors: expected at least one; got none"),
         (lambda x: ops.concatenate([x, Tensor(np.ones((3, 4), np.float32))], 1), r"tensors\[1\]: expected shape"),
         (lambda x: ops.max_pool2d(x, (1, 2, 3)), "size: expected an integer or two"),
-        (lambda x: ops.dense(x, Tensor(np.ones((5, 2), np.float32))), r"w: expected shape \[I,O\], I=4 from x; got \[5,2\]"),
+        (
+            lambda x: ops.dense(x, Tensor(np.ones((5, 2), np.float32))),
+            r"w: expected shape \[I,O\], I=4 from x; got \[5,2\]",
+        ),
     ],
 )
 def test_bad_arguments(call, message):

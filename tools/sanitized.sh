@@ -30,11 +30,14 @@ case $what in
     preload="$("$cxx" -print-file-name=libasan.so) $("$cxx" -print-file-name=libstdc++.so)"
     # Python's own allocator and our pool would hide what lies beyond the end of an array. Python leaks by design.
     export PYTHONPATH="$dir/package" PYTHONMALLOC=malloc PYTHONDONTWRITEBYTECODE=1 FASTDL_POOL=0 FASTDL_TARGET=base
-    export ASAN_OPTIONS="detect_leaks=0:allocator_may_return_null=1:${ASAN_OPTIONS:-}"
+    export ASAN_OPTIONS="detect_leaks=0:handle_segv=2:allocator_may_return_null=1:${ASAN_OPTIONS:-}"
     export UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:${UBSAN_OPTIONS:-}"
-    if [ $# -eq 0 ]; then set -- tests/test_kernels.py tests/test_errors.py tests/test_grads.py; fi
+    case " $* " in
+      *" tests"*) ;;
+      *) set -- "$@" tests/test_kernels.py tests/test_errors.py tests/test_grads.py ;;
+    esac
     LD_PRELOAD=$preload "$python" -c 'import sys, fastdl; sys.exit("build/asan" not in fastdl.__file__ and fastdl.__file__)'
-    LD_PRELOAD=$preload "$python" -m pytest -q -p no:cacheprovider -p no:faulthandler -m "not slow" "$@"
+    LD_PRELOAD=$preload "$python" -m pytest -q -p no:cacheprovider -m "not slow" "$@"
     ;;
   *)
     sed -n '2,8s/^# \{0,1\}//p' "$0"

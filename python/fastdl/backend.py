@@ -56,7 +56,9 @@ def _choose():
     if not wanted:
         # This target's instructions could not be executed where it was developed, so it proves itself before it is used.
         if able[0] == "avx512" and not _agrees(load("avx512"), load("base")):
-            warnings.warn("the avx512 kernels disagree with the baseline on this machine: using the next target", stacklevel=2)
+            warnings.warn(
+                "the avx512 kernels disagree with the baseline on this machine: using the next target", stacklevel=2
+            )
             del _loaded["avx512"]
             return able[1]
         return able[0]
@@ -160,6 +162,15 @@ def zeros(shape, like, dtype=np.float32):
 def reshape(a, shape):
     """The same memory under another shape."""
     return a.reshape(shape)
+
+
+_ONE = np.ones(1, np.float32)
+_ONE.flags.writeable = False
+
+
+def ones(shape, like):
+    """A float32 array of ones on the device of `like`, not to be written to: where every backward pass begins."""
+    return _ONE if shape == (1,) else np.ones(shape, np.float32)
 
 
 def to_device(a, like):

@@ -28,8 +28,6 @@ class Parameter(Tensor):
         Whether weight decay applies; not to biases, and not to gains and shifts of normalisations.
     """
 
-    __slots__ = ("decay", "init")
-
     def __init__(self, shape, init, decay=True):
         # NaN until initialised: a network that was never initialised then shows at its first loss
         super().__init__(np.full(shape, np.nan, np.float32), wants_grad=True)

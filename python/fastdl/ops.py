@@ -55,7 +55,9 @@ def dense(x, w, b=None, act="none", slope=0.01):
         saved = y = k.dense_forward(xd, wd, _data(b), act, slope)
 
     def step(dy):
-        k.dense_backward(xd, wd, saved, dy, act, slope, None, *x.slot(), *w.slot(), *((None, 0.0) if b is None else b.slot()))
+        k.dense_backward(
+            xd, wd, saved, dy, act, slope, None, *x.slot(), *w.slot(), *((None, 0.0) if b is None else b.slot())
+        )
 
     return record(y, (x, w) if b is None else (x, w, b), step)
 
@@ -190,7 +192,15 @@ def conv1d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, act="none", 
     """One-dimensional convolution over x [N,T,C] with filters w [S,C/groups,F]; gives [N,Q,F]."""
     n, t, c = x.shape
     y = conv2d(
-        reshape(x, (n, 1, t, c)), reshape(w, (1, *w.shape)), b, (1, stride), (0, padding), (1, dilation), groups, act, slope
+        reshape(x, (n, 1, t, c)),
+        reshape(w, (1, *w.shape)),
+        b,
+        (1, stride),
+        (0, padding),
+        (1, dilation),
+        groups,
+        act,
+        slope,
     )
     return reshape(y, (n, y.shape[2], y.shape[3]))
 
@@ -494,7 +504,7 @@ def reduce(x, op, axis=None):
     return _reduce(x, (outer, shape[axis], inner), op, shape[:axis] + shape[axis + 1 :])
 
 
-def sum(x, axis=None):  # noqa: A001  (the field's name)
+def sum(x, axis=None):
     """Sum over one axis or all."""
     return reduce(x, "sum", axis)
 

@@ -36,16 +36,18 @@ class Tensor:
         Of data's shape; None while nothing has flowed back.
     """
 
-    __slots__ = ("__weakref__", "beta", "data", "grad", "order", "parents", "step", "wants_grad")
+    # What most tensors never set stands here once: making a tensor is then two assignments.
+    grad = None
+    beta = 0.0  # what the next writer of grad multiplies it with: the first overwrites, later ones add
+    wants_grad = False
+    parents = ()
+    step = None
 
     def __init__(self, data, wants_grad=False):
         self.data = data
-        self.grad = None
-        self.beta = 0.0  # what the next writer of grad multiplies it with: the first overwrites, later ones add
-        self.wants_grad = wants_grad
         self.order = _next_order()
-        self.parents = ()
-        self.step = None
+        if wants_grad:
+            self.wants_grad = True
 
     @property
     def shape(self):
@@ -96,7 +98,9 @@ class Tensor:
             The graph was used before.
         """
         if self.step is None:
-            raise RuntimeError("backward: expected a tensor made by recorded operations; got one that depends on nothing")
+            raise RuntimeError(
+                "backward: expected a tensor made by recorded operations; got one that depends on nothing"
+            )
         found, todo = {self.order: self}, [self]
         while todo:
             for p in todo.pop().parents:
@@ -104,8 +108,7 @@ class Tensor:
                     found[p.order] = p
                     todo.append(p)
         if seed is None:
-            seed = backend.zeros(self.data.shape, self.data)
-            seed[...] = 1
+            seed = backend.ones(self.data.shape, self.data)
         elif seed.shape != self.data.shape:
             raise ValueError(f"seed: expected shape {list(self.data.shape)}; got {list(seed.shape)}")
         self.grad = seed
