@@ -1,5 +1,5 @@
-// Softmax and losses. A row is a few vectors in the first-level cache: passes over it are cheap, its exponentials are not.
-// Rows of few classes go kLanes at a time, a row to a lane, so that no lane of an exponential is idle and no sum folds lanes:
+// Softmax and losses. A row is a few vectors in the first-level cache: passes over it are cheap, its exponentials are
+// not. Rows of few classes go kLanes at a time, a row to a lane: no lane of an exponential is idle, no sum folds lanes.
 //
 //     x  row 0: a b c ..          t[0]: a d g ..
 //        row 1: d e f ..    ->    t[1]: b e h ..
@@ -220,7 +220,9 @@ void softmax_cross_entropy_forward(i64 n, i64 C, const float* x, const int64_t* 
           RowsInLanes lanes;
           lanes.exponentials(C, count_here, x + r * C, false, smoothing != 0.0f);
           float at_label[kLanes] = {};
-          for (i64 k = 0; k < count_here; ++k) at_label[k] = labels[r + k] < 0 ? 0.0f : x[(r + k) * C + labels[r + k]];
+          for (i64 k = 0; k < count_here; ++k) {
+            if (labels[r + k] >= 0) at_label[k] = x[(r + k) * C + labels[r + k]];
+          }
           vec l = log(lanes.sum) - (1.0f - smoothing) * (load(at_label) - lanes.top);
           if (smoothing != 0.0f) l -= smoothing / static_cast<float>(C) * lanes.below;
           for (i64 k = 0; k < count_here; ++k) {

@@ -31,10 +31,10 @@ struct Geometry {
     w.x1 = w.left + size_x < X ? w.left + size_x : X;
     return w;
   }
-  // for_channels' room at output pixel q: to the end of its row, and from the window's last pixel to the end of the input,
-  // which lies `left_over` floats behind the image's first.
-  FASTDL_INLINE i64 room(const Window& w, i64 q, i64 left_over) const {
-    const i64 out = (Q - q) * C, in = left_over - ((w.y1 - 1) * X + w.x1 - 1) * C;
+  // What for_channels may touch at output pixel q: all to the end of its row, and of the input all from the window's last
+  // pixel to the end, which is `size` floats after the image's begin.
+  FASTDL_INLINE i64 room(const Window& w, i64 q, i64 size) const {
+    const i64 out = (Q - q) * C, in = size - ((w.y1 - 1) * X + w.x1 - 1) * C;
     return out < in ? out : in;
   }
   // Every input pixel lies in exactly one window.
@@ -43,7 +43,7 @@ struct Geometry {
   }
 };
 
-// lanes.count() bytes of 0..255 <-> a vector of integers. GCC 12 converts by way of scalars where the instructions are not named.
+// lanes.count() bytes of 0..255 <-> a vector of integers. GCC 12 goes by way of scalars unless the instructions are named.
 typedef uint8_t bytes __attribute__((vector_size(kLanes)));
 FASTDL_INLINE void store_bytes(uint8_t* p, ivec v, Whole) {
 #if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
@@ -175,7 +175,8 @@ FASTDL_INLINE void spread(const Geometry& g, i64 N, float* dx, const Put& put, c
           const auto of_place = gradient(w, out + c, lanes);
           for (i64 iy = 0; iy < rows; ++iy) {
             for (i64 ix = 0; ix < columns; ++ix) {
-              put(lanes, pixels + (iy * g.X + ix) * g.C + c, of_place(corner + static_cast<int32_t>(iy * g.size_x + ix)));
+              const int32_t here = corner + static_cast<int32_t>(iy * g.size_x + ix);
+              put(lanes, pixels + (iy * g.X + ix) * g.C + c, of_place(here));
             }
           }
         });

@@ -1,12 +1,13 @@
 // Random numbers from Philox4x32-10 and what is drawn with them.
 //
-// A group is kLanes blocks, computed together, four words to a block:
+// A group is 2 kLanes blocks, four words to a block; each half of it is put in stream order by itself:
 //
 //     lane of c0, c1, c2, c3        4 interleaved vectors, in stream order
 //     block permutation      ->     w0 w1 w2 w3 of block 0 | of block 1 | ...
 //
-// The lanes hold the blocks in the order that makes two rounds of unpacking put all words in their places. Even and odd lanes
-// are kept apart as 64-bit lanes: the 32 x 32 -> 64 bit product takes the low half and ignores what is above it.
+// The lanes hold the blocks in the order that makes two rounds of unpacking put all words in their places. Even and odd
+// lanes are kept apart as 64-bit lanes: the 32 x 32 -> 64 bit product takes the low half and ignores what is above it.
+// How it came to be so: docs/kernels/elementwise.md.
 #include "../formulas.h"
 #include "../kernels.h"
 #include "loops.h"
