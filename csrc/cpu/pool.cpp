@@ -4,8 +4,8 @@
 //        . [a b] . .
 //        . [c d] . .        y = max(a, b, c, d), where = 0, 1, 2 or 3
 //
-// A pixel's last vector may reach into the pixels right of it: what it leaves there is overwritten when their turn comes.
-// Only where the row (of any array touched) ends sooner than the vector does is part of a vector loaded and stored.
+// A pixel's last vector may reach into the pixels right of it: what it leaves there is overwritten when their turn
+// comes. Only where the row (of any array touched) ends sooner than the vector does is part of a vector loaded and stored.
 #include "../formulas.h"
 #include "../kernels.h"
 #include "loops.h"
@@ -31,8 +31,8 @@ struct Geometry {
     w.x1 = w.left + size_x < X ? w.left + size_x : X;
     return w;
   }
-  // What for_channels may touch at output pixel q: all to the end of its row, and of the input all from the window's last
-  // pixel to the end, which is `size` floats after the image's begin.
+  // What for_channels may touch at output pixel q: all to the end of its row, and of the input all from the window's
+  // last pixel to the end, which is `size` floats after the image's begin.
   FASTDL_INLINE i64 room(const Window& w, i64 q, i64 size) const {
     const i64 out = (Q - q) * C, in = size - ((w.y1 - 1) * X + w.x1 - 1) * C;
     return out < in ? out : in;
@@ -43,7 +43,8 @@ struct Geometry {
   }
 };
 
-// lanes.count() bytes of 0..255 <-> a vector of integers. GCC 12 goes by way of scalars unless the instructions are named.
+// lanes.count() bytes of 0..255 <-> a vector of integers. GCC 12 takes the way over scalars unless the
+// instructions are named.
 typedef uint8_t bytes __attribute__((vector_size(kLanes)));
 FASTDL_INLINE void store_bytes(uint8_t* p, ivec v, Whole) {
 #if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
@@ -160,7 +161,7 @@ constexpr bool overwrites(Accumulate) { return false; }
 // Windows touch only their own image, so a thread takes whole images; where windows tile it, rows of windows.
 template <class Put, class Gradient>
 FASTDL_INLINE void spread(const Geometry& g, i64 N, float* dx, const Put& put, const Gradient& gradient) {
-  // Only stores that ignore what was there may reach right, and only if no earlier vector of the same window lies there.
+  // Only stores that ignore what was there may reach right, and only if no earlier vector of the window lies there.
   const bool reaches = overwrites(put) && g.tiles() && g.C < kLanes;
   const auto row_of_windows = [=](i64 row) {
     const i64 p = row % g.P;

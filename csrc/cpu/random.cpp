@@ -34,8 +34,8 @@ FASTDL_INLINE wide multiply_low(wide a, uint32_t m) {
 
 // What all blocks share, in all lanes: the keys, and the first rounds' words that depend on a block's upper half alone.
 //
-// Two rounds' keys for a product are one constant: the product of every other round takes its round's key into the upper
-// half, which this round uses, and the next round's into the lower half, which the next round uses.
+// Two rounds' keys for a product are one constant: the product of every other round takes its round's key into the
+// upper half, which this round uses, and the next round's into the lower half, which the next round uses.
 struct Keys {
   uint64_t seed;
   bool shared;  // all blocks have the same upper half; else nothing below holds
