@@ -251,7 +251,7 @@ def window3(stride, pad):
 POOLS = [dict(N=1, Y=2, X=2, C=1), dict(N=2, Y=4, X=6, C=8), dict(N=3, Y=7, X=5, C=19), dict(N=0, Y=4, X=4, C=3),
          dict(N=2, Y=7, X=5, C=3, **window3(1, 0)), dict(N=2, Y=7, X=6, C=33, **window3(2, 1)),
          dict(N=2, Y=9, X=6, C=16, **window3(3, 0))]  # fmt: skip
-ROWS_COLUMNS = [(1, 1), (5, 3), (64, 10), (13, 8), (7, 65), (3, 1000), (0, 4)]
+ROWS_COLUMNS = [(1, 1), (5, 3), (64, 10), (13, 8), (9, 31), (7, 32), (7, 65), (3, 1000), (0, 4)]
 LENGTHS = [0, 1, 7, 8, 9, 1000]
 STREAMS = [dict(n=n, offset=o) for n in (0, 1, 5, 31, 32, 33, 1000) for o in (0, 1, 4, 6, 2**34 - 8)] + [
     dict(n=100003, offset=3), dict(n=65536, offset=0)]  # fmt: skip

@@ -1,4 +1,11 @@
-// Softmax and losses. A row is a few vectors in the first-level cache: passes over it are cheap, its exponentials are not.
+// Softmax and losses. A row is a few vectors in the first-level cache: passes over it are cheap, its exponentials are
+// not. Rows of few classes go kLanes at a time, a row to a lane: no lane of an exponential is idle, no sum folds lanes.
+//
+//     x  row 0: a b c ..          t[0]: a d g ..
+//        row 1: d e f ..    ->    t[1]: b e h ..
+//        row 2: g h i ..          t[2]: c f i ..
+//
+// All rows of such a width take this path, the last few beside idle lanes: what a row gives depends on its width alone.
 #include "../formulas.h"
 #include "../kernels.h"
 #include "loops.h"
@@ -31,6 +38,50 @@ FASTDL_INLINE float exponentials(i64 C, const float* x, float top, float* y) {
   });
   return sum_lanes(sum);
 }
+
+constexpr i64 kFewClasses = 31;  // from 32 on a row by itself is as fast
+
+// `rows` rows of C from x on, at most kLanes; idle lanes repeat the first.
+FASTDL_INLINE void rows_to_lanes(i64 C, i64 rows, const float* x, vec* t) {
+  float* to = reinterpret_cast<float*>(t);
+  for (i64 c = 0; c < C; ++c) {
+#pragma GCC unroll 16
+    for (i64 k = 0; k < kLanes; ++k) to[c * kLanes + k] = x[(k < rows ? k : 0) * C + c];
+  }
+}
+FASTDL_INLINE void lanes_to_rows(i64 C, i64 rows, const vec* t, float* y) {
+  const float* from = reinterpret_cast<const float*>(t);
+  for (i64 k = 0; k < rows; ++k) {
+    for (i64 c = 0; c < C; ++c) y[k * C + c] = from[c * kLanes + k];
+  }
+}
+
+struct RowsInLanes {
+  vec t[kFewClasses];
+  vec top, sum;  // of x, of e^(x - top)
+  vec below;     // sum of x - top, if `add_below`
+
+  // t is e^(x - top) then, or x - top with `logarithms`.
+  FASTDL_INLINE void exponentials(i64 C, i64 rows, const float* x, bool logarithms, bool add_below) {
+    rows_to_lanes(C, rows, x, t);
+    top = splat(-__builtin_inff());
+    for (i64 c = 0; c < C; ++c) top = max_or_nan(top, t[c]);
+    below = vec{};
+    if (add_below) {
+      for (i64 c = 0; c < C; ++c) below += t[c] - top;
+    }
+    sum = vec{};
+    for (i64 first = 0; first < C; first += 8) {  // chunks: a long sum's error would grow with its length
+      vec part = {};
+      for (i64 c = first; c < C && c < first + 8; ++c) {
+        const vec d = t[c] - top, e = exp(d);
+        t[c] = logarithms ? d : e;
+        part += e;
+      }
+      sum += part;
+    }
+  }
+};
 
 FASTDL_INLINE float dot(i64 C, const float* a, const float* b) {
   vec sum = {};
@@ -106,6 +157,22 @@ void loss_slopes(i64 n, const float* x, const float* t, const float* weights, co
 
 void softmax_forward(i64 n, i64 C, const float* x, int log_of_it, float* y, void*) {
   if (C == 0) return;
+  if (C <= kFewClasses) {
+    for_rows((n + kLanes - 1) / kLanes, 8 * C * kLanes, [=](i64 group) {
+      const i64 r = group * kLanes, rows = n - r < kLanes ? n - r : kLanes;
+      RowsInLanes lanes;
+      lanes.exponentials(C, rows, x + r * C, log_of_it != 0, false);
+      if (log_of_it) {
+        const vec shift = log(lanes.sum);
+        for (i64 c = 0; c < C; ++c) lanes.t[c] -= shift;
+      } else {
+        const vec scale = 1.0f / lanes.sum;
+        for (i64 c = 0; c < C; ++c) lanes.t[c] *= scale;
+      }
+      lanes_to_rows(C, rows, lanes.t, y + r * C);
+    });
+    return;
+  }
   for_rows(n, 8 * C, [=](i64 r) {
     const float* xr = x + r * C;
     float* yr = y + r * C;
@@ -147,6 +214,30 @@ void softmax_cross_entropy_forward(i64 n, i64 C, const float* x, const int64_t* 
     const i64 count = n - first < kBlock ? n - first : kBlock;
     float* const row_loss = losses;
     parallel_for(count, rows_at_once, [=](i64 begin, i64 end) {
+      if (C <= kFewClasses) {
+        for (i64 i = begin; i < end; i += kLanes) {
+          const i64 r = first + i, count_here = end - i < kLanes ? end - i : kLanes;
+          RowsInLanes lanes;
+          lanes.exponentials(C, count_here, x + r * C, false, smoothing != 0.0f);
+          float at_label[kLanes] = {};
+          for (i64 k = 0; k < count_here; ++k) {
+            if (labels[r + k] >= 0) at_label[k] = x[(r + k) * C + labels[r + k]];
+          }
+          vec l = log(lanes.sum) - (1.0f - smoothing) * (load(at_label) - lanes.top);
+          if (smoothing != 0.0f) l -= smoothing / static_cast<float>(C) * lanes.below;
+          for (i64 k = 0; k < count_here; ++k) {
+            const float lk = labels[r + k] < 0 ? 0.0f : l[k];
+            if (rows != nullptr) rows[r + k] = lk;
+            row_loss[i + k] = weights == nullptr || labels[r + k] < 0 ? lk : weights[r + k] * lk;
+          }
+          if (p != nullptr) {
+            const vec scale = 1.0f / lanes.sum;
+            for (i64 c = 0; c < C; ++c) lanes.t[c] *= scale;
+            lanes_to_rows(C, count_here, lanes.t, p + r * C);
+          }
+        }
+        return;
+      }
       for (i64 i = begin; i < end; ++i) {
         const i64 r = first + i;
         const float* xr = x + r * C;

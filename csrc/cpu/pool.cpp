@@ -3,6 +3,9 @@
 //     x  . . . . . .        one output pixel = size_y * size_x loads a vector of channels, no shuffling
 //        . [a b] . .
 //        . [c d] . .        y = max(a, b, c, d), where = 0, 1, 2 or 3
+//
+// A pixel's last vector may reach into the pixels right of it: what it leaves there is overwritten when their turn
+// comes. Only where the row (of any array touched) ends sooner than the vector does is part of a vector loaded and stored.
 #include "../formulas.h"
 #include "../kernels.h"
 #include "loops.h"
@@ -28,58 +31,115 @@ struct Geometry {
     w.x1 = w.left + size_x < X ? w.left + size_x : X;
     return w;
   }
+  // What for_channels may touch at output pixel q: all to the end of its row, and of the input all from the window's
+  // last pixel to the end, which is `size` floats after the image's begin.
+  FASTDL_INLINE i64 room(const Window& w, i64 q, i64 size) const {
+    const i64 out = (Q - q) * C, in = size - ((w.y1 - 1) * X + w.x1 - 1) * C;
+    return out < in ? out : in;
+  }
   // Every input pixel lies in exactly one window.
   bool tiles() const {
     return pad_y == 0 && pad_x == 0 && stride_y == size_y && stride_x == size_x && P * size_y == Y && Q * size_x == X;
   }
 };
 
-// lanes.count() bytes of 0..255 <-> a vector of integers.
+// lanes.count() bytes of 0..255 <-> a vector of integers. GCC 12 takes the way over scalars unless the
+// instructions are named.
 typedef uint8_t bytes __attribute__((vector_size(kLanes)));
 FASTDL_INLINE void store_bytes(uint8_t* p, ivec v, Whole) {
+#if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
+  const __m128i pairs = _mm_packus_epi32(_mm256_castsi256_si128((__m256i)v), _mm256_extracti128_si256((__m256i)v, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(pairs, pairs));
+#elif defined(__SSE4_1__) && FASTDL_VECTOR_BYTES == 16
+  const __m128i pairs = _mm_packus_epi32((__m128i)v, (__m128i)v);
+  const int four = _mm_cvtsi128_si32(_mm_packus_epi16(pairs, pairs));
+  memcpy(p, &four, sizeof four);
+#elif defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8((__m512i)v));
+#else
   const bytes b = __builtin_convertvector(v, bytes);
   memcpy(p, &b, sizeof b);
+#endif
 }
 FASTDL_INLINE void store_bytes(uint8_t* p, ivec v, Part part) {
-  for (i64 i = 0; i < part.n; ++i) p[i] = static_cast<uint8_t>(v[i]);
+  uint8_t whole[kLanes];
+  store_bytes(whole, v, Whole{});
+  for (i64 i = 0; i < part.n; ++i) p[i] = whole[i];
 }
 FASTDL_INLINE ivec load_bytes(const uint8_t* p, Whole) {
+#if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
+  return (ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__SSE4_1__) && FASTDL_VECTOR_BYTES == 16
+  int four;
+  memcpy(&four, p, sizeof four);
+  return (ivec)_mm_cvtepu8_epi32(_mm_cvtsi32_si128(four));
+#elif defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+  return (ivec)_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#else
   bytes b;
   memcpy(&b, p, sizeof b);
   return __builtin_convertvector(b, ivec);
+#endif
 }
 FASTDL_INLINE ivec load_bytes(const uint8_t* p, Part part) {
-  ivec v = {};
-  for (i64 i = 0; i < part.n; ++i) v[i] = p[i];
-  return v;
+  uint8_t whole[kLanes] = {};
+  for (i64 i = 0; i < part.n; ++i) whole[i] = p[i];
+  return load_bytes(whole, Whole{});
+}
+
+// `room`: floats from the pixel's first channel on that may be touched, at least C.
+template <class F>
+FASTDL_INLINE void for_channels(i64 C, i64 room, const F& f) {
+  for (i64 c = 0; c < C; c += kLanes) {
+    if (c + kLanes <= room) {
+      f(c, Whole{});
+    } else {
+      f(c, Part{C - c});
+    }
+  }
+}
+
+// f(columns, rows), the commonest as constants, so that its loops unroll.
+template <class F>
+FASTDL_INLINE void with_size(i64 columns, i64 rows, const F& f) {
+  if (columns == 2 && rows == 2) {
+    f(i64{2}, i64{2});
+  } else {
+    f(columns, rows);
+  }
 }
 
 template <bool kWhere>
 void max_forward(const Geometry& g, i64 N, const float* x, float* y, uint8_t* where) {
   for_rows(N * g.P, g.Q * g.C * g.size_y * g.size_x, [=](i64 row) {
     const float* image = x + row / g.P * g.Y * g.X * g.C;
+    const i64 p = row % g.P;
     for (i64 q = 0; q < g.Q; ++q) {
-      const Window w = g.window(row % g.P, q);
+      const Window w = g.window(p, q);
       const i64 out = (row * g.Q + q) * g.C;
-      for_vectors(0, g.C, [&](i64 c, auto lanes) {
-        vec best = splat(-__builtin_inff());
-        ivec place = splat_i(static_cast<int32_t>((w.y0 - w.top) * g.size_x + (w.x0 - w.left)));
-        for (i64 iy = w.y0; iy < w.y1; ++iy) {
-          const float* pixel = image + (iy * g.X + w.x0) * g.C + c;
-          int32_t here = static_cast<int32_t>((iy - w.top) * g.size_x + (w.x0 - w.left));
-          for (i64 ix = w.x0; ix < w.x1; ++ix, pixel += g.C, ++here) {
-            const vec v = lanes.load(pixel);
-            if (kWhere) {
-              const ivec better = (v > best) | ((v != v) & (best == best));
-              best = select(better, v, best);
-              place = better ? splat_i(here) : place;
-            } else {
-              best = max_or_nan(best, v);
+      const int32_t corner = static_cast<int32_t>((w.y0 - w.top) * g.size_x + (w.x0 - w.left));
+      const float* pixels = image + (w.y0 * g.X + w.x0) * g.C;
+      with_size(w.x1 - w.x0, w.y1 - w.y0, [&](i64 columns, i64 rows) __attribute__((always_inline)) {
+        for_channels(g.C, g.room(w, q, x + N * g.Y * g.X * g.C - image), [&](i64 c, auto lanes) {
+          const bool any = rows > 0 && columns > 0;  // not so for images of no pixels, but padded
+          vec best = any ? lanes.load(pixels + c) : splat(-__builtin_inff());
+          ivec place = splat_i(corner);
+          for (i64 iy = 0; iy < rows; ++iy) {
+            for (i64 ix = 0; ix < columns; ++ix) {
+              if (iy == 0 && ix == 0) continue;
+              const vec v = lanes.load(pixels + (iy * g.X + ix) * g.C + c);
+              if (kWhere) {
+                const ivec better = ~(v <= best) & (best == best);  // larger, or the first NaN
+                best = select(better, v, best);
+                place = better ? splat_i(corner + static_cast<int32_t>(iy * g.size_x + ix)) : place;
+              } else {
+                best = max_or_nan(best, v);
+              }
             }
           }
-        }
-        lanes.store(y + out + c, best);
-        if (kWhere) store_bytes(where + out + c, place, lanes);
+          lanes.store(y + out + c, best);
+          if (kWhere) store_bytes(where + out + c, place, lanes);
+        });
       });
     }
   });
@@ -95,21 +155,32 @@ void scale(i64 n, float* dx, float beta) {
   }
 }
 
+constexpr bool overwrites(Assign) { return true; }
+constexpr bool overwrites(Accumulate) { return false; }
+
 // Windows touch only their own image, so a thread takes whole images; where windows tile it, rows of windows.
 template <class Put, class Gradient>
 FASTDL_INLINE void spread(const Geometry& g, i64 N, float* dx, const Put& put, const Gradient& gradient) {
+  // Only stores that ignore what was there may reach right, and only if no earlier vector of the window lies there.
+  const bool reaches = overwrites(put) && g.tiles() && g.C < kLanes;
   const auto row_of_windows = [=](i64 row) {
+    const i64 p = row % g.P;
     float* image = dx + row / g.P * g.Y * g.X * g.C;
     for (i64 q = 0; q < g.Q; ++q) {
-      const Window w = g.window(row % g.P, q);
+      const Window w = g.window(p, q);
       const i64 out = (row * g.Q + q) * g.C;
-      for_vectors(0, g.C, [&](i64 c, auto lanes) {
-        const auto of_place = gradient(w, out + c, lanes);
-        for (i64 iy = w.y0; iy < w.y1; ++iy) {
-          float* pixel = image + (iy * g.X + w.x0) * g.C + c;
-          int32_t here = static_cast<int32_t>((iy - w.top) * g.size_x + (w.x0 - w.left));
-          for (i64 ix = w.x0; ix < w.x1; ++ix, pixel += g.C, ++here) put(lanes, pixel, of_place(here));
-        }
+      const int32_t corner = static_cast<int32_t>((w.y0 - w.top) * g.size_x + (w.x0 - w.left));
+      float* pixels = image + (w.y0 * g.X + w.x0) * g.C;
+      with_size(w.x1 - w.x0, w.y1 - w.y0, [&](i64 columns, i64 rows) __attribute__((always_inline)) {
+        for_channels(g.C, reaches ? (g.Q - q) * g.C : g.C, [&](i64 c, auto lanes) {
+          const auto of_place = gradient(w, out + c, lanes);
+          for (i64 iy = 0; iy < rows; ++iy) {
+            for (i64 ix = 0; ix < columns; ++ix) {
+              const int32_t here = corner + static_cast<int32_t>(iy * g.size_x + ix);
+              put(lanes, pixels + (iy * g.X + ix) * g.C + c, of_place(here));
+            }
+          }
+        });
       });
     }
   };
@@ -132,7 +203,7 @@ FASTDL_INLINE void backward(const Geometry& g, i64 N, float* dx, float beta, con
   }
 }
 
-FASTDL_INLINE float pixels(const Geometry& g, const Window& w, int count_padding) {
+FASTDL_INLINE float count_of(const Geometry& g, const Window& w, int count_padding) {
   return static_cast<float>(count_padding ? g.size_y * g.size_x : (w.y1 - w.y0) * (w.x1 - w.x0));
 }
 
@@ -163,17 +234,20 @@ void avg_pool2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* x
   const Geometry g = {Y, X, C, P, Q, size_y, size_x, stride_y, stride_x, pad_y, pad_x};
   for_rows(N * P, Q * C * size_y * size_x, [=](i64 row) {
     const float* image = x + row / g.P * g.Y * g.X * g.C;
-    for (i64 q = 0; q < g.Q; ++q) {
-      const Window w = g.window(row % g.P, q);
-      const float count = pixels(g, w, count_padding);
-      const i64 out = (row * g.Q + q) * g.C;
-      for_vectors(0, g.C, [&](i64 c, auto lanes) {
-        vec sum = {};
-        for (i64 iy = w.y0; iy < w.y1; ++iy) {
-          const float* pixel = image + (iy * g.X + w.x0) * g.C + c;
-          for (i64 ix = w.x0; ix < w.x1; ++ix, pixel += g.C) sum += lanes.load(pixel);
-        }
-        lanes.store(y + out + c, sum / count);
+    const i64 p = row % P;
+    for (i64 q = 0; q < Q; ++q) {
+      const Window w = g.window(p, q);
+      const float count = count_of(g, w, count_padding);
+      const i64 out = (row * Q + q) * C;
+      const float* pixels = image + (w.y0 * X + w.x0) * C;
+      with_size(w.x1 - w.x0, w.y1 - w.y0, [&](i64 columns, i64 rows) __attribute__((always_inline)) {
+        for_channels(C, g.room(w, q, x + N * Y * X * C - image), [&](i64 c, auto lanes) {
+          vec sum = {};
+          for (i64 iy = 0; iy < rows; ++iy) {
+            for (i64 ix = 0; ix < columns; ++ix) sum += lanes.load(pixels + (iy * X + ix) * C + c);
+          }
+          lanes.store(y + out + c, sum / count);
+        });
       });
     }
   });
@@ -183,7 +257,7 @@ void avg_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* 
                          i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* dx, float beta, void*) {
   const Geometry g = {Y, X, C, P, Q, size_y, size_x, stride_y, stride_x, pad_y, pad_x};
   backward(g, N, dx, beta, [=](const Window& w, i64 at, auto lanes) {
-    const vec d = lanes.load(dy + at) / pixels(g, w, count_padding);
+    const vec d = lanes.load(dy + at) / count_of(g, w, count_padding);
     return [=](int32_t) { return d; };
   });
 }

@@ -1,12 +1,13 @@
 // Random numbers from Philox4x32-10 and what is drawn with them.
 //
-// A group is kLanes blocks, computed together, four words to a block:
+// A group is 2 kLanes blocks, four words to a block; each half of it is put in stream order by itself:
 //
 //     lane of c0, c1, c2, c3        4 interleaved vectors, in stream order
 //     block permutation      ->     w0 w1 w2 w3 of block 0 | of block 1 | ...
 //
-// The lanes hold the blocks in the order that makes two rounds of unpacking put all words in their places. Even and odd lanes
-// are kept apart as 64-bit lanes: the 32 x 32 -> 64 bit product takes the low half and ignores what is above it.
+// The lanes hold the blocks in the order that makes two rounds of unpacking put all words in their places. Even and odd
+// lanes are kept apart as 64-bit lanes: the 32 x 32 -> 64 bit product takes the low half and ignores what is above it.
+// How it came to be so: docs/kernels/elementwise.md.
 #include "../formulas.h"
 #include "../kernels.h"
 #include "loops.h"
@@ -14,7 +15,7 @@
 namespace fastdl {
 namespace {
 
-constexpr i64 kGroup = 4 * kLanes;  // words of a group
+constexpr i64 kGroup = 8 * kLanes;  // words of a group
 
 typedef uint64_t wide __attribute__((vector_size(FASTDL_VECTOR_BYTES)));
 
@@ -31,56 +32,105 @@ FASTDL_INLINE wide multiply_low(wide a, uint32_t m) {
 #endif
 }
 
-struct Four {
-  wide c0, c1, c2, c3;  // only the low halves of the lanes count
-};
-
-// The ten rounds' keys, in all lanes.
+// What all blocks share, in all lanes: the keys, and the first rounds' words that depend on a block's upper half alone.
+//
+// Two rounds' keys for a product are one constant: the product of every other round takes its round's key into the
+// upper half, which this round uses, and the next round's into the lower half, which the next round uses.
 struct Keys {
-  wide k[20];
-  FASTDL_INLINE explicit Keys(uint64_t seed) {
+  uint64_t seed;
+  bool shared;  // all blocks have the same upper half; else nothing below holds
+  wide second, c2, c3;
+  wide pair[10];  // [r - 1], [r], r odd: keys 0 and 1 of round r (upper half) and round r + 1 (lower half)
+  FASTDL_INLINE Keys(uint64_t seed_, uint64_t first_block, uint64_t last_block) : seed(seed_) {
+    const uint64_t high = first_block >> 32;
+    shared = high == last_block >> 32;
     uint32_t k0 = static_cast<uint32_t>(seed), k1 = static_cast<uint32_t>(seed >> 32);
-    for (int round = 0; round < 10; ++round) {
-      k[2 * round] = wide{} + k0;
-      k[2 * round + 1] = wide{} + k1;
-      k0 += kPhiloxW0;
-      k1 += kPhiloxW1;
+    const uint64_t product = (high ^ k0) * kPhiloxM0;
+    second = wide{} + k1;
+    c2 = wide{} + ((product >> 32) ^ (k1 + kPhiloxW1));
+    c3 = wide{} + (static_cast<uint32_t>(product) ^ (k1 + 2 * kPhiloxW1));
+#pragma GCC unroll 5
+    for (int j = 0; j < 10; j += 2) {
+      const uint32_t next0 = j == 8 ? 0 : k0 + 2 * kPhiloxW0, next1 = j == 8 ? 0 : k1 + 2 * kPhiloxW1;  // no round 10
+      pair[j] = wide{} + (static_cast<uint64_t>(k0 + kPhiloxW0) << 32 | next0);
+      pair[j + 1] = wide{} + (static_cast<uint64_t>(k1 + kPhiloxW1) << 32 | next1);
+      k0 = next0;
+      k1 = next1;
     }
   }
 };
 
-FASTDL_INLINE Four philox(wide block, const Keys& key) {
-  // The first round with c2 = c3 = 0 needs one product.
-  wide p0 = multiply_low(block, kPhiloxM0);
-  wide c0 = (block >> 32) ^ key.k[0], c1 = wide{}, c2 = (p0 >> 32) ^ key.k[1], c3 = p0;
-#pragma GCC unroll 9
-  for (int round = 1; round < 10; ++round) {
-    p0 = multiply_low(c0, kPhiloxM0);
-    const wide p1 = multiply_low(c2, kPhiloxM1);
-    c0 = (p1 >> 32) ^ (c1 ^ key.k[2 * round]);
-    c2 = (p0 >> 32) ^ (c3 ^ key.k[2 * round + 1]);
-    c1 = p1;
-    c3 = p0;
-  }
-  return {c0, c1, c2, c3};
-}
-
-struct Group {
-  uvec c[4];
-};
 // even in the even 32-bit lanes, odd in the odd ones.
 FASTDL_INLINE uvec zip(wide even, wide odd) {
+#if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
+  return (uvec)_mm256_blend_epi32((__m256i)even, (__m256i)(odd << 32), 0xaa);
+#else
   return (uvec)((even & 0xffffffffu) | (odd << 32));
+#endif
 }
-FASTDL_INLINE Group philox_group(const Keys& key, uint64_t block) {
-  wide even, odd;
-#pragma GCC unroll 8
-  for (int i = 0; i < kLanes / 2; ++i) {  // lane 4 g + j holds block j kLanes/4 + g
-    even[i] = static_cast<uint64_t>((2 * i % 4) * (kLanes / 4) + 2 * i / 4);
-    odd[i] = static_cast<uint64_t>(((2 * i + 1) % 4) * (kLanes / 4) + (2 * i + 1) / 4);
+
+// Blocks on their way through the rounds, one in the low half of every 64-bit lane (what is above it is of no account).
+struct Chain {
+  wide c0, c1, c2, c3;
+  // The first two rounds, of which half is shared.
+  FASTDL_INLINE Chain(wide block, const Keys& key) {
+    const wide p0 = multiply_low(block, kPhiloxM0);
+    c1 = multiply_low((p0 >> 32) ^ key.second, kPhiloxM1) ^ key.pair[0];
+    c0 = c1 >> 32;
+    c2 = p0 ^ key.c2;
+    c3 = key.c3;
   }
-  const Four a = philox(even + block, key), b = philox(odd + block, key);
-  return {{zip(a.c0, b.c0), zip(a.c1, b.c1), zip(a.c2, b.c2), zip(a.c3, b.c3)}};
+  FASTDL_INLINE void step(const Keys& key, int round) {
+    wide p1 = multiply_low(c2, kPhiloxM1), p0 = multiply_low(c0, kPhiloxM0);
+    if (round % 2 == 1) {
+      p1 ^= key.pair[round - 1];
+      p0 ^= key.pair[round];
+    }
+    c0 = (p1 >> 32) ^ c1;
+    c1 = p1;
+    c2 = (p0 >> 32) ^ c3;
+    c3 = p0;
+  }
+};
+
+struct Group {
+  uvec c[2][4];
+};
+// The lane that block i of kLanes has: lane 4 g + j holds block j kLanes/4 + g.
+constexpr int lane_of(int i) { return 4 * (i % (kLanes / 4)) + i / (kLanes / 4); }
+
+// Where the blocks' upper halves change, once in 2^34 words.
+__attribute__((noinline, cold)) void philox_group_by_blocks(uint64_t seed, uint64_t block, Group* g) {
+  for (int i = 0; i < 2 * kLanes; ++i) {
+    const Words4 b = philox_block(seed, block + static_cast<uint64_t>(i));
+    for (int k = 0; k < 4; ++k) g->c[i / kLanes][k][lane_of(i % kLanes)] = b.w[k];
+  }
+}
+
+// A round waits long for its product, longer than the machine looks ahead: so four chains go side by side.
+FASTDL_INLINE Group philox_group(const Keys& key, uint64_t block) {
+  if (!key.shared) {
+    Group g;
+    philox_group_by_blocks(key.seed, block, &g);
+    return g;
+  }
+  wide even, odd;
+#pragma GCC unroll 16
+  for (int i = 0; i < kLanes; ++i) {
+    const int lane = lane_of(i);
+    (lane % 2 == 0 ? even : odd)[lane / 2] = static_cast<uint64_t>(i);
+  }
+  Chain a(even + block, key), b(odd + block, key);
+  Chain c(even + (block + kLanes), key), d(odd + (block + kLanes), key);
+#pragma GCC unroll 8
+  for (int round = 2; round < 10; ++round) {
+    a.step(key, round);
+    b.step(key, round);
+    c.step(key, round);
+    d.step(key, round);
+  }
+  return {{{zip(a.c0, b.c0), zip(a.c1, b.c1), zip(a.c2, b.c2), zip(a.c3, b.c3)},
+           {zip(c.c0, d.c0), zip(c.c1, d.c1), zip(c.c2, d.c2), zip(c.c3, d.c3)}}};
 }
 
 // Four vectors, one for each word of a block -> the stream's order.
@@ -124,16 +174,21 @@ FASTDL_INLINE vec uniform_of(uvec word) { return to_float((ivec)(word >> 8)) * 0
 struct Words {
   typedef uvec V;
   typedef uint32_t S;
-  static FASTDL_INLINE void group(const Keys& key, uint64_t block, uvec* out) { interleave(philox_group(key, block).c, out); }
+  static FASTDL_INLINE void group(const Keys& key, uint64_t block, uvec* out) {
+    const Group g = philox_group(key, block);
+    interleave(g.c[0], out);
+    interleave(g.c[1], out + 4);
+  }
   static FASTDL_INLINE uvec read(const uint32_t* p) { return *reinterpret_cast<const uvec_u*>(p); }
 };
 struct Uniforms {
   typedef vec V;
   typedef float S;
   static FASTDL_INLINE void group(const Keys& key, uint64_t block, vec* out) {
-    uvec w[4];
+    uvec w[8];
     Words::group(key, block, w);
-    for (int k = 0; k < 4; ++k) out[k] = uniform_of(w[k]);
+#pragma GCC unroll 8
+    for (int k = 0; k < 8; ++k) out[k] = uniform_of(w[k]);
   }
   static FASTDL_INLINE vec read(const float* p) { return load(p); }
 };
@@ -142,13 +197,14 @@ struct Normals {
   typedef float S;
   static FASTDL_INLINE void group(const Keys& key, uint64_t block, vec* out) {
     const Group g = philox_group(key, block);
-    vec z[4];
-    for (int k = 0; k < 4; k += 2) {
-      const Pair<vec> n = normal_pair(uniform_of(g.c[k]), uniform_of(g.c[k + 1]));
-      z[k] = n.first;
-      z[k + 1] = n.second;
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; ++half) {
+      const uvec* w = g.c[half];
+      const Pair<vec> a = normal_pair(uniform_of(w[0]), uniform_of(w[1]));
+      const Pair<vec> b = normal_pair(uniform_of(w[2]), uniform_of(w[3]));
+      const vec z[4] = {a.first, a.second, b.first, b.second};
+      interleave(z, out + 4 * half);
     }
-    interleave(z, out);
   }
   static FASTDL_INLINE vec read(const float* p) { return load(p); }
 };
@@ -162,16 +218,16 @@ FASTDL_INLINE void draw(i64 n, const StepState* step, const F& f) {
   typedef typename Source::S S;
   const i64 lead = static_cast<i64>(offset & 3);
   if (n <= 0) return;
-  parallel_for(n + lead, kElementGrain, [&](i64 first, i64 last) {
-    const Keys key(seed);
+  parallel_for(n + lead, kElementGrain, [=](i64 first, i64 last) {
+    const uint64_t base = offset >> 2;
+    const Keys key(seed, base + static_cast<uint64_t>(first >> 2), base + static_cast<uint64_t>((last - 1) >> 2));
     const F local = f;
-    const uint64_t base = (offset - static_cast<uint64_t>(lead)) >> 2;
     for (i64 at = first; at < last; at += kGroup) {  // a position counts from the block border before the first element
-      V out[4];
+      V out[8];
       Source::group(key, base + static_cast<uint64_t>(at >> 2), out);
       if (at >= lead && at + kGroup <= last) {
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; ++k) local(at - lead + k * kLanes, Whole{}, out[k]);
+#pragma GCC unroll 8
+        for (int k = 0; k < 8; ++k) local(at - lead + k * kLanes, Whole{}, out[k]);
         continue;
       }
       S buffer[kGroup + kLanes] = {};

@@ -67,9 +67,31 @@ FASTDL_INLINE vec load_part(const float* p, i64 count) {
   return v;
 }
 #endif
-FASTDL_INLINE void store_part(float* p, vec v, i64 count) {  // AMD's masked store is slower than this
+#if defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
+// By halves: AMD's masked store is slow, and GCC makes a call of memcpy out of a loop.
+FASTDL_INLINE void store_part(float* p, vec v, i64 count) {
+  if (count >= kLanes) {
+    store(p, v);
+    return;
+  }
+  __m128 left = _mm256_castps256_ps128((__m256)v);
+  if (count & 4) {
+    _mm_storeu_ps(p, left);
+    left = _mm256_extractf128_ps((__m256)v, 1);
+    p += 4;
+  }
+  if (count & 2) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p), left);
+    left = _mm_movehl_ps(left, left);
+    p += 2;
+  }
+  if (count & 1) _mm_store_ss(p, left);
+}
+#else
+FASTDL_INLINE void store_part(float* p, vec v, i64 count) {
   for (i64 i = 0; i < count; ++i) p[i] = v[i];
 }
+#endif
 #endif
 
 // a * b + c, rounded once where the target has the instruction, twice where it has not. Products use this one;
