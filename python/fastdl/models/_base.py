@@ -306,5 +306,10 @@ class Classifier:
 
     def __repr__(self):
         defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
-        changed = [f"{n}={v!r}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
+        changed = [f"{n}={_shown(v)}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
         return f"{type(self).__name__}({', '.join(changed)})"
+
+
+def _shown(value):
+    """A function by its name: where it lies in memory would make every run's settings differ."""
+    return getattr(value, "__name__", type(value).__name__) if callable(value) else repr(value)

@@ -62,7 +62,7 @@ class Perceptron(Classifier):
         warm_start : bool
             Go on from the weights of now.
         callbacks : sequence of callables
-            ``f(history)`` after every epoch.
+            ``f(state)`` after every epoch; see `fastdl.train.State` (its `optimizer` is None here).
 
         Returns
         -------
@@ -89,6 +89,7 @@ class Perceptron(Classifier):
         shuffling, rows = Stream(self.seed).split("shuffle"), train.Rows(x, "X")
         self.history_ = history = {"epoch": [], "errors": [], "seconds": [], "stopped": "done"}
         n, count = len(x), 0
+        state = train.State(self.module_, None, history, epochs, epochs * n)
         for epoch in range(1, epochs + 1):
             begun = time.perf_counter()
             order = random.permutation(n, *shuffling.take(2 * n))
@@ -120,10 +121,14 @@ class Perceptron(Classifier):
                 accuracy = train.accuracy(train.predict(self.module_, validation[0]), validation[1])
                 history.setdefault("val_accuracy", []).append(accuracy)
             history["seconds"].append(time.perf_counter() - begun)
+            state.epoch, state.step, state.loss = epoch, count, errors / n
             for f in callbacks:
-                f(history)
+                f(state)
             if errors == 0:
                 history["stopped"] = "no mistakes"
+                break
+            if state.stop:
+                history["stopped"] = "callback"
                 break
         return self
 
