@@ -116,7 +116,8 @@ def test_perceptron_shows_callbacks_what_the_training_loop_shows():
             kept.append(model.get_weights())
         state.stop = state.epoch == 3
 
-    model = Perceptron().fit(X, y, epochs=9, callbacks=[look])
+    model = Perceptron()
+    model.fit(X, y, epochs=9, callbacks=[look])
     assert model.history_["stopped"] == "callback"
     assert seen == [(e, 60 * e, model.history_["errors"][e - 1], 9, 540) for e in (1, 2, 3)]
 
