@@ -11,20 +11,21 @@ namespace {
 #define CONV_ATTRIBUTES \
   " stride_y:i=1 stride_x:i=1 pad_y:i=0 pad_x:i=0 dilation_y:i=1 dilation_x:i=1 groups:i=1"
 #define CONV_SIZES "N Y X C R S F P Q;"
-#define CONV_RANGES \
-  " stride_y>=1, stride_x>=1, pad_y>=0, pad_x>=0, dilation_y>=1, dilation_x>=1, groups>=1,"
+#define CONV_RANGES                                                                                              \
+  " stride_y>=1, stride_x>=1, pad_y>=0, pad_x>=0, dilation_y>=1, dilation_x>=1, groups>=1, stride_y<=2147483647," \
+  " stride_x<=2147483647, pad_y<=2147483647, pad_x<=2147483647, dilation_y<=2147483647, dilation_x<=2147483647,"
 #define CONV_OUTPUT                                                                                     \
   ";" CONV_RANGES " P=(Y+2*pad_y-dilation_y*(R-1)-1)/stride_y+1, Q=(X+2*pad_x-dilation_x*(S-1)-1)/stride_x+1, P>=1, Q>=1," \
   " C%groups=0, F%groups=0"
 // Going back from P to Y the remainder of the stride is open: given, or out_pad more than the smallest.
 #define CONV_INPUT                                                                                            \
-  ";" CONV_RANGES " out_pad_y>=0, out_pad_x>=0, Y:=(P-1)*stride_y-2*pad_y+dilation_y*(R-1)+1+out_pad_y,"      \
+  ";" CONV_RANGES " out_pad_y>=0, out_pad_x>=0, out_pad_y<stride_y+dilation_y, out_pad_x<stride_x+dilation_x, Y:=(P-1)*stride_y-2*pad_y+dilation_y*(R-1)+1+out_pad_y,"      \
   " X:=(Q-1)*stride_x-2*pad_x+dilation_x*(S-1)+1+out_pad_x,"                                                  \
   " P=(Y+2*pad_y-dilation_y*(R-1)-1)/stride_y+1, Q=(X+2*pad_x-dilation_x*(S-1)-1)/stride_x+1, P>=1, Q>=1,"                \
   " C%groups=0, F%groups=0"
 #define POOL_ATTRIBUTES " size_y:i=2 size_x:i=2 stride_y:i=2 stride_x:i=2 pad_y:i=0 pad_x:i=0"
 #define POOL_OUTPUT                                                                               \
-  "; size_y>=1, size_x>=1, stride_y>=1, stride_x>=1, pad_y>=0, pad_x>=0, size_y>2*pad_y-1, size_x>2*pad_x-1," \
+  "; size_y>=1, size_x>=1, stride_y<=2147483647, stride_x<=2147483647, size_y<=2147483647, size_x<=2147483647, stride_y>=1, stride_x>=1, pad_y>=0, pad_x>=0, size_y>2*pad_y-1, size_x>2*pad_x-1," \
   " P=(Y+2*pad_y-size_y)/stride_y+1, Q=(X+2*pad_x-size_x)/stride_x+1, P>=1, Q>=1"
 
 void bind_products(py::module_& m) {
@@ -34,13 +35,13 @@ void bind_products(py::module_& m) {
               "Matrix product.\n\n    c = op(a) op(b) + beta c\n\nop transposes the last two axes where trans_a or trans_b"
               " says so; leading axes are a batch. beta needs a given c.");
   def<dense_forward>(m, "dense_forward",
-                     "N I O; x[N...,I] w[I,O] b?[O] act:act=none slope:f=0.01 y>[N...,O] z>??[N...,O]",
+                     "N I O; x[N...,I] w[I,O] b?[O] act:act=none slope:f=0.01 y>[N...,O] z>??[N...,O]; slope>=0",
                      "Dense layer.\n\n    y = act(x w + b)\n\nslope is leaky_relu's. z, if given, receives the"
                      " pre-activation, which gelu's backward pass needs.");
   def<dense_backward, dense_backward_workspace>(
       m, "dense_backward",
       "N I O; x[N...,I] w[I,O] saved[N...,O] dy[N...,O] act:act=none slope:f=0.01 work* dx>?[N...,I] beta_dx:f=0"
-      " dw>?[I,O] beta_dw:f=0 db>?[O] beta_db:f=0",
+      " dw>?[I,O] beta_dw:f=0 db>?[O] beta_db:f=0; slope>=0",
       "Gradients of dense_forward.\n\n    dz = dy act'(saved)\n    dx = dz w^T + beta_dx dx\n    dw = x^T dz + beta_dw dw\n"
       "    db = sum_n dz + beta_db db\n\nsaved is the layer's output y; for gelu its z.");
 }
@@ -49,7 +50,7 @@ void bind_convolution(py::module_& m) {
   def<conv2d_forward, conv2d_forward_workspace>(
       m, "conv2d_forward",
       CONV_SIZES " x[N,Y,X,C] w[R,S,C/groups,F] b?[F]" CONV_ATTRIBUTES
-                 " act:act=none slope:f=0.01 work* y>[N,P,Q,F] z>??[N,P,Q,F]" CONV_OUTPUT,
+                 " act:act=none slope:f=0.01 work* y>[N,P,Q,F] z>??[N,P,Q,F]" CONV_OUTPUT ", slope>=0",
       "Two-dimensional convolution (a correlation, as everywhere in deep learning), channels last.\n\n"
       "    y[n,p,q,f] = act(b[f] + sum_{r,s,c} x[n, p*stride_y + r*dilation_y - pad_y, q*stride_x + s*dilation_x - pad_x,"
       " c] w[r,s,c,f])\n\nOutside the image x is 0. Source: LeCun et al. (1989).");
@@ -63,12 +64,12 @@ void bind_convolution(py::module_& m) {
       m, "conv2d_backward_weight",
       CONV_SIZES " x[N,Y,X,C] dy[N,P,Q,F]" CONV_ATTRIBUTES
                  " work* dw>?[R,S,C/groups,F] beta_dw:f=0 db>?[F] beta_db:f=0" CONV_OUTPUT,
-      "Gradients of conv2d_forward for filters and bias, + beta times what they hold. dw must be given (it has the filter's"
-      " size), or be None.");
+      "Gradients of conv2d_forward for filters and bias, + beta times what they hold. dw must be given: it has the"
+      " filter's size.");
   def<conv_transpose2d_forward, conv_transpose2d_forward_workspace>(
       m, "conv_transpose2d_forward",
       CONV_SIZES " x[N,P,Q,F] w[R,S,C/groups,F] b?[C]" CONV_ATTRIBUTES
-                 " act:act=none slope:f=0.01 work* y>[N,Y,X,C] z>??[N,Y,X,C] out_pad_y:i=0! out_pad_x:i=0!" CONV_INPUT,
+                 " act:act=none slope:f=0.01 work* y>[N,Y,X,C] z>??[N,Y,X,C] out_pad_y:i=0! out_pad_x:i=0!" CONV_INPUT ", slope>=0",
       "Transposed convolution: the data gradient of a convolution with these filters, as a layer with bias and"
       " activation.\n\nw[R,S,C/groups,F] has the output channels C before the input channels F.");
 }
@@ -118,10 +119,10 @@ void bind_norms(py::module_& m) {
 }
 
 void bind_elementwise(py::module_& m) {
-  def<activation_forward>(m, "activation_forward", "n; x[n...] act:act slope:f=0.01 y>~[n...]",
+  def<activation_forward>(m, "activation_forward", "n; x[n...] act:act slope:f=0.01 y>~[n...]; slope>=0",
                           "y = act(x). In place allowed.");
   def<activation_backward>(m, "activation_backward",
-                           "n; saved[n...] dy[n...] act:act slope:f=0.01 dx>~[n...] beta:f=0",
+                           "n; saved[n...] dy[n...] act:act slope:f=0.01 dx>~[n...] beta:f=0; slope>=0",
                            "dx = dy act'(saved) + beta dx; saved is the output y, for gelu the input. dx may be dy when"
                            " beta is 0.");
   def<unary_forward>(m, "unary_forward", "n; x[n...] op:unary y>~[n...]", "y = op(x). In place allowed.");
@@ -186,7 +187,7 @@ void bind_random(py::module_& m) {
                     "Words of Philox4x32-10; element i is word (offset + i) & 3 of block (offset + i) >> 2. y must be given."
                     " Source: Salmon, Moraes, Dror & Shaw (2011).");
   def<uniform>(m, "uniform", "n; low:f=0 high:f=1 step(seed,offset=0) y>[n...]",
-               "low + (high - low) u with u uniform in [0, 1). y must be given.");
+               "low + (high - low) u with u uniform in [0, 1); rounding may give high itself. y must be given.");
   def<normal>(m, "normal", "n; mean:f=0 std:f=1 step(seed,offset=0) y>[n...]; std>=0",
               "Normal numbers by Box & Muller's method (1958). y must be given.");
   def<bernoulli>(m, "bernoulli", "n; p[n...] step(seed,offset=0) y>~[n...]", "1 with probability p, else 0.");

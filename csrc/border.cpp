@@ -134,6 +134,7 @@ class Call {
       } else {
         slot.i = to_integer(a, o);
       }
+      if (a.field == 2 && slot.i < 1) refuse(a, PyExc_ValueError, "an update's number from 1 on", std::to_string(slot.i));
       if (a.name_id >= 0) {
         const bool real = a.kind == Kind::real;
         values_[a.name_id] = {true, real, real ? 0 : slot.i, real ? slot.f : 0, &a};
@@ -297,12 +298,23 @@ class Call {
          a.name.c_str(), dims_words(a).c_str(), dim.text.c_str());
   }
 
+  // A factor says what to keep of an output; where the output is left out there is nothing to keep.
+  void check_factor(const Argument& output) {
+    for (size_t i = 0; i < spec_.args.size(); ++i) {
+      const Argument& a = spec_.args[i];
+      if (a.kind != Kind::real || scalars_[i].f == 0.0) continue;
+      if (a.name != "beta" && a.name != "beta_" + output.name && !(spec_.name == "axpby" && a.name == "b")) continue;
+      refuse(a, PyExc_ValueError, "0 where " + output.name + " is left out", py::str(py::float_(scalars_[i].f)));
+    }
+  }
+
   void make_array(size_t i) {
     const Argument& a = spec_.args[i];
     arrays_[i] = {};
     if (a.absent_if_left) return;
     if (a.kind != Kind::output)
       fail(PyExc_TypeError, "%s: expected a %s %s; got none", a.name.c_str(), array_kind(), dims_words(a).c_str());
+    check_factor(a);
     Py_ssize_t shape[kMaxDims];
     int n = 0;
     for (size_t d = 0; d < a.dims.size(); ++d) {

@@ -2,7 +2,6 @@
 #include <pybind11/pybind11.h>
 
 #include "border.h"
-#include "cpu/parallel.h"
 #include "threads.h"
 
 namespace py = pybind11;
@@ -11,7 +10,7 @@ PYBIND11_MODULE(FASTDL_MODULE, m) {
   m.doc() = "The kernels of fastdl, compiled for one target; see fastdl.kernels.";
   fastdl::bind_kernels(m);
   m.def("set_num_threads", &fastdl::set_num_threads, py::arg("threads"));
-  m.def("get_num_threads", &fastdl::num_threads);
+  m.def("get_num_threads", &fastdl::get_num_threads);
   m.def("num_helpers", &fastdl::num_helpers, "Helper threads started so far.");
   m.def(
       "default_num_threads",

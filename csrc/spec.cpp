@@ -119,6 +119,11 @@ class Parser {
 
 }  // namespace
 
+[[noreturn]] static void overflow(const Expr& e) {
+  PyErr_Format(PyExc_ValueError, "sizes: expected numbers that fit in 64 bits; got more in %s", e.text.c_str());
+  throw py::error_already_set();
+}
+
 bool evaluate(const Expr& e, const Value* values, i64* result) {
   if (e.letter >= 0) {
     *result = values[e.letter].i;
@@ -150,9 +155,11 @@ bool evaluate(const Expr& e, const Value* values, i64* result) {
     const i64 b = stack[top];
     i64& a = stack[top - 1];
     known[top - 1] = known[top - 1] && known[top];
-    if (op.code == '+') a += b;
-    if (op.code == '-') a -= b;
-    if (op.code == '*') a *= b;
+    bool too_large = false;
+    if (op.code == '+') too_large = __builtin_add_overflow(a, b, &a);
+    if (op.code == '-') too_large = __builtin_sub_overflow(a, b, &a);
+    if (op.code == '*') too_large = __builtin_mul_overflow(a, b, &a);
+    if (too_large && known[top - 1]) overflow(e);
     // Floor division, so that a filter larger than its padded image gives P <= 0 and not 1.
     if (op.code == '/') a = b == 0 ? 0 : (a >= 0 ? a / b : -((-a + b - 1) / b));
     if (op.code == '%') a = b == 0 ? 0 : a % b;
@@ -174,7 +181,7 @@ int solve(const Expr& e, const Value* values, i64 size, i64* value) {
   if (letter >= 0) return letter;
   if (e.ops.size() != 3) return -1;
   if (e.ops[2].code == '/' && e.ops[0].code == 'n' && e.ops[1].code == 'n' && values[e.ops[1].name].bound) {
-    *value = size * values[e.ops[1].name].i;
+    if (__builtin_mul_overflow(size, values[e.ops[1].name].i, value)) overflow(e);
     return e.ops[0].name;
   }
   if (e.ops[2].code == '*' && e.ops[0].code == 'c' && e.ops[1].code == 'n') {
@@ -206,7 +213,7 @@ Slot parse_default(const Spec& spec, const Argument& a, const std::string& text)
 
 void parse_step(Spec& spec, Parser& p) {
   static const char* const fields[] = {"seed", "offset", "t", "lr"};
-  spec.step_at = spec.slots++;
+  ++spec.slots;  // one StepState, whatever its fields
   do {
     Argument a;
     a.kind = Kind::step;

@@ -67,7 +67,6 @@ struct Spec {
   std::vector<Argument> args;
   std::vector<Condition> conditions;
   int outputs = 0;       // those that are returned
-  int step_at = -1;      // slot of the StepState
   int slots = 0;
   Thunk thunk = nullptr;
   WorkspaceThunk workspace = nullptr;

@@ -475,6 +475,8 @@ int num_threads() { return pool.busy.load(std::memory_order_relaxed) ? 1 : threa
 
 int num_helpers() { return pool.helpers; }
 
+int get_num_threads() { return thread_limit(); }
+
 void set_num_threads(int count) {
   if (count < 1 || count > kMaxThreads)
     throw std::invalid_argument("num_threads: expected an integer from 1 to " + std::to_string(kMaxThreads) + "; got " +

@@ -10,6 +10,9 @@ constexpr int kMaxThreads = 512;
 // The number of threads (the caller among them) that later regions may use. std::invalid_argument if not in [1, 512].
 void set_num_threads(int count);
 
+// What was set, or the number that holds until then. (num_threads() of cpu/parallel.h is what a region may use this moment.)
+int get_num_threads();
+
 // The number that holds until set_num_threads is called, found once: FASTDL_NUM_THREADS, else OMP_NUM_THREADS, else the
 // CPUs of the affinity mask, at most the cgroup's CPU quota. *source (may be null) says in words where it came from and
 // lives for ever. An unusable FASTDL_NUM_THREADS gives 0, and *source is the message to raise as ValueError; kernels

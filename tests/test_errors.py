@@ -160,6 +160,49 @@ def test_unknown_and_missing_arguments(target, case, rng):
         kernel()
 
 
+def scalars(target, case, kind):
+    """Names of the kernel's scalar arguments of a kind: i integers, f numbers."""
+    line = target.SPECS[case.kernel].split(";")[1]
+    return [t.split(":")[0] for t in line.split() if re.fullmatch(rf"\w+:{kind}(=.*)?!?", t)]
+
+
+def test_huge_integers(target, case, rng):
+    """Arithmetic over sizes may not wrap: what is far too large is refused before a kernel sees it."""
+    for name in scalars(target, case, "i"):
+        inputs, expected, _ = prepare(case, largest(case), rng)
+        for huge in (2**31, 2**61, 2**62, 2**63 - 1):
+            with pytest.raises(ValueError, match="expected"):
+                call(target, case, {**inputs, name: huge}, buffers(case, target, inputs, expected, np.zeros))
+        with pytest.raises(ValueError, match=f"{name}: expected a 64-bit integer"):
+            call(target, case, {**inputs, name: 2**70}, {})
+        with pytest.raises(TypeError, match=f"{name}: expected an integer; got float"):
+            call(target, case, {**inputs, name: 1.0}, {})
+
+
+def test_nothing_is_kept_of_an_output_that_is_left_out(target, case, rng):
+    factors = [n for n in scalars(target, case, "f") if n.startswith("beta") and case.kernel not in ("adam", "sgd")]
+    for name in factors:
+        inputs, expected, _ = prepare(case, largest(case), rng)
+        given = accepted(target, case, inputs)
+        with pytest.raises((ValueError, TypeError), match="expected"):
+            getattr(target, case.kernel)(**{**given, name: 0.5})
+
+
+def test_leaky_slope_may_not_be_negative(target, case, rng):
+    if "slope" not in scalars(target, case, "f"):
+        pytest.skip("no slope")
+    inputs, expected, _ = prepare(case, largest(case), rng)
+    with pytest.raises(ValueError, match="slope: expected slope>=0; got -0.5"):
+        call(target, case, {**inputs, "slope": -0.5}, buffers(case, target, inputs, expected, np.zeros))
+
+
+def test_an_update_has_a_number(target):
+    w = np.ones(3, np.float32)
+    with pytest.raises(ValueError, match="t: expected an update's number from 1 on; got 0"):
+        target.adam(w.copy(), lr=0.1, t=0, w=w, m=w.copy(), v=w.copy())
+    np.testing.assert_array_equal(w, 1)
+
+
 def test_sizes_over_32_bits(target):
     """An axis of zero lets the other sizes be huge without memory."""
     x = np.zeros((0, 3_000_000_000), np.float32)

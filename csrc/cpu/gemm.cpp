@@ -2,6 +2,7 @@
 #include "gemm.h"
 
 #include "../kernels.h"
+#include "unroll.h"
 
 namespace fastdl {
 namespace {
@@ -21,20 +22,6 @@ void write_edge(const TileArgs& t, const float* whole, int rows, int width) {
     }
   }
 }
-
-// f(0), f(1), .. f(N - 1), written out before the optimiser sees it: an array indexed so is a set of registers.
-template <int I>
-struct Constant {
-  constexpr operator int() const { return I; }
-};
-template <int N, int I = 0, class F>
-FASTDL_INLINE void unrolled(const F& f) {
-  if constexpr (I < N) {
-    f(Constant<I>{});
-    unrolled<N, I + 1>(f);
-  }
-}
-#define FASTDL_INLINED __attribute__((always_inline))  // for a lambda
 
 // The sums of a tile: R rows of V vectors.
 template <int R, int V>
@@ -57,7 +44,7 @@ struct Sums {
     unrolled<V>([&](auto v) FASTDL_INLINED { bv[v] = load(b + v * kLanes); });
     unrolled<R>([&](auto r) FASTDL_INLINED {
       const vec ar = splat(a(r));
-      unrolled<V>([&](auto v) FASTDL_INLINED { at[r][v] = fma(ar, bv[v], at[r][v]); });
+      unrolled<V>([&](auto v) FASTDL_INLINED { add_product(at[r][v], ar, bv[v]); });
     });
     // Left alone, GCC hoists the loads of the next steps up here and then runs out of registers.
     __asm__ volatile("" ::: "memory");

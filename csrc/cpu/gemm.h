@@ -1,4 +1,5 @@
-// The matrix product that dense layers, convolution, recurrent nets and Gibbs sampling all run on:
+// The matrix product of dense layers and matmul, made for every kernel that multiplies by matrices as they lie in memory
+// (convolution reads its image through tiles of its own, conv_tiles.cpp, with the same order of sums):
 //
 //   c[M,N] = epilogue(a[M,K] b[K,N] + beta c)
 //

@@ -213,7 +213,7 @@ void softmax_cross_entropy_backward(i64 n, i64 C, i64, const float* p, const int
         return;
       }
       const float factor = by_row ? dloss[r] : (weights == nullptr ? share : share * weights[r]);
-      float at_label = to[label];
+      float at_label = beta == 0.0f ? 0.0f : to[label];
       put(&at_label, ((pr[label] - (1.0f - smoothing)) - rest) * factor);
       for_vectors(0, C, [=](i64 c, auto lanes) { put(lanes, to + c, (lanes.load(pr + c) - rest) * factor); });
       to[label] = at_label;

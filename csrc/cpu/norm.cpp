@@ -181,7 +181,7 @@ void batch_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const
       a[k] = gamma == nullptr ? r : gamma[c0 + k] * r;
       b[k] = sum_dyd[k] * r * r / static_cast<float>(n);
       c[k] = sum_dy[k] / static_cast<float>(n);
-      const float g = sum_dyd[k] * r;
+      const float g = n > 0 ? sum_dyd[k] * r : 0.0f;  // of no rows, rstd is not a number
       if (dgamma != nullptr) dgamma[c0 + k] = beta_dgamma == 0.0f ? g : g + beta_dgamma * dgamma[c0 + k];
       if (dshift != nullptr) dshift[c0 + k] = beta_dshift == 0.0f ? sum_dy[k] : sum_dy[k] + beta_dshift * dshift[c0 + k];
     }
