@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import backend, nn, random, train
 from ..random import Stream
-from ._base import Classifier, as_labels
+from ._base import Classifier
 
 
 class Perceptron(Classifier):
@@ -69,18 +69,7 @@ class Perceptron(Classifier):
         The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came
         by), `seconds` and, with validation, `val_accuracy`.
         """
-        if not (warm_start and hasattr(self, "module_")):
-            for name in ("module_", "input_shape_", "classes_"):
-                self.__dict__.pop(name, None)
-        x = self._input(X)
-        if len(x) == 0:
-            raise ValueError("X: expected one sample or more; got none")
-        if not hasattr(self, "module_"):
-            labels = np.unique(as_labels(y, len(x)))
-            if len(labels) < 2:
-                raise ValueError(f"y: expected two classes or more; got {len(labels)}")
-            self.build(x.shape[1:], labels)
-        x, codes, validation = self._split(x, self._codes(y, len(x)), validation)
+        x, codes, validation = self._prepare(X, y, validation, warm_start)
         layer = self.module_[0]
         # Classes first, so that an update runs along rows; the bias is one more weight of an input that is always 1.
         w = np.ascontiguousarray(np.concatenate([layer.w.data, layer.b.data[None]]).T)
