@@ -2,10 +2,12 @@
 
     python benchmarks/recipes.py --data DIR [--seeds 0,1,2] [--threads 2] [--out benchmarks/results] [RECIPE ...]
 
-A run whose JSON is there already is not repeated.
+A run whose JSON is there already is not repeated. Each JSON names the commit it was made at; one of another commit is
+refused, unless --any-commit is given: the table then tells which commits it is made of.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -22,8 +24,51 @@ TARGETS = {
 }
 LONGEST_S = 600.0
 
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("csrc", "python", "CMakeLists.txt")  # what a figure depends on; a change of the documents makes none stale
 
-def main():
+
+def source():
+    """The commit that changed the sources last, with a hash of what is not committed; outside a clone the version."""
+
+    def git(*arguments):
+        return subprocess.check_output(["git", "-C", str(ROOT), *arguments, "--", *SOURCES], stderr=subprocess.DEVNULL)
+
+    try:
+        commit, changes = git("log", "-1", "--format=%H").decode().strip(), git("diff", "HEAD")
+    except (OSError, subprocess.CalledProcessError):
+        commit, changes = "", b""
+    if not commit:
+        import fastdl
+
+        return f"version {fastdl.__version__}"
+    return f"{commit} with changes {hashlib.sha256(changes).hexdigest()[:12]}" if changes else commit
+
+
+def train(name, seed, args, path):
+    """One run in a process of its own; its JSON also says of which commit it is."""
+    commit, draft = source(), path.with_suffix(".part")
+    command = [sys.executable, "-m", "fastdl", "train", name, "--data", args.data, "--seed", seed]
+    subprocess.run([*command, "--threads", args.threads, "--json", str(draft)], check=True, stdout=subprocess.DEVNULL)
+    draft.write_text(json.dumps(json.loads(draft.read_text()) | {"commit": commit}, indent=1) + "\n")
+    draft.replace(path)
+
+
+def report(name, seed, args, now):
+    """The figures of a run: made now, or found and of the same commit."""
+    path = args.out / f"{name}-seed{seed}.json"
+    if not path.exists():
+        train(name, seed, args, path)
+    found = json.loads(path.read_text())
+    if found.get("commit") != now and not args.any_commit:
+        sys.exit(
+            f"{path}: expected figures of commit {now}; got those of {found.get('commit')} "
+            "(delete the file to run it again, or give --any-commit)"
+        )
+    return found
+
+
+def main(arguments=None):
     """Run what is missing, print the table; the exit status says whether every target was met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", choices=[*TARGETS, []], default=list(TARGETS))
@@ -31,19 +76,14 @@ def main():
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", default="2")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
-    args = parser.parse_args()
+    parser.add_argument("--any-commit", action="store_true", help="also report figures of other commits")
+    args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
-    good = True
+    good, now, commits = True, source(), set()
     print("| recipe | test accuracy of each seed | mean | validation | seconds | target |\n|---|---|---|---|---|---|")
     for name in args.recipes or TARGETS:
-        reports = []
-        for seed in args.seeds.split(","):
-            path = args.out / f"{name}-seed{seed}.json"
-            if not path.exists():
-                command = [sys.executable, "-m", "fastdl", "train", name, "--data", args.data, "--seed", seed]
-                command += ["--threads", args.threads, "--json", str(path)]
-                subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            reports.append(json.loads(path.read_text()))
+        reports = [report(name, seed, args, now) for seed in args.seeds.split(",")]
+        commits.update(str(r.get("commit")) for r in reports)
         test = [r["metrics"]["test_accuracy"] for r in reports]
         valid = [r["metrics"]["validation_accuracy"] for r in reports]
         seconds = [r["seconds"] for r in reports]
@@ -59,6 +99,7 @@ def main():
             f"each {each:.1%}, mean {mean:.1%}, {LONGEST_S:.0f} s: {'met' if met else 'NOT met'}",
         )
         print("| " + " | ".join(cells) + " |", flush=True)
+    print(f"\nMade at commit {', '.join(sorted(commits))}.")
     return 0 if good else 1
 
 

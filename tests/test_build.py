@@ -183,6 +183,30 @@ def test_bad_target_is_refused(wrong):
     assert last == f"ImportError: FASTDL_TARGET: expected one of {allowed} on this machine; got '{wrong}'"
 
 
+@pytest.mark.parametrize("built", [["avx512"], []])
+def test_a_build_that_this_machine_cannot_run_is_told(monkeypatch, built):
+    monkeypatch.setattr(backend._runtime, "runnable_targets", lambda: ["avx2", "base"])
+    monkeypatch.setattr(
+        backend.importlib.util, "find_spec", lambda name: name.removeprefix("fastdl._") in built or None
+    )
+    monkeypatch.delenv("FASTDL_TARGET", raising=False)
+    with pytest.raises(
+        ImportError, match=f"kernels for one of avx2, base.*; got a build with {(built or ['none'])[0]} "
+    ):
+        backend._choose()
+
+
+def test_avx512_proves_itself_against_whatever_else_is_built(monkeypatch):
+    loaded = []
+    monkeypatch.delenv("FASTDL_TARGET", raising=False)
+    monkeypatch.setattr(backend, "load", lambda name: loaded.append(name) or name)
+    monkeypatch.setattr(backend, "_agrees", lambda module, other: (module, other) == ("avx512", "avx2"))
+    monkeypatch.setattr(backend, "runnable", lambda: ["avx512", "avx2"])
+    assert backend._choose() == "avx512" and loaded == ["avx512", "avx2"]
+    monkeypatch.setattr(backend, "runnable", lambda: ["avx512"])  # nothing to compare with
+    assert backend._choose() == "avx512"
+
+
 def test_runnable_targets_come_best_first():
     order = ["avx512", "avx2", "base"]
     assert _runtime.runnable_targets() == order[order.index(_runtime.runnable_targets()[0]) :]

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 
-from fastdl import models, optim
+from fastdl import models, nn, optim
 from fastdl.models import CNN, MLP, Perceptron, SoftmaxRegression
 from fastdl.models.mlp import train_by_hand
 
@@ -101,6 +101,42 @@ def test_perceptron_follows_rosenblatts_rule():
     got = Perceptron(average=True, seed=4).fit(X, y, epochs=3, lr=0.5).get_weights()
     np.testing.assert_allclose(got["layers.0.w"], mean_w / n, atol=1e-4)
     np.testing.assert_allclose(got["layers.0.b"], mean_b / n, atol=1e-4)
+
+
+def test_perceptron_shows_callbacks_what_the_training_loop_shows():
+    rng = np.random.default_rng(5)
+    X, y = rng.standard_normal((60, 3)), rng.integers(0, 3, 60)
+    seen, kept = [], []
+
+    def look(state):
+        seen.append((state.epoch, state.step, state.loss, state.epochs, state.total))
+        assert state.history is model.history_ and state.module is model.module_
+        if state.epoch == 1:
+            state.keep()
+            kept.append(model.get_weights())
+        state.stop = state.epoch == 3
+
+    model = Perceptron()
+    model.fit(X, y, epochs=9, callbacks=[look])
+    assert model.history_["stopped"] == "callback"
+    assert seen == [(e, 60 * e, model.history_["errors"][e - 1], 9, 540) for e in (1, 2, 3)]
+
+    def back(state):
+        look(state)
+        if state.stop:
+            state.restore()
+
+    model = Perceptron()
+    model.fit(X, y, epochs=9, callbacks=[back])
+    for name, w in model.get_weights().items():
+        np.testing.assert_array_equal(w, kept[0][name])
+
+
+def test_an_architecture_of_your_own_is_shown_by_its_name():
+    def tiny(classes):
+        return nn.Sequential(nn.Flatten(), nn.Dense(classes))
+
+    assert repr(CNN(tiny)) == "CNN(architecture=tiny, seed=0)"
 
 
 def test_perceptron_stops_when_nothing_is_wrong():

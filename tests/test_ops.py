@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import reference
-from fastdl import Tensor, ops
+from fastdl import Tensor, inference, nn, ops, train
 from fastdl.random import Stream
 
 LABELS = np.array([2, 0, -1, 1], np.int64)
@@ -194,6 +194,39 @@ def test_inputs_that_want_no_gradient_cost_none(rng):
     y.sum().backward()
     assert x.grad is None
     assert w.grad is not None
+
+
+@pytest.mark.parametrize("op", [ops.add, ops.subtract, ops.multiply, ops.divide])
+@pytest.mark.parametrize(
+    ("x", "y"), [((0, 3), (0, 3)), ((0, 3), (3,)), ((2, 0), (0,)), ((0,), (0,)), ((2, 0, 3), (0, 3)), ((0, 3), (1,))]
+)
+def test_arithmetic_on_no_elements(op, x, y):
+    x, y = (Tensor(np.ones(shape, np.float32), wants_grad=True) for shape in (x, y))
+    z = op(x, y)
+    assert z.shape == x.shape
+    z.backward()
+    assert x.grad.shape == x.shape
+    np.testing.assert_array_equal(y.grad, np.zeros(y.shape, np.float32))  # a sum of nothing
+
+
+def test_a_residual_network_predicts_no_samples():
+    net = nn.Sequential(nn.Residual(nn.Dense(4, "relu")), nn.Dense(2)).build((4,))
+    assert train.predict(net, np.zeros((0, 4), np.float32)).shape == (0, 2)
+
+
+@pytest.mark.parametrize("loss", [ops.mse, ops.mae, ops.huber, ops.hinge, ops.binary_cross_entropy])
+def test_losses_refuse_a_target_whose_gradient_they_would_drop(loss, rng):
+    x, t = (Tensor(rng.random((3, 2)).astype(np.float32), wants_grad=True) for _ in range(2))
+    with pytest.raises(ValueError, match=r"target: expected values without a gradient \(Tensor.detach\)"):
+        loss(x, t)
+    with pytest.raises(ValueError, match="target: expected values without a gradient"):
+        loss(x, t * 2.0)
+    with inference():  # no gradients here, so none to drop
+        expected = loss(x, t).item()
+    found = loss(x, t.detach())
+    found.backward()
+    assert found.item() == expected == loss(x, t.data).item()
+    assert t.grad is None
 
 
 @pytest.mark.parametrize(

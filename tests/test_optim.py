@@ -103,6 +103,25 @@ def test_state_saved_and_restored_goes_on_bit_for_bit(kind, options, rule, rule_
     np.testing.assert_array_equal(a.flatten().data, b.flatten().data)
 
 
+def test_momentum_cannot_be_switched_on_later():
+    m = start()
+    opt = optim.SGD(m, lr=0.1)
+    opt.momentum = 0.9  # nothing was laid aside for it
+    before = m.flatten().snapshot()
+    with pytest.raises(ValueError, match=r"momentum: expected 0, as when the optimiser was made; got 0\.9"):
+        run(opt, m, gradients()[:1])
+    np.testing.assert_array_equal(m.flatten().data, before)
+
+
+@pytest.mark.parametrize("wrong", [{"t": -1}, {"lr": -0.1}, {"lr": math.nan}, {"t": None}])
+def test_a_state_that_cannot_be_is_refused(wrong):
+    opt = optim.Adam(start())
+    state = {k: v for k, v in (opt.get_state() | wrong).items() if v is not None}
+    with pytest.raises(ValueError, match=rf"state\['{next(iter(wrong))}'\]: expected 0 or more"):
+        opt.set_state(state)
+    assert opt.t == 0 and opt.lr == 1e-3
+
+
 def test_clipping_scales_all_gradients_together():
     m = start()
     opt = optim.SGD(m, lr=1.0, clip=0.5)

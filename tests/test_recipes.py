@@ -1,10 +1,16 @@
 """Recipes: each trains on real digits, reads the test part once, and gives the same weights for the same seed."""
 
 import dataclasses
+import importlib.util
+import json
+import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import fastdl
 from fastdl import data, get_num_threads, io, recipes, set_num_threads
 from fastdl.models import CNN
 from fastdl.recipes import Config, _common
@@ -119,6 +125,69 @@ def test_same_seed_same_weights_with_any_number_of_threads(threads):
     one, two, other = weights(1, 100), weights(2, 100), weights(2, 101)
     assert all(np.array_equal(one[k], two[k]) for k in one)
     assert not all(np.array_equal(one[k], other[k]) for k in one)
+
+
+@pytest.fixture
+def table():
+    """The script that makes the table of accuracies."""
+    path = Path(__file__).resolve().parent.parent / "benchmarks" / "recipes.py"
+    spec = importlib.util.spec_from_file_location("recipes_table", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_figures_of_another_commit_are_refused(table, monkeypatch, tmp_path, capsys):
+    runs = []
+
+    def run(command, **options):
+        runs.append(command)
+        figures = {"metrics": {"test_accuracy": 0.999, "validation_accuracy": 0.998}, "seconds": 1.0}
+        Path(command[command.index("--json") + 1]).write_text(json.dumps(figures))
+
+    monkeypatch.setattr(table.subprocess, "run", run)
+    monkeypatch.setattr(table, "source", lambda: "first")
+    arguments = ["mnist-mlp", "--data", "d", "--seeds", "0,1", "--out", str(tmp_path)]
+    assert table.main(arguments) == 0
+    assert table.main(arguments) == 0
+    assert len(runs) == 2  # what is there is not repeated
+    assert json.loads((tmp_path / "mnist-mlp-seed1.json").read_text())["commit"] == "first"
+    monkeypatch.setattr(table, "source", lambda: "second")
+    with pytest.raises(SystemExit, match="expected figures of commit second; got those of first"):
+        table.main(arguments)
+    assert table.main([*arguments, "--any-commit"]) == 0
+    assert capsys.readouterr().out.endswith("Made at commit first.\n")
+    assert len(runs) == 2
+
+
+def test_the_source_of_figures_is_a_commit_or_a_version(table, monkeypatch, tmp_path):
+    if shutil.which("git"):
+        subprocess.run(["git", "init", "-q", tmp_path], check=True)
+        git = ["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b"]
+        (tmp_path / "csrc").mkdir()
+        (tmp_path / "python").mkdir()
+        (tmp_path / "CMakeLists.txt").touch()
+        code, words = tmp_path / "csrc" / "a.cpp", tmp_path / "README.md"
+        code.write_text("1")
+        monkeypatch.setattr(table, "ROOT", tmp_path)
+
+        def commit():
+            subprocess.run([*git, "add", "."], check=True)
+            subprocess.run([*git, "commit", "-q", "-m", "-"], check=True)
+            return table.source()
+
+        first = commit()
+        assert len(first) == 40
+        words.write_text("words make no figure stale")
+        assert commit() == first
+        code.write_text("2")
+        changed = table.source()
+        assert changed.startswith(f"{first} with changes ")
+        code.write_text("3")
+        assert table.source() not in (first, changed)
+        assert commit() not in (first, changed)
+    monkeypatch.setattr(table, "ROOT", tmp_path / "nowhere")
+    assert table.source() == f"version {fastdl.__version__}"
 
 
 def test_cifar_needs_a_folder(tmp_path):

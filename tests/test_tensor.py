@@ -1,12 +1,13 @@
 """The tape: sharing, depth, freezing, memory, misuse."""
 
 import gc
+import threading
 import weakref
 
 import numpy as np
 import pytest
 
-from fastdl import Tensor, frozen, inference, ops
+from fastdl import Tensor, frozen, inference, nn, ops
 from fastdl.tensor import recording
 
 
@@ -96,6 +97,113 @@ def test_inference_records_nothing():
         y = x * 2.0
     assert recording()
     assert y.step is None and not y.wants_grad
+
+
+def in_a_thread(f):
+    """What f() gives in a thread of its own."""
+    result = []
+    thread = threading.Thread(target=lambda: result.append(f()))
+    thread.start()
+    thread.join()
+    return result[0]
+
+
+def test_inference_ends_the_recording_of_its_own_thread_only():
+    x = leaf(1.0)
+    with inference():
+        assert in_a_thread(recording)
+        assert in_a_thread(lambda: (x * 2.0).wants_grad)
+        assert not recording()
+
+
+def test_interleaved_inference_leaves_recording_on():
+    here, there = inference(), inference()
+    entered, leave = threading.Event(), threading.Event()
+    states = []
+
+    def other():
+        there.__enter__()
+        entered.set()
+        leave.wait(10)
+        states.append(recording())
+        there.__exit__()
+        states.append(recording())
+
+    here.__enter__()
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait(10)
+    here.__exit__()  # the first in is the first out
+    states.append(recording())
+    leave.set()
+    thread.join()
+    assert states == [True, False, True]
+    assert recording()
+
+
+def test_a_trace_holds_the_calls_of_its_own_thread_only():
+    inner = nn.Tanh()
+
+    class Net(nn.Module):
+        def __init__(self):
+            self.part = nn.ReLU()
+
+        def forward(self, x):
+            in_a_thread(lambda: inner(x))
+            return self.part(x)
+
+    assert [type(m).__name__ for _, m, _, _ in Net().trace((3,))] == ["Net", "ReLU"]
+
+
+def test_a_trace_within_a_trace():
+    class Net(nn.Module):
+        def __init__(self):
+            self.first, self.last = nn.ReLU(), nn.Tanh()
+
+        def forward(self, x):
+            self.rows = len(nn.Sequential(nn.GELU()).trace((3,)))
+            return self.last(self.first(x))
+
+    net = Net()
+    assert [name for name, *_ in net.trace((3,))] == ["", "first", "last"]
+    assert net.rows == 2
+
+
+@pytest.mark.parametrize("number", [2, 2.5, np.float32(2.5), np.int64(2), np.array(2.5)])
+def test_numbers_on_either_side(number):
+    x = leaf(1.0, -4.0)
+    values = x.data
+    for got, expected in (
+        (number + x, number + values),
+        (number - x, number - values),
+        (number * x, number * values),
+        (number / x, number / values),
+        (x / number, values / number),
+    ):
+        assert isinstance(got, Tensor)
+        np.testing.assert_allclose(got.data, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "operate", [lambda a, x: a * x, lambda a, x: x * a, lambda a, x: a - x, lambda a, x: x / a, lambda a, x: a + x]
+)
+@pytest.mark.parametrize("other", [np.ones(2, np.float32), [1.0, 1.0], "two", None])
+def test_an_operand_that_is_no_tensor_and_no_number(operate, other):
+    with pytest.raises(TypeError, match="y: expected a Tensor or a number; got "):
+        operate(other, leaf(1.0, 2.0))
+
+
+def test_a_tensor_given_twice():
+    x = Tensor(np.array([[1, 2], [3, 4]], np.float32), wants_grad=True)
+    ops.matmul(x, x).backward()
+    ones = np.ones((2, 2), np.float32)
+    np.testing.assert_array_equal(x.grad, ones @ x.data.T + x.data.T @ ones)
+    x.grad = None
+    ops.concatenate([x, x]).backward()
+    np.testing.assert_array_equal(x.grad, 2 * ones)
+    y = ops.dense(x, x)
+    with pytest.raises(ValueError, match="overlap"):
+        y.backward()
 
 
 def test_frozen_lets_gradients_through_but_not_in():

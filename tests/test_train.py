@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,32 @@ def test_ctrl_c_ends_after_the_update():
     np.testing.assert_array_equal(m.flatten().data, same.flatten().data)  # exactly three updates
 
 
+def test_ctrl_c_while_validating():
+    x, y = problem()
+
+    def metric(outputs, targets):
+        os.kill(os.getpid(), signal.SIGINT)
+        return 0.5
+
+    history = fit(mlp(), x, y, epochs=9, validation=(x, y), metrics={"accuracy": metric})
+    assert history["stopped"] == "interrupted"
+    assert {k: len(v) for k, v in history.items() if k != "stopped"} == dict.fromkeys(
+        ("epoch", "loss", "lr", "seconds", "val_loss", "val_accuracy"), 1
+    )
+    assert history["val_accuracy"] == [0.5]
+
+
+def test_ctrl_c_before_validation():
+    x, y = problem()
+
+    def interrupt(state):
+        if state.epoch == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    history = fit(mlp(), x, y, epochs=9, validation=(x, y), on_step=[interrupt])
+    assert [np.isnan(v) for v in history["val_loss"]] == [False, True]
+
+
 def test_ctrl_c_keeps_the_best_weights():
     x, y = problem()
     m = mlp()
@@ -367,6 +394,40 @@ def test_a_layer_that_overflows_is_found():
     m.layers[1].layers[0].w.data[...] = 3e38
     text = failing(m, x, y)
     assert text.endswith("at epoch 1, step 1. The first output that is not finite is that of layers.1.layers.0 (Dense)")
+
+
+def test_a_batch_that_is_not_finite_changes_nothing():
+    x, y = problem(128)
+    x[100] = np.nan
+    m = nn.Sequential(nn.Dense(8), nn.BatchNorm(), nn.Dense(3)).build((6,), 0)
+    same = m.clone()
+    assert "The input is not finite (first in row 4 of the batch)" in failing(m, x, y, shuffle=False)
+    fit(same, x[:96], y[:96], steps=3, shuffle=False)  # the batches before
+    for (name, now), (_, expected) in zip(m.get_weights().items(), same.get_weights().items(), strict=True):
+        np.testing.assert_array_equal(now, expected, err_msg=name)
+    assert np.isfinite(train.predict(m, x[:96])).all()
+
+
+def test_training_goes_on_while_another_thread_predicts():
+    x, y = problem()
+    served = mlp(seed=1)
+    inside, leave = threading.Event(), threading.Event()
+
+    class Waiting(nn.Module):
+        def forward(self, x):
+            inside.set()
+            assert leave.wait(60)
+            return x
+
+    thread = threading.Thread(target=train.predict, args=(nn.Sequential(served, Waiting()), x))
+    thread.start()
+    assert inside.wait(60)
+    try:
+        history = fit(mlp(), x, y)
+    finally:
+        leave.set()
+        thread.join()
+    assert history["loss"][-1] < history["loss"][0]
 
 
 def test_a_diverging_update_is_found():

@@ -52,10 +52,17 @@ def _agrees(module, base):
 
 def _choose():
     able = runnable()
+    if not able:
+        built = [t for t in _ORDER if importlib.util.find_spec(f"fastdl._{t}")]
+        raise ImportError(
+            f"fastdl: expected kernels for one of {', '.join(_runtime.runnable_targets())}, which this machine runs; "
+            f"got a build with {', '.join(built) or 'none'} (FASTDL_TARGETS=native builds them from source)"
+        )
     wanted = os.environ.get("FASTDL_TARGET")
     if not wanted:
         # This target's instructions could not be executed where it was developed, so it proves itself before it is used.
-        if able[0] == "avx512" and not _agrees(load("avx512"), load("base")):
+        # (The last one is the simplest that is built; where there is no other, there is nothing to compare with.)
+        if able[0] == "avx512" and len(able) > 1 and not _agrees(load("avx512"), load(able[-1])):
             warnings.warn(
                 "the avx512 kernels disagree with the baseline on this machine: using the next target", stacklevel=2
             )
@@ -152,6 +159,11 @@ def array(obj, dtype=np.float32):
 def empty(shape, like, dtype=np.float32):
     """A new array on the device of `like`, not initialised."""
     return np.empty(shape, dtype)
+
+
+def full(shape, like, value):
+    """A new float32 array on the device of `like`, filled with one value."""
+    return np.full(shape, value, np.float32)
 
 
 def zeros(shape, like, dtype=np.float32):

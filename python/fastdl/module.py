@@ -6,6 +6,7 @@ assigned.
 """
 
 import copy
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -44,7 +45,9 @@ class Parameter(Tensor):
         return f"Parameter({list(self.data.shape)}{'' if self.wants_grad else ', frozen'})"
 
 
-_trace = None  # while `trace` runs: the list it fills
+# While `trace` runs: the list it fills. Calls in other threads are not its business.
+_trace = ContextVar("trace", default=None)
+_rows_of_trace = _trace.get
 
 
 class Module:
@@ -75,10 +78,11 @@ class Module:
     _flat = None
 
     def __call__(self, *inputs):
-        if _trace is None:
+        rows = _rows_of_trace()
+        if rows is None:
             return self.forward(*inputs)
         row = [self, inputs[0].shape, None]
-        _trace.append(row)  # before its parts, so that rows come out in reading order
+        rows.append(row)  # before its parts, so that rows come out in reading order
         y = self.forward(*inputs)
         row[2] = y.data
         return y
@@ -206,18 +210,18 @@ class Module:
 
     def run_traced(self, x, evaluate=True):
         """Run without recording; returns (name, module, input shape, output array) for every call, in reading order."""
-        global _trace
         modes = [(m, m.training) for _, m in self.named_modules()]
-        _trace = []
+        before, rows = _rows_of_trace(), []
+        _trace.set(rows)
         try:
             with inference():
                 if evaluate:
                     self.eval()
                 self(x)
             names = {id(m): name for name, m in self.named_modules()}
-            return [(names.get(id(m), "?"), m, before, y) for m, before, y in _trace]
+            return [(names.get(id(m), "?"), m, shape, y) for m, shape, y in rows]
         finally:
-            _trace = None
+            _trace.set(before)
             for module, mode in modes:
                 module.training = mode
 

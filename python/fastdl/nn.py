@@ -8,6 +8,7 @@ from functools import partial
 
 from . import init as _init
 from . import ops
+from ._arguments import pair
 from .module import Module, Parameter
 from .tensor import Tensor
 
@@ -54,14 +55,6 @@ def _positive(name, value):
     return int(value)
 
 
-def _pair(name, value, least=1):
-    """(rows, columns) from one integer or two."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(hasattr(v, "__index__") and v >= least for v in pair):
-        raise ValueError(f"{name}: expected an integer of at least {least}, or two; got {value!r}")
-    return int(pair[0]), int(pair[1])
-
-
 def _padding(padding, size, dilation):
     """(rows, columns) of zeros on each side, from "valid", "same" or numbers."""
     if padding == "valid":
@@ -73,7 +66,7 @@ def _padding(padding, size, dilation):
         return reach[0] // 2, reach[1] // 2
     if isinstance(padding, str):
         raise ValueError(f'padding: expected "valid", "same" or integers; got {padding!r}')
-    return _pair("padding", padding, 0)
+    return pair("padding", padding, 0)
 
 
 class Dense(Module):
@@ -116,7 +109,50 @@ class Dense(Module):
         return f"{self.outputs}, {self.act}"
 
 
-class Conv2d(Module):
+class _Convolution(Module):
+    """What the convolution layers share: their arguments, and filters that get their shape from the first input."""
+
+    shares_weights = True
+    _x = "[N,Y,X,C]"
+    _pair = staticmethod(pair)  # how sizes and steps are read
+
+    def __init__(self, filters, size, act="none", stride=1, padding="valid", dilation=1, groups=1, bias=True, init=None,
+                 channels=None, slope=0.01):  # fmt: skip
+        self.filters, self.act, self.slope = _positive("filters", filters), _check_act(act), float(slope)
+        self.size, self.stride = self._pair("size", size, 1), self._pair("stride", stride, 1)
+        self.dilation, self.groups = self._pair("dilation", dilation, 1), _positive("groups", groups)
+        self.padding = self._zeros(padding)
+        if self.filters % self.groups:
+            raise ValueError(f"groups: expected a divisor of {self.filters} filters; got {self.groups}")
+        self._init = _init.get(init, act)
+        self.w = None
+        self.b = Parameter((self.filters,), _init.zeros, decay=False) if bias else None
+        if channels is not None:
+            self._size(_positive("channels", channels))
+
+    def _zeros(self, padding):
+        return _padding(padding, self.size, self.dilation)
+
+    def _size(self, channels):
+        if channels % self.groups:
+            raise ValueError(f"x: expected a multiple of {self.groups} channels; got {channels}")
+        self.w = self._weights(channels)
+
+    def _weights(self, channels):
+        return Parameter((*self.size, channels // self.groups, self.filters), self._init)
+
+    def _begin(self, x):
+        axes = self._x.count(",") + 1
+        if len(x.shape) != axes:
+            raise ValueError(f"x: expected an array {self._x}; got shape {list(x.shape)}")
+        self._size(x.data.shape[-1])
+
+    def describe(self):
+        r, s = self.size
+        return f"{self.filters}, {r}x{s}, {self.act}"
+
+
+class Conv2d(_Convolution):
     """Two-dimensional convolution with fused bias and activation: y = act(x * w + b).
 
     Parameters
@@ -142,74 +178,33 @@ class Conv2d(Module):
     x is [N,Y,X,C], y [N,P,Q,F].
     """
 
-    shares_weights = True
-
-    def __init__(self, filters, size, act="none", stride=1, padding="valid", dilation=1, groups=1, bias=True, init=None,
-                 channels=None, slope=0.01):  # fmt: skip
-        self.filters, self.act, self.slope = _positive("filters", filters), _check_act(act), float(slope)
-        self.size, self.stride = _pair("size", size), _pair("stride", stride)
-        self.dilation, self.groups = _pair("dilation", dilation), _positive("groups", groups)
-        self.padding = _padding(padding, self.size, self.dilation)
-        if self.filters % self.groups:
-            raise ValueError(f"groups: expected a divisor of {self.filters} filters; got {self.groups}")
-        self._init = _init.get(init, act)
-        self.w = None
-        self.b = Parameter((self.filters,), _init.zeros, decay=False) if bias else None
-        if channels is not None:
-            self._size(_positive("channels", channels))
-
-    def _size(self, channels):
-        if channels % self.groups:
-            raise ValueError(f"x: expected a multiple of {self.groups} channels; got {channels}")
-        self.w = Parameter((*self.size, channels // self.groups, self.filters), self._init)
-
     def forward(self, x):
         if self.w is None:
-            _need_axes(x, 4, "[N,Y,X,C]")
-            self._size(x.data.shape[3])
+            self._begin(x)
         return ops.conv2d(
             x, self.w, self.b, self.stride, self.padding, self.dilation, self.groups, self.act, self.slope
         )
 
-    def describe(self):
-        r, s = self.size
-        return f"{self.filters}, {r}x{s}, {self.act}"
 
-
-def _need_axes(x, axes, what):
-    if len(x.shape) != axes:
-        raise ValueError(f"x: expected an array {what}; got shape {list(x.shape)}")
-
-
-class Conv1d(Module):
+class Conv1d(_Convolution):
     """One-dimensional convolution: x [N,T,C] with filters w [S,C/groups,F] gives [N,Q,F]. Arguments as in `Conv2d`."""
 
-    shares_weights = True
+    _x = "[N,T,C]"
 
-    def __init__(self, filters, size, act="none", stride=1, padding="valid", dilation=1, groups=1, bias=True, init=None,
-                 channels=None, slope=0.01):  # fmt: skip
-        self.filters, self.act, self.slope = _positive("filters", filters), _check_act(act), float(slope)
-        self.size, self.stride = _positive("size", size), _positive("stride", stride)
-        self.dilation, self.groups = _positive("dilation", dilation), _positive("groups", groups)
-        whole = (1, self.size)
-        self.padding = _padding((0, padding) if not isinstance(padding, str) else padding, whole, (1, self.dilation))[1]
-        if self.filters % self.groups:
-            raise ValueError(f"groups: expected a divisor of {self.filters} filters; got {self.groups}")
-        self._init = _init.get(init, act)
-        self.w = None
-        self.b = Parameter((self.filters,), _init.zeros, decay=False) if bias else None
-        if channels is not None:
-            self._size(_positive("channels", channels))
+    @staticmethod
+    def _pair(name, value, least):
+        return _positive(name, value)
 
-    def _size(self, channels):
-        if channels % self.groups:
-            raise ValueError(f"x: expected a multiple of {self.groups} channels; got {channels}")
-        self.w = Parameter((self.size, channels // self.groups, self.filters), self._init)
+    def _zeros(self, padding):
+        both = padding if isinstance(padding, str) else (0, padding)
+        return _padding(both, (1, self.size), (1, self.dilation))[1]
+
+    def _weights(self, channels):
+        return Parameter((self.size, channels // self.groups, self.filters), self._init)
 
     def forward(self, x):
         if self.w is None:
-            _need_axes(x, 3, "[N,T,C]")
-            self._size(x.data.shape[2])
+            self._begin(x)
         return ops.conv1d(
             x, self.w, self.b, self.stride, self.padding, self.dilation, self.groups, self.act, self.slope
         )
@@ -218,7 +213,7 @@ class Conv1d(Module):
         return f"{self.filters}, {self.size}, {self.act}"
 
 
-class ConvTranspose2d(Module):
+class ConvTranspose2d(_Convolution):
     """Transposed convolution, the data gradient of a convolution as a layer: it enlarges images by its stride.
 
     x [N,P,Q,F] gives y [N,Y,X,C] with C = `filters` and Y = (P-1) stride - 2 padding + dilation (R-1) + 1 +
@@ -226,35 +221,22 @@ class ConvTranspose2d(Module):
     as `Conv2d`.
     """
 
-    shares_weights = True
+    _x = "[N,P,Q,F]"
 
     def __init__(self, filters, size, act="none", stride=1, padding="valid", out_padding=0, dilation=1, groups=1,
                  bias=True, init=None, channels=None, slope=0.01):  # fmt: skip
-        self.filters, self.act, self.slope = _positive("filters", filters), _check_act(act), float(slope)
-        self.size, self.stride = _pair("size", size), _pair("stride", stride)
-        self.dilation, self.groups = _pair("dilation", dilation), _positive("groups", groups)
-        self.padding = _padding(padding, self.size, self.dilation)
-        self.out_padding = _pair("out_padding", out_padding, 0)
-        if self.filters % self.groups:
-            raise ValueError(f"groups: expected a divisor of {self.filters} filters; got {self.groups}")
-        self._init = _init.get(init, act)
-        self.w = None
-        self.b = Parameter((self.filters,), _init.zeros, decay=False) if bias else None
-        if channels is not None:
-            self._size(_positive("channels", channels))
+        self.out_padding = pair("out_padding", out_padding, 0)
+        super().__init__(filters, size, act, stride, padding, dilation, groups, bias, init, channels, slope)
 
-    def _size(self, channels):
-        if channels % self.groups:
-            raise ValueError(f"x: expected a multiple of {self.groups} channels; got {channels}")
+    def _weights(self, channels):
         shape = (*self.size, self.filters // self.groups, channels)
         r, s, c, f = shape
         # Going back through the filters, what counts as an input is the last axis.
-        self.w = Parameter(shape, partial(self._init, fans=(r * s * f // self.groups, r * s * c)))
+        return Parameter(shape, partial(self._init, fans=(r * s * f // self.groups, r * s * c)))
 
     def forward(self, x):
         if self.w is None:
-            _need_axes(x, 4, "[N,P,Q,F]")
-            self._size(x.data.shape[3])
+            self._begin(x)
         return ops.conv_transpose2d(
             x,
             self.w,
@@ -268,18 +250,14 @@ class ConvTranspose2d(Module):
             self.slope,
         )
 
-    def describe(self):
-        r, s = self.size
-        return f"{self.filters}, {r}x{s}, {self.act}"
-
 
 class MaxPool2d(Module):
     """Maximum of each window: x [N,Y,X,C] to [N,P,Q,C]. The stride is the window's size if left out."""
 
     def __init__(self, size=2, stride=None, padding=0):
-        self.size = _pair("size", size)
-        self.stride = self.size if stride is None else _pair("stride", stride)
-        self.padding = _pair("padding", padding, 0)
+        self.size = pair("size", size, 1)
+        self.stride = self.size if stride is None else pair("stride", stride, 1)
+        self.padding = pair("padding", padding, 0)
 
     def forward(self, x):
         return ops.max_pool2d(x, self.size, self.stride, self.padding)
@@ -292,9 +270,9 @@ class AvgPool2d(Module):
     """Mean of each window, as `MaxPool2d`; count_padding=False divides by the pixels inside the image only."""
 
     def __init__(self, size=2, stride=None, padding=0, count_padding=True):
-        self.size = _pair("size", size)
-        self.stride = self.size if stride is None else _pair("stride", stride)
-        self.padding, self.count_padding = _pair("padding", padding, 0), bool(count_padding)
+        self.size = pair("size", size, 1)
+        self.stride = self.size if stride is None else pair("stride", stride, 1)
+        self.padding, self.count_padding = pair("padding", padding, 0), bool(count_padding)
 
     def forward(self, x):
         return ops.avg_pool2d(x, self.size, self.stride, self.padding, self.count_padding)

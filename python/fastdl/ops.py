@@ -4,9 +4,12 @@ Inputs named x are Tensors; parameters w, b, gamma, ... are Tensors or None. Sha
 channels last, weights [in, out].
 """
 
+from numbers import Real
+
 import numpy as np
 
-from .backend import empty, kernels, to_device
+from ._arguments import pair
+from .backend import empty, full, kernels
 from .tensor import Tensor, record, recording
 
 # ---------------------------------------------------------------------------------------------------- products
@@ -14,17 +17,6 @@ from .tensor import Tensor, record, recording
 
 def _data(t):
     return None if t is None else t.data
-
-
-def _pair(value, name):
-    """(rows, columns) from one integer or two."""
-    if isinstance(value, (int, np.integer)):
-        return int(value), int(value)
-    try:
-        y, x = value
-        return int(y), int(x)
-    except (TypeError, ValueError):
-        raise ValueError(f"{name}: expected an integer or two; got {value!r}") from None
 
 
 def _parents(*tensors):
@@ -111,7 +103,7 @@ def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, act="none", 
         P = (Y + 2 padding - dilation (R-1) - 1) / stride + 1.
     """
     k, xd, wd = kernels(x.data), x.data, w.data
-    at = (*_pair(stride, "stride"), *_pair(padding, "padding"), *_pair(dilation, "dilation"), groups)
+    at = (*pair("stride", stride), *pair("padding", padding), *pair("dilation", dilation), groups)
     keep_z = act == "gelu" and recording()
     y = k.conv2d_forward(xd, wd, _data(b), *at, "none" if keep_z else act, slope)
     saved = y
@@ -158,8 +150,8 @@ def conv_transpose2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ou
         Y = (P-1) stride - 2 padding + dilation (R-1) + 1 + out_padding.
     """
     k, xd, wd = kernels(x.data), x.data, w.data
-    at = (*_pair(stride, "stride"), *_pair(padding, "padding"), *_pair(dilation, "dilation"), groups)
-    more = _pair(out_padding, "out_padding")
+    at = (*pair("stride", stride), *pair("padding", padding), *pair("dilation", dilation), groups)
+    more = pair("out_padding", out_padding)
     shape = [
         (xd.shape[i + 1] - 1) * at[i] - 2 * at[2 + i] + at[4 + i] * (wd.shape[i] - 1) + 1 + more[i] for i in (0, 1)
     ]
@@ -211,8 +203,8 @@ def conv1d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, act="none", 
 def max_pool2d(x, size=2, stride=None, padding=0):
     """Maximum of each window of x [N,Y,X,C]; stride is the window's size if left out."""
     k, xd = kernels(x.data), x.data
-    size = _pair(size, "size")
-    at = (*size, *_pair(size if stride is None else stride, "stride"), *_pair(padding, "padding"))
+    size = pair("size", size)
+    at = (*size, *pair("stride", size if stride is None else stride), *pair("padding", padding))
     if not (recording() and x.wants_grad):
         return Tensor(k.max_pool2d_forward(xd, *at))
     shape = (
@@ -234,8 +226,8 @@ def max_pool2d(x, size=2, stride=None, padding=0):
 def avg_pool2d(x, size=2, stride=None, padding=0, count_padding=True):
     """Mean of each window of x [N,Y,X,C]; stride is the window's size if left out."""
     k, xd = kernels(x.data), x.data
-    size = _pair(size, "size")
-    at = (*size, *_pair(size if stride is None else stride, "stride"), *_pair(padding, "padding"), count_padding)
+    size = pair("size", size)
+    at = (*size, *pair("stride", size if stride is None else stride), *pair("padding", padding), count_padding)
     y = k.avg_pool2d_forward(xd, *at)
 
     def step(dy):
@@ -285,7 +277,8 @@ def batch_norm(x, gamma, shift, running_mean, running_var, training, eps=1e-5, m
         def step(dy):
             # constants here: dx = dy gamma rstd, dgamma = sum dy xhat, dshift = sum dy
             c = xd.shape[-1]
-            rstd = k.unary_forward(k.unary_forward(running_var + np.float32(eps), "sqrt"), "reciprocal")
+            var = k.binary(running_var.reshape(c, 1), full((1,), xd, eps), "add")
+            rstd = k.unary_forward(k.unary_forward(var.reshape(c), "sqrt"), "reciprocal")
             flat = dy.reshape(-1, c)
             dx, beta = x.slot()
             if dx is not None:
@@ -401,7 +394,9 @@ def _operand(y, like):
     """A Tensor from a Tensor or a number."""
     if isinstance(y, Tensor):
         return y
-    return Tensor(to_device(np.array([y], np.float32), like))
+    if not (isinstance(y, Real) or (isinstance(y, np.ndarray) and y.ndim == 0)):
+        raise TypeError(f"y: expected a Tensor or a number; got {type(y).__name__}")
+    return Tensor(full((1,), like, y))
 
 
 def _arithmetic(x, y, op):
@@ -411,7 +406,7 @@ def _arithmetic(x, y, op):
         if op in ("add", "multiply"):
             x, y = y, x
         else:  # a number minus, or divided by, a tensor
-            x = Tensor(k_fill(y.data, float(x)))
+            x = Tensor(full(y.shape, y.data, x.item()))
     y = _operand(y, x.data)
     k, xd, yd = kernels(x.data), x.data, y.data
     if yd.size == 1:
@@ -422,7 +417,7 @@ def _arithmetic(x, y, op):
         return _arithmetic(y, x, op)
     else:
         raise ValueError(f"y: expected shape {list(xd.shape)}, its last axes, or one element; got {list(yd.shape)}")
-    flat, row = xd.reshape(-1, n) if n else xd.reshape(0, 1), yd.reshape(n or 1)
+    flat, row = xd.reshape(-1, n) if n else xd.reshape(0, 0), yd.reshape(n)
     z = k.binary(flat, row, op).reshape(xd.shape)
 
     def step(dy):
@@ -448,13 +443,6 @@ def _arithmetic(x, y, op):
         k.axpby(sign, total.reshape(out.shape), beta, out)
 
     return record(z, (x, y), step)
-
-
-def k_fill(like, value):
-    """An array of one value."""
-    a = empty(like.shape, like)
-    a[...] = value
-    return a
 
 
 def add(x, y):
@@ -638,7 +626,11 @@ def softmax_cross_entropy(x, labels, weights=None, smoothing=0.0, reduction="mea
 
 def _loss(x, target, kind, weights, reduction, delta=1.0):
     k, xd = kernels(x.data), x.data
-    t = target.data if isinstance(target, Tensor) else target
+    t = target
+    if isinstance(target, Tensor):
+        if target.wants_grad and recording():
+            raise ValueError("target: expected values without a gradient (Tensor.detach); got a Tensor that wants one")
+        t = target.data
     by_element = reduction == "none"
     how = "mean" if by_element else reduction
     elements = empty(xd.shape, xd) if by_element else None

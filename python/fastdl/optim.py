@@ -114,6 +114,9 @@ class Optimizer:
             if name not in state or np.shape(state[name]) != a.shape:
                 got = f"shape {list(np.shape(state[name]))}" if name in state else "none"
                 raise ValueError(f"state[{name!r}]: expected shape {list(a.shape)}; got {got}")
+        for name in ("t", "lr"):
+            if name not in state or not state[name] >= 0:
+                raise ValueError(f"state[{name!r}]: expected 0 or more; got {state.get(name, 'none')}")
         self.t, self.lr = int(state["t"]), float(state["lr"])
         for name, a in self.state.items():
             a[...] = backend.to_device(np.asarray(state[name], np.float32), a)
@@ -135,6 +138,8 @@ class SGD(Optimizer):
         super().__init__(target, lr, weight_decay, clip)
 
     def _update(self, k):
+        if self.momentum and not self.state:  # the kernel would leave it out without a word
+            raise ValueError(f"momentum: expected 0, as when the optimiser was made; got {self.momentum}")
         for w, g, decay, *v in self._ranges:
             k.sgd(g, self.momentum, self.nesterov, decay, self.lr, w, v[0] if v else None)
 

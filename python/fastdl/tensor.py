@@ -5,11 +5,14 @@ inputs. Tensors are numbered as they are made, so the order of creation is a top
 walk from the newest to the oldest. A step captures arrays and parents, never its own output: there are no reference cycles,
 and memory returns as soon as it is not needed.
 
-Limits: no second derivatives; a graph serves one backward pass (add losses first); a tensor given twice to one operation
-hands out the same buffer twice, first to be written, then to be added to; an array that a step has captured may not change
-before the backward pass; one graph belongs to one thread.
+Limits: no second derivatives; a graph serves one backward pass (add losses first); an array that a step has captured may not
+change before the backward pass; one graph belongs to one thread. A tensor given twice to one operation hands out the same
+buffer twice, first to be written, then to be added to: right for arithmetic, `matmul`, `concatenate` and convolutions, whose
+gradients are written one after another; `dense` and the normalisations write theirs in one kernel, which refuses (``dx:
+... overlap dw``).
 """
 
+from contextvars import ContextVar
 from itertools import count
 
 import numpy as np
@@ -17,7 +20,11 @@ import numpy as np
 from . import backend
 
 _next_order = count().__next__
-_recording = True
+
+# Each thread, and each asynchronous task, has its own: predicting in one must not end the recording of another.
+# (A threading.local would do, but costs every operation four times as much to read.)
+_recording = ContextVar("recording", default=True)
+_is_recording = _recording.get
 
 
 class Tensor:
@@ -42,6 +49,7 @@ class Tensor:
     wants_grad = False
     parents = ()
     step = None
+    __array_ufunc__ = None  # NumPy then leaves ``array * tensor`` to Tensor, instead of making an array of Tensors
 
     def __init__(self, data, wants_grad=False):
         self.data = data
@@ -127,7 +135,7 @@ def _spent(dy):
 def record(data, parents, step):
     """Wrap a kernel's output; `step(dy)` writes into the parents' slots."""
     y = Tensor(data)
-    if _recording:
+    if _is_recording():
         for p in parents:
             if p.wants_grad:
                 y.wants_grad, y.parents, y.step = True, parents, step
@@ -136,20 +144,19 @@ def record(data, parents, step):
 
 
 def recording():
-    """Whether operations are recorded now."""
-    return _recording
+    """Whether operations are recorded now, in this thread."""
+    return _is_recording()
 
 
 class inference:
-    """``with inference():`` operations are not recorded, so nothing is kept for a backward pass."""
+    """``with inference():`` this thread's operations are not recorded, so nothing is kept for a backward pass."""
 
     def __enter__(self):
-        global _recording
-        self._before, _recording = _recording, False
+        self._before = _is_recording()
+        _recording.set(False)
 
     def __exit__(self, *_):
-        global _recording
-        _recording = self._before
+        _recording.set(self._before)
 
 
 class frozen:

@@ -105,16 +105,35 @@ class State:
     best_epoch: int = 0
     _kept: list = field(default_factory=list)
 
+    def _flat(self):
+        return self.module.flatten() if self.optimizer is None else self.optimizer.flat
+
     def keep(self):
         """Remember the weights and buffers of now."""
-        self._kept = [self.optimizer.flat.snapshot(), [np.array(b) for _, b in self.module.named_buffers()]]
+        self._kept = [self._flat().snapshot(), [np.array(b) for _, b in self.module.named_buffers()]]
 
     def restore(self):
         """Go back to the weights that were kept last, if any were."""
         if self._kept:
-            self.optimizer.flat.restore(self._kept[0])
+            self._flat().restore(self._kept[0])
             for (_, now), then in zip(self.module.named_buffers(), self._kept[1], strict=True):
                 now[...] = then
+
+
+class _Buffers:
+    """The buffers of a module as they were before a batch: the forward pass writes them before its loss is known."""
+
+    def __init__(self, module):
+        self._arrays = [a for _, a in module.named_buffers()]
+        self._copies = [np.array(backend.to_host(a)) for a in self._arrays]
+
+    def keep(self):
+        for copy, a in zip(self._copies, self._arrays, strict=True):
+            copy[...] = backend.to_host(a)
+
+    def restore(self):
+        for a, copy in zip(self._arrays, self._copies, strict=True):
+            a[...] = backend.to_device(copy, a)
 
 
 class _Interrupts:
@@ -214,7 +233,8 @@ def fit(
     Raises
     ------
     FloatingPointError
-        The loss is no longer finite; the message says where. The last update that was made had a finite loss.
+        The loss is no longer finite; the message says where. The last update that was made had a finite loss, and the
+        batch at fault has changed nothing: neither weights nor running statistics.
 
     Notes
     -----
@@ -250,7 +270,7 @@ def fit(
     state = State(module, optimizer, history, epochs, total)
     watch = watch or ("loss" if validation is None else "val_loss")
     restore_best = patience is not None if restore_best is None else restore_best
-    first_lr, bar, waited = optimizer.lr, _bar(progress, total), 0
+    first_lr, bar, waited, buffers = optimizer.lr, _bar(progress, total), 0, _Buffers(module)
     in_order = np.arange(n)
 
     module.train()
@@ -265,9 +285,13 @@ def fit(
                     index = order[start : start + batch_size]
                     with backend.pooled():
                         xb, yb = inputs.take(index), targets.take(index)
+                        buffers.keep()
                         value = _update(module, loss_of, optimizer, xb, yb)
                     if not math.isfinite(value):
-                        raise FloatingPointError(_explain(module, xb, yb, value, epoch, state.step + 1))
+                        try:
+                            raise FloatingPointError(_explain(module, xb, yb, value, epoch, state.step + 1))
+                        finally:
+                            buffers.restore()
                     state.step, state.loss = state.step + 1, value
                     summed, seen = summed + value * len(index), seen + len(index)
                     if bar is not None:
@@ -290,7 +314,8 @@ def fit(
                     )
                 if interrupts.asked:
                     for name in (k for k in history if k.startswith("val_")):
-                        history[name].append(math.nan)  # not judged any more
+                        if len(history[name]) < len(history["epoch"]):
+                            history[name].append(math.nan)  # not judged any more
                     raise KeyboardInterrupt
                 waited = _judge(state, watch, min_delta, restore_best, waited)
                 for f in callbacks:
@@ -316,7 +341,7 @@ def fit(
 
 
 def _update(module, loss_of, optimizer, xb, yb):
-    """One update; returns the loss of the batch. Nothing is changed where it is not finite."""
+    """One update; returns the loss of the batch. Where it is not finite no weights change, but buffers have."""
     loss = loss_of(module(Tensor(xb) if xb.dtype == np.float32 else xb), yb)
     value = loss.data.item()
     if math.isfinite(value):
@@ -455,12 +480,3 @@ def argmax(outputs):
     """Place of the largest output of each row, int64 [N]."""
     n, c = outputs.shape
     return backend.to_host(backend.kernels(outputs).argmax(outputs.reshape(n, c, 1))).reshape(n)
-
-
-def print_epoch(state):
-    """A callback that prints a line for each epoch."""
-    parts = [f"epoch {state.epoch:3d}/{state.epochs}"]
-    for name, values in state.history.items():
-        if name.endswith("loss") or name.startswith("val_"):
-            parts.append(f"{name} {values[-1]:.4f}")
-    print("  ".join([*parts, f"{state.history['seconds'][-1]:.1f} s"]), flush=True)

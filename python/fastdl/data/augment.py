@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._arguments import pair
+
 _DRAWS = 9  # random numbers for the affine map of one image
 
 _FLIPS = {
@@ -21,18 +23,12 @@ _FLIPS = {
 }
 
 
-def _pair(name: str, value, kind) -> tuple:
+def _limits(name: str, value) -> tuple:
     """(for y, for x) from one number or two."""
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2:
-        raise ValueError(f"{name}: expected one number or two, for y and x; got {value!r}")
-    try:
-        pair = tuple(kind(v) for v in pair)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected one number or two, for y and x; got {value!r}") from error
-    if not all(0 <= v < math.inf for v in pair):
+    limits = pair(name, value, kind=float)
+    if not all(0 <= v < math.inf for v in limits):
         raise ValueError(f"{name}: expected finite numbers, 0 or more; got {value!r}")
-    return pair
+    return limits
 
 
 @dataclass(frozen=True)
@@ -96,19 +92,19 @@ class Augment:
     fill: float = 0.0
 
     def __post_init__(self):
-        _pair("shift", self.shift, float)
-        _pair("scale", self.scale, float)
+        _limits("shift", self.shift)
+        _limits("scale", self.scale)
         for name, limit in (("rotate", 180.0), ("shear", 80.0)):
             value = getattr(self, name)
             if not 0 <= value <= limit:
                 raise ValueError(f"{name}: expected degrees from 0 to {limit:g}; got {value!r}")
         if self.elastic is not None:
-            _, sigma = _pair("elastic", self.elastic, float)
+            _, sigma = _limits("elastic", self.elastic)
             if not isinstance(self.elastic, (tuple, list)) or not 0 < sigma <= 85:
                 raise ValueError(f"elastic: expected (alpha, sigma) with 0 < sigma <= 85; got {self.elastic!r}")
         if self.flip not in _FLIPS:
             raise ValueError(f"flip: expected a bool, 'horizontal', 'vertical' or 'both'; got {self.flip!r}")
-        if self.crop is not None and min(_pair("crop", self.crop, int)) < 1:
+        if self.crop is not None and min(pair("crop", self.crop)) < 1:
             raise ValueError(f"crop: expected sizes of 1 or more; got {self.crop!r}")
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
@@ -121,7 +117,7 @@ class Augment:
         """
         if self.crop is None:
             return height, width
-        p, q = _pair("crop", self.crop, int)
+        p, q = pair("crop", self.crop)
         if p > height or q > width:
             raise ValueError(f"crop: expected at most {height} x {width}, the size of the images; got {p} x {q}")
         return p, q
@@ -150,13 +146,13 @@ class Augment:
         p, q = self.output_size(height, width)
         either_way = 2.0 * draws - 1.0
 
-        shift = np.array(_pair("shift", self.shift, float)) * either_way[:, 0:2]
+        shift = np.array(_limits("shift", self.shift)) * either_way[:, 0:2]
         if self.whole_pixels:
             # Every whole number within the limit is as likely as any other.
-            most = np.floor(_pair("shift", self.shift, float))
+            most = np.floor(_limits("shift", self.shift))
             shift = np.minimum(np.floor(draws[:, 0:2] * (2 * most + 1)), 2 * most) - most
         angle = math.radians(self.rotate) * either_way[:, 2]
-        log_scale = np.log1p(_pair("scale", self.scale, float)) * either_way[:, 3:5]
+        log_scale = np.log1p(_limits("scale", self.scale)) * either_way[:, 3:5]
         if not isinstance(self.scale, (tuple, list)):
             log_scale[:, 1] = log_scale[:, 0]
         slide = np.tan(math.radians(self.shear) * either_way[:, 5])
@@ -226,7 +222,7 @@ class Augment:
         matrix = self.matrices(uniform((n, _DRAWS), 0.0, 1.0, seed, offset), height, width)
         field = None
         if self.elastic is not None:
-            alpha, sigma = _pair("elastic", self.elastic, float)
+            alpha, sigma = _limits("elastic", self.elastic)
             # Blurring is linear: noise from -alpha to alpha needs no later multiplication.
             noise = uniform((n, p, q, 2), -alpha, alpha, seed, offset + _DRAWS * n)
             field = kernels.blur(noise, sigma)

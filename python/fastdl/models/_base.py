@@ -172,19 +172,7 @@ class Classifier:
         FloatingPointError
             The loss became infinite or NaN; the message says where.
         """
-        if not (warm_start and hasattr(self, "module_")):
-            for name in ("module_", "input_shape_", "classes_"):
-                self.__dict__.pop(name, None)
-        x = self._input(X)
-        if len(x) == 0:
-            raise ValueError("X: expected one sample or more; got none")
-        if not hasattr(self, "module_"):
-            labels = np.unique(as_labels(y, len(x)))
-            if len(labels) < 2:
-                raise ValueError(f"y: expected two classes or more; got {len(labels)}")
-            self.build(x.shape[1:], labels)
-        codes = self._codes(y, len(x))
-        x, codes, validation = self._split(x, codes, validation)
+        x, codes, validation = self._prepare(X, y, validation, warm_start)
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         opt = optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None})
         loss = "softmax_cross_entropy"
@@ -208,6 +196,21 @@ class Classifier:
             **{"seed": self.seed} | options,
         )
         return self
+
+    def _prepare(self, X, y, validation, warm_start):
+        """Samples, codes and validation of a fit; the network is new unless training goes on from the one of now."""
+        if not (warm_start and hasattr(self, "module_")):
+            for name in ("module_", "input_shape_", "classes_"):
+                self.__dict__.pop(name, None)
+        x = self._input(X)
+        if len(x) == 0:
+            raise ValueError("X: expected one sample or more; got none")
+        if not hasattr(self, "module_"):
+            labels = np.unique(as_labels(y, len(x)))
+            if len(labels) < 2:
+                raise ValueError(f"y: expected two classes or more; got {len(labels)}")
+            self.build(x.shape[1:], labels)
+        return self._split(x, self._codes(y, len(x)), validation)
 
     def _split(self, x, codes, validation):
         if validation is None:
@@ -306,5 +309,10 @@ class Classifier:
 
     def __repr__(self):
         defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
-        changed = [f"{n}={v!r}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
+        changed = [f"{n}={_shown(v)}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
         return f"{type(self).__name__}({', '.join(changed)})"
+
+
+def _shown(value):
+    """A function by its name: where it lies in memory would make every run's settings differ."""
+    return getattr(value, "__name__", type(value).__name__) if callable(value) else repr(value)

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import backend, nn, random, train
 from ..random import Stream
-from ._base import Classifier, as_labels
+from ._base import Classifier
 
 
 class Perceptron(Classifier):
@@ -62,25 +62,14 @@ class Perceptron(Classifier):
         warm_start : bool
             Go on from the weights of now.
         callbacks : sequence of callables
-            ``f(history)`` after every epoch.
+            ``f(state)`` after every epoch; see `fastdl.train.State` (its `optimizer` is None here).
 
         Returns
         -------
         The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came
         by), `seconds` and, with validation, `val_accuracy`.
         """
-        if not (warm_start and hasattr(self, "module_")):
-            for name in ("module_", "input_shape_", "classes_"):
-                self.__dict__.pop(name, None)
-        x = self._input(X)
-        if len(x) == 0:
-            raise ValueError("X: expected one sample or more; got none")
-        if not hasattr(self, "module_"):
-            labels = np.unique(as_labels(y, len(x)))
-            if len(labels) < 2:
-                raise ValueError(f"y: expected two classes or more; got {len(labels)}")
-            self.build(x.shape[1:], labels)
-        x, codes, validation = self._split(x, self._codes(y, len(x)), validation)
+        x, codes, validation = self._prepare(X, y, validation, warm_start)
         layer = self.module_[0]
         # Classes first, so that an update runs along rows; the bias is one more weight of an input that is always 1.
         w = np.ascontiguousarray(np.concatenate([layer.w.data, layer.b.data[None]]).T)
@@ -89,6 +78,7 @@ class Perceptron(Classifier):
         shuffling, rows = Stream(self.seed).split("shuffle"), train.Rows(x, "X")
         self.history_ = history = {"epoch": [], "errors": [], "seconds": [], "stopped": "done"}
         n, count = len(x), 0
+        state = train.State(self.module_, None, history, epochs, epochs * n)
         for epoch in range(1, epochs + 1):
             begun = time.perf_counter()
             order = random.permutation(n, *shuffling.take(2 * n))
@@ -120,10 +110,14 @@ class Perceptron(Classifier):
                 accuracy = train.accuracy(train.predict(self.module_, validation[0]), validation[1])
                 history.setdefault("val_accuracy", []).append(accuracy)
             history["seconds"].append(time.perf_counter() - begun)
+            state.epoch, state.step, state.loss = epoch, count, errors / n
             for f in callbacks:
-                f(history)
+                f(state)
             if errors == 0:
                 history["stopped"] = "no mistakes"
+                break
+            if state.stop:
+                history["stopped"] = "callback"
                 break
         return self
 

@@ -1,4 +1,4 @@
-"""What recipes share: the data, the table of epochs, and the one reading of the test part."""
+"""What recipes share: the data, the table of epochs, and the one scoring on the test part."""
 
 import dataclasses
 import json
@@ -77,7 +77,7 @@ def mnist(config):
 
 
 def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, **options):
-    """Train on the training part less validation, then read the test part once.
+    """Train on the training part less validation, then score on the test part, once.
 
     Parameters
     ----------
@@ -151,13 +151,13 @@ def _changed(augment):
 
 
 class Table:
-    """A callback that prints the table of epochs, its head first. Takes the training loop's state or a history."""
+    """A callback that prints the table of epochs, its head first."""
 
     def __init__(self, show):
         self.show, self.columns = show, None
 
     def __call__(self, state):
-        history = getattr(state, "history", state)
+        history = state.history
         if self.columns is None:
             known = {
                 "loss": "loss",
