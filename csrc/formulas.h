@@ -5,7 +5,7 @@
 // nvcc -fmad=false, no fast-math).
 //
 // Errors stated below are the largest seen against float64 libm over the sweep named, in units in the last place (ulp) of
-// the correctly rounded float32 result or relative to the true value; tests/test_formulas.py repeats the sweeps.
+// the correctly rounded float32 result or relative to the true value; tests/test_math.py repeats the sweeps.
 // NaN comes out wherever NaN goes in. Rounding is to nearest, and denormal inputs are honoured.
 #pragma once
 #include <stdint.h>
