@@ -6,9 +6,7 @@ import numpy as np
 import pytest
 
 from cases import ROWS, row_id
-
 from fastdl import backend
-
 
 
 def rows(keep=lambda case, sizes: True):
