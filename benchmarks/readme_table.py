@@ -60,7 +60,7 @@ def table(report):
         "faster fastdl is than the peer, the median of rounds that were measured in turn. PyTorch runs in its default "
         "layout, for single convolutions in its better one.",
         "",
-        "| | fastdl | × NumPy | × PyTorch |",
+        "| | fastdl | ratio to NumPy | ratio to PyTorch |",
         "| --- | --- | --- | --- |",
     ]
     for area, names in ROWS.items():
