@@ -103,7 +103,7 @@ def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, 
     epochs = config.epochs or (epochs[dataset.name] if isinstance(epochs, dict) else epochs)
     settings = {
         "data_set": dataset.name,
-        "source": dataset.source,
+        "source": dataset.source.partition(", from ")[0],  # the data's, not where they lie on this machine
         "splits": {"train": len(x), "validation": len(x_valid), "test": len(dataset.x_test)},
         "augmentation": None if augment is None else _changed(augment),
         "epochs": epochs,
