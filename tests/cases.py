@@ -2,11 +2,11 @@
 
 `make(rng, **sizes)` returns the kernel's inputs and attributes by name: float64 arrays (the tests cast them to float32), int64
 and uint8 arrays as they are, plain scalars and strings. What the kernel has no parameter for is for the reference and the
-gradient alone (the x that a backward kernel's y came from). What is listed under `fixed` of a size row is an attribute.
+gradient alone (the x that a backward kernel's y came from).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -21,7 +21,6 @@ class Case:
     kernel: str
     make: Callable  # (rng, **sizes) -> dict of inputs and attributes
     sizes: list[dict]
-    outputs: Callable | None = None  # inputs -> dict name -> shape, for outputs that must be given
     reference: Callable | None = None  # reference.<kernel> if not said
     gradient_of: Callable | None = (
         None  # inputs -> (f, {gradient output: input}); f(**inputs) float64 array that dy belongs to
@@ -29,7 +28,6 @@ class Case:
     rowwise: tuple[str, ...] = ()  # inputs whose first axis is the batch: a row's result may not depend on the others
     nan: str | None = "first"  # input that gets a NaN: it must show in an output; None: not asked
     exact: bool = False  # bits must agree with the float32 reference (integers, copies, random words)
-    tags: dict = field(default_factory=dict)
 
     def define(self, **inputs):
         result = (self.reference or getattr(reference, self.kernel))(**inputs)
@@ -427,7 +425,6 @@ CASES = [
         "axpby",
         lambda rng, n: {"a": 0.5, "x": normal(rng, n), "b": 0.0},
         [dict(n=n) for n in (0, 1, 7, 8, 1000)],
-        outputs=lambda i: {"y": i["x"].shape},
     ),
     Case(
         "activation_forward",
