@@ -19,7 +19,19 @@ __all__ = [
 ]
 
 
-_SUBMODULES = ("data", "flat", "init", "io", "models", "module", "nn", "optim", "random", "schedules", "train")
+_SUBMODULES = (
+    "data",
+    "flat",
+    "init",
+    "io",
+    "models",
+    "module",
+    "nn",
+    "optim",
+    "random",
+    "schedules",
+    "train",
+)
 
 
 def __getattr__(name):

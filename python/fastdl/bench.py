@@ -20,7 +20,14 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 PEERS = ("numpy", "torch", "sklearn", "jax")
-AREAS = ("gemm", "conv", "layers", "dispatch", "steps", "threads")
+AREAS = (
+    "gemm",
+    "conv",
+    "layers",
+    "dispatch",
+    "steps",
+    "threads",
+)
 
 # These pin a peer's kernels or its number of threads: a comparison under them would be with something else than what
 # its users run. They are removed before NumPy is imported.

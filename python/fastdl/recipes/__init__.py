@@ -7,7 +7,14 @@ import importlib
 
 from ._common import Config, Report, picture, save, say, write_json
 
-NAMES = ("mnist-softmax", "mnist-perceptron", "mnist-mlp", "mnist-lenet", "mnist-cnn", "cifar-cnn")
+NAMES = (
+    "mnist-softmax",
+    "mnist-perceptron",
+    "mnist-mlp",
+    "mnist-lenet",
+    "mnist-cnn",
+    "cifar-cnn",
+)
 
 __all__ = ["NAMES", "Config", "Report", "picture", "run", "save", "say", "title", "write_json"]
 

@@ -6,11 +6,11 @@ last. Biases, and the gains and shifts of normalisations, take no weight decay.
 
 from functools import partial
 
-from . import init as _init
-from . import ops
-from ._arguments import pair
-from .module import Module, Parameter
-from .tensor import Tensor
+from .. import init as _init
+from .. import ops
+from .._arguments import pair
+from ..module import Module, Parameter
+from ..tensor import Tensor
 
 __all__ = [
     "GELU",

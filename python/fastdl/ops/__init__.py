@@ -8,9 +8,9 @@ from numbers import Real
 
 import numpy as np
 
-from ._arguments import pair
-from .backend import empty, full, kernels
-from .tensor import Tensor, record, recording
+from .._arguments import pair
+from ..backend import empty, full, kernels
+from ..tensor import Tensor, record, recording
 
 # ---------------------------------------------------------------------------------------------------- products
 
