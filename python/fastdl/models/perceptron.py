@@ -146,7 +146,7 @@ class Perceptron(Classifier):
             run.write(
                 lambda: {
                     "epoch": epoch + 1,  # noqa: B023
-                    "count": count,
+                    "count": count,  # noqa: B023
                     "shuffle_offset": shuffling.offset,
                     "w": w,
                     "total": total,
