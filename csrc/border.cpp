@@ -501,6 +501,7 @@ class Call {
     } else {
       spec_.thunk(slots_);
     }
+    if (const char* error = take_error()) fail(PyExc_RuntimeError, "%s: %s", spec_.name.c_str(), error);
   }
 
   PyObject* hand_over(size_t i) {

@@ -39,6 +39,10 @@ enum Reduce { kSum, kMean, kMax, kMin };
 enum Reduction { kReduceMean, kReduceSum };
 enum Loss { kBinaryCrossEntropy, kSquaredError, kAbsoluteError, kHuber, kHinge };
 
+// What went wrong in this thread's kernels since the last call, in words, or null: a launch that CUDA refused. Kernels return
+// nothing, so whoever calls them asks here. Always null on CPUs. The text lives until the thread's next call.
+const char* take_error();
+
 // ---------------------------------------------------------------------------------------------------- products
 
 // c[B,M,N] = op(a) op(b) + beta c. op(a) is [M,K]: a is [B,M,K], or [B,K,M] with trans_a; b is [B,K,N], or [B,N,K] with

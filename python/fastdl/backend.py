@@ -1,12 +1,14 @@
 """Which compiled module runs a kernel, and every array function that fastdl uses outside kernels.
 
-An array is a ``numpy.ndarray`` on the CPU. Nothing but this file and the kernels touches the data of arrays, so another kind
-of array comes in by one more entry here.
+An array is a ``numpy.ndarray`` on the CPU and a ``cupy.ndarray`` on a GPU; kernels alone also take whatever else has
+``__cuda_array_interface__``. Nothing but this file and the kernels touches the data of arrays: the rest of the package uses
+the functions below and, of an array itself, `ARRAY_ATTRIBUTES`. A kind of array comes in by one more entry in `_homes`.
 """
 
 import importlib
 import importlib.util
 import os
+import sys
 import warnings
 
 import numpy as np
@@ -122,7 +124,100 @@ def empty_cache():
 
 target = _choose()
 cpu = load(target)
-_modules = {np.ndarray: cpu, np.memmap: cpu}
+
+# ------------------------------------------------------------------------------------------------------- devices
+
+# All that this file calls of an array library, and all that the package uses of its arrays.
+ARRAY_FUNCTIONS = ("asarray", "asnumpy", "empty", "from_dlpack", "full", "take", "zeros")  # asnumpy: not of NumPy
+ARRAY_ATTRIBUTES = (
+    "__getitem__", "__len__", "__setitem__", "copy", "device", "dtype", "flags", "ndim", "reshape", "shape", "size",
+)  # fmt: skip
+
+
+class Home:
+    """Where arrays of one kind live.
+
+    Parameters
+    ----------
+    name : {'cpu', 'cuda'}
+    library : module
+        Makes the arrays: NumPy, CuPy or something with the same `ARRAY_FUNCTIONS`.
+    kernels : module
+        Takes them.
+    """
+
+    __slots__ = ("kernels", "library", "name")
+
+    def __init__(self, name, library, kernels):
+        self.name, self.library, self.kernels = name, library, kernels
+
+
+_cpu = Home("cpu", np, cpu)
+_homes = {type(None): _cpu, np.ndarray: _cpu, np.memmap: _cpu}  # by type of array; None stands for no array yet
+_modules = {np.ndarray: cpu, np.memmap: cpu}  # the same for `kernels`, which is called more than all else
+_cuda = None
+
+
+def cuda():
+    """The home of CUDA arrays, found at the first call.
+
+    Raises
+    ------
+    ImportError
+        The CUDA kernels are not built in, or CuPy is missing: the message says what to do.
+    """
+    global _cuda
+    if _cuda is None:
+        module = cuda_kernels()
+        try:
+            import cupy
+        except ImportError as error:
+            raise ImportError(
+                f"cuda: expected CuPy to be installed, pip install 'fastdl-nn[{extra(module)}]'; got none"
+            ) from error
+        _cuda = Home("cuda", cupy, module)
+        _homes[cupy.ndarray], _modules[cupy.ndarray] = _cuda, module
+    return _cuda
+
+
+def extra(module):
+    """The extra whose CuPy fits the CUDA that the kernels were built with."""
+    return f"cuda{module.runtime_version() // 1000}"
+
+
+def cuda_kernels():
+    """The module of the CUDA kernels, loaded at the first call; ImportError where it is not built in."""
+    if importlib.util.find_spec("fastdl._cuda") is None:
+        raise ImportError("cuda: expected a build with CUDA kernels; got one without (FASTDL_CUDA=ON builds them)")
+    module = importlib.import_module("fastdl._cuda")
+    module.set_array_library(_make_output, _current_stream)
+    return module
+
+
+def _make_output(shape, dtype):
+    return cuda().library.empty(shape, dtype)
+
+
+def _current_stream():
+    cupy = sys.modules.get("cupy")
+    return 0 if cupy is None else cupy.cuda.get_current_stream().ptr
+
+
+def _is_cuda(a):
+    return hasattr(a, "__cuda_array_interface__")
+
+
+def home(a):
+    """Where an array lives, as a `Home`."""
+    try:
+        return _homes[type(a)]
+    except KeyError:
+        pass
+    if isinstance(a, np.ndarray):
+        return _cpu
+    if _is_cuda(a) and isinstance(a, cuda().library.ndarray):
+        return _cuda
+    raise TypeError(f"expected a NumPy or CuPy array (fastdl.array makes one); got {type(a).__name__}")
 
 
 def kernels(a):
@@ -132,48 +227,121 @@ def kernels(a):
     except KeyError:
         if isinstance(a, np.ndarray):
             return cpu
-        raise TypeError(f"expected a NumPy array; got {type(a).__name__}") from None
+        if not _is_cuda(a):
+            raise TypeError(f"expected a NumPy or CUDA array; got {type(a).__name__}") from None
+    return cuda_kernels() if _cuda is None else _cuda.kernels
 
 
-def array(obj, dtype=np.float32):
+def device(name):
+    """(home, number) of a device's name: 'cpu', 'cuda' (the GPU that is current; number None) or 'cuda:1'."""
+    kind, _, number = str(name).partition(":")
+    if kind == "cpu" and not number:
+        return _cpu, None
+    if kind != "cuda" or not (number.isdecimal() or ":" not in str(name)):
+        raise ValueError(f"device: expected 'cpu', 'cuda' or 'cuda:N'; got {name!r}")
+    return cuda(), int(number) if number else None
+
+
+def move(a, name):
+    """An array on the device of that name; the same array where it is there already."""
+    there, number = device(name)
+    here = home(a)
+    if here is there and (number is None or a.device.id == number):
+        return a
+    a = to_host(a)
+    if there is _cpu:
+        return a
+    if number is None:
+        return there.library.asarray(a)
+    with there.library.cuda.Device(number):
+        return there.library.asarray(a)
+
+
+# -------------------------------------------------------------------------------------------------- new arrays
+
+
+def array(obj, dtype=np.float32, device=None):
     """An array that kernels take: converted, and copied, only where that is needed.
 
     Parameters
     ----------
-    obj : array-like, or anything with ``__array__`` or ``__dlpack__`` on the CPU
-        A NumPy array, a list, a PyTorch tensor, ...
-    dtype : dtype
-        float32, or int64 for labels and indices.
+    obj : array-like, or anything with ``__dlpack__``, ``__cuda_array_interface__`` or ``__array__``
+        A NumPy or CuPy array, a list, a PyTorch tensor, a JAX array, ... Their memory is used as it is where dtype, layout
+        and device allow.
+    dtype : dtype, optional
+        float32; int64 for labels and indices; None keeps what is there.
+    device : {'cpu', 'cuda', 'cuda:N'}, optional
+        Where the array shall be; where it is now if left out.
 
     Returns
     -------
-    numpy.ndarray
+    numpy.ndarray or cupy.ndarray
         C-contiguous, in native byte order.
+
+    Raises
+    ------
+    ImportError
+        A CUDA array, in a build without CUDA kernels or without CuPy.
+    BufferError
+        On a device that is neither a CPU nor a CUDA GPU.
     """
-    if not isinstance(obj, np.ndarray) and hasattr(obj, "__dlpack__"):
-        obj = np.from_dlpack(obj)
+    if type(obj) not in _homes or obj is None:
+        obj = _adopt(obj)
+    dtype = np.dtype(obj.dtype if dtype is None else dtype)
+    dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
+    if device is not None:
+        obj = move(np.asarray(obj, dtype, order="C") if home(obj) is _cpu else obj, device)
     # ascontiguousarray would turn a number into an array of one axis
-    return np.asarray(obj, np.dtype(dtype).newbyteorder("="), order="C")
+    return home(obj).library.asarray(obj, dtype, order="C")
+
+
+def _adopt(obj):
+    """The memory of some other library's array as one of ours, or a list as an array."""
+    if isinstance(obj, np.ndarray):
+        return obj
+    if _is_cuda(obj):
+        return cuda().library.asarray(obj)
+    if not hasattr(obj, "__dlpack__"):
+        return np.asarray(obj)
+    kind = int(obj.__dlpack_device__()[0])
+    if kind in (2, 13):  # kDLCUDA, kDLCUDAManaged
+        return cuda().library.from_dlpack(obj)
+    if kind not in (1, 3, 11):  # kDLCPU, and pinned memory of CUDA and ROCm
+        raise BufferError(f"expected an array on a CPU or a CUDA GPU; got one on DLPack device {kind}")
+    return np.from_dlpack(obj)
 
 
 def empty(shape, like, dtype=np.float32):
     """A new array on the device of `like`, not initialised."""
-    return np.empty(shape, dtype)
+    if type(like) is np.ndarray or home(like) is _cpu:
+        return np.empty(shape, dtype)
+    with like.device:
+        return home(like).library.empty(shape, dtype)
 
 
 def full(shape, like, value):
     """A new float32 array on the device of `like`, filled with one value."""
-    return np.full(shape, value, np.float32)
+    if type(like) is np.ndarray or home(like) is _cpu:
+        return np.full(shape, value, np.float32)
+    with like.device:
+        return home(like).library.full(shape, value, np.float32)
 
 
 def zeros(shape, like, dtype=np.float32):
     """A new array of zeros on the device of `like`."""
-    return np.zeros(shape, dtype)
+    if home(like) is _cpu:
+        return np.zeros(shape, dtype)
+    with like.device:
+        return home(like).library.zeros(shape, dtype)
 
 
-def reshape(a, shape):
-    """The same memory under another shape."""
-    return a.reshape(shape)
+def vector(n, like):
+    """A vector of n float32 zeros on the device of `like` that starts on 64 bytes (CuPy's own start on 512)."""
+    if home(like) is not _cpu:
+        return zeros((n,), like)
+    raw = np.zeros(n + 16, np.float32)
+    start = (-raw.ctypes.data // 4) % 16
+    return raw[start : start + n]
 
 
 _ONE = np.ones(1, np.float32)
@@ -182,14 +350,37 @@ _ONE.flags.writeable = False
 
 def ones(shape, like):
     """A float32 array of ones on the device of `like`, not to be written to: where every backward pass begins."""
-    return _ONE if shape == (1,) else np.ones(shape, np.float32)
+    if shape == (1,) and (type(like) is np.ndarray or home(like) is _cpu):
+        return _ONE
+    return full(shape, like, 1.0)
+
+
+def take(a, index):
+    """Rows of an array at the places in an int64 array on the same device."""
+    return home(a).library.take(a, index, axis=0)
+
+
+# ------------------------------------------------------------------------------------------- from device to device
 
 
 def to_device(a, like):
-    """A host array on the device of `like`."""
-    return a
+    """The values of an array on the device of `like`: the array itself where it is there."""
+    here, there = home(a), home(like)
+    if here is there:
+        return a
+    a = to_host(a)
+    if there is _cpu:
+        return a
+    with like.device:
+        return there.library.asarray(a)
 
 
 def to_host(a):
-    """The values of an array as a NumPy array."""
-    return a
+    """The values of an array as a NumPy array: the array itself where it is one. Waits for a GPU."""
+    here = home(a)
+    return a if here is _cpu else here.library.asnumpy(a)
+
+
+def assign(a, values):
+    """Write values, an array of the same shape from any device or a number, into an array."""
+    a[...] = values if isinstance(values, (int, float)) else to_device(values, a)

@@ -9,19 +9,9 @@ layers.
 Each parameter starts on 64 bytes. `Parameter.data` and `.grad` become views into the vectors.
 """
 
-import numpy as np
-
 from . import backend
 
 _ALIGN = 16  # floats: a cache line, and the widest vector register
-
-
-def _aligned(n, like):
-    """A vector of n zeros that starts on 64 bytes."""
-    raw = backend.zeros((n + _ALIGN,), like)
-    address = raw.__array_interface__["data"][0]
-    start = (-address // 4) % _ALIGN
-    return raw[start : start + n]
 
 
 class Flat:
@@ -57,14 +47,25 @@ class Flat:
             self.table.append((name, n, p.data.shape))
             n += -(-p.data.size // _ALIGN) * _ALIGN
         like = self.parameters[0].data if self.parameters else None
-        self.data, self.grad = _aligned(n, like), _aligned(n, like)
+        data = backend.vector(n, like)
+        for (_, at, _), p in zip(self.table, self.parameters, strict=True):
+            backend.assign(data[at : at + p.data.size].reshape(p.data.shape), p.data)
+        self._adopt(data)
+
+    def _adopt(self, data):
+        """Make this vector the one behind the parameters."""
+        self.data, self.grad = data, backend.vector(data.size, data)
         self._views = []
         for (_, at, shape), p in zip(self.table, self.parameters, strict=True):
-            size = p.data.size
-            view = self.data[at : at + size].reshape(shape)
-            view[...] = p.data
-            p.data, p.grad, p.beta = view, self.grad[at : at + size].reshape(shape), 0.0
-            self._views.append(view)
+            stop = at + p.data.size
+            p.data, p.grad, p.beta = data[at:stop].reshape(shape), self.grad[at:stop].reshape(shape), 0.0
+            self._views.append(p.data)
+
+    def to(self, device):
+        """Move all parameters, as one array, to a device; gradients are forgotten. See `Module.to`."""
+        data = backend.move(self.data, device)
+        if data is not self.data:
+            self._adopt(data)
 
     def holds(self, named):
         """Whether these parameters are still the ones behind the vectors."""
@@ -108,11 +109,11 @@ class Flat:
 
     def snapshot(self):
         """A copy of all values, for `restore`."""
-        return np.array(backend.to_host(self.data))
+        return self.data.copy()
 
     def restore(self, values):
         """Put back what `snapshot` gave."""
-        self.data[...] = backend.to_device(values, self.data)
+        backend.assign(self.data, values)
 
 
 def _rebuild(named):

@@ -180,7 +180,7 @@ class Module:
         stream = seed if isinstance(seed, Stream) else Stream(seed)
         weights, drops = stream.split("weights"), stream.split("dropout")
         for p in self.parameters():
-            p.data[...] = p.init(p.data.shape, weights)
+            backend.assign(p.data, p.init(p.data.shape, weights))
         for _, module in self.named_modules():
             module.reset()
             if hasattr(module, "stream"):
@@ -204,7 +204,7 @@ class Module:
             The input does not fit the first layer, or a layer does not fit the one before.
         """
         shape = (int(input_shape),) if np.ndim(input_shape) == 0 else tuple(int(s) for s in input_shape)
-        x = np.zeros((1, *shape), dtype)
+        x = backend.zeros((1, *shape), self.any_array(), dtype)
         rows = self.run_traced(Tensor(x) if dtype == np.float32 else x)
         return [(name, module, before[1:], y.shape[1:]) for name, module, before, y in rows]
 
@@ -260,8 +260,46 @@ class Module:
             self._flat = Flat(named)
         return self._flat
 
+    def any_array(self):
+        """Some array of the module, to find its device; None if there is none."""
+        for p in self.parameters():
+            return p.data
+        for _, a in self.named_buffers():
+            return a
+        return None
+
+    def to(self, device):
+        """Move parameters and buffers to a device; an optimiser made for them follows at its next update.
+
+        Parameters
+        ----------
+        device : {'cpu', 'cuda', 'cuda:N'}
+            'cuda' is the GPU that is current in CuPy.
+
+        Returns
+        -------
+        Module
+            Itself. Build it first: layers find their sizes on the CPU.
+
+        Raises
+        ------
+        ImportError
+            No CUDA kernels in this build, or no CuPy.
+        """
+        named = self.named_parameters()
+        if self._flat is not None and self._flat.holds(named):
+            self._flat.to(device)
+        else:
+            for _, p in named:
+                p.data, p.grad, p.beta = backend.move(p.data, device), None, 0.0
+        for _, module in self.named_modules():
+            for name in module.buffers:
+                if getattr(module, name) is not None:
+                    setattr(module, name, backend.move(getattr(module, name), device))
+        return self
+
     def get_weights(self):
-        """Copies of all parameters and buffers, by name."""
+        """Copies of all parameters and buffers as NumPy arrays, by name, wherever the module is."""
         return {name: np.array(backend.to_host(p.data)) for name, p in self.named_parameters()} | {
             name: np.array(backend.to_host(a)) for name, a in self.named_buffers()
         }
@@ -286,12 +324,12 @@ class Module:
                 f"weights: expected the names {', '.join(own)}; "
                 f"got {'no ' + ', '.join(missing) if missing else 'also ' + ', '.join(unknown)}"
             )
-        new = {name: np.asarray(weights[name], np.float32) for name in own}
+        new = {name: backend.array(weights[name], device="cpu") for name in own}
         for name, a in own.items():
             if new[name].shape != a.shape:
                 raise ValueError(f"weights[{name!r}]: expected shape {list(a.shape)}; got {list(new[name].shape)}")
         for name, a in own.items():
-            a[...] = backend.to_device(new[name], a)
+            backend.assign(a, new[name])
 
     def clone(self):
         """A copy with weights of its own."""

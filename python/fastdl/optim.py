@@ -54,7 +54,8 @@ class Optimizer:
     def _bind(self):
         """Slices of the vectors for every range, cut once: an update is then kernel calls and nothing else."""
         flat = self.flat
-        self._kernels = backend.kernels(flat.data)
+        self.state = {name: backend.to_device(a, flat.data) for name, a in self.state.items()}
+        self._of, self._kernels = flat.data, backend.kernels(flat.data)
         self._ranges = [
             (
                 flat.data[start:stop],
@@ -81,7 +82,7 @@ class Optimizer:
         self._bind()
 
     def __getstate__(self):
-        return {k: v for k, v in self.__dict__.items() if k not in ("_ranges", "_kernels")}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_ranges", "_kernels", "_of")}
 
     def zero_grad(self):
         """Forget the gradients of the last backward pass."""
@@ -89,6 +90,8 @@ class Optimizer:
 
     def step(self):
         """Update the parameters from their gradients."""
+        if self._of is not self.flat.data:  # the network has moved to another device
+            self._bind()
         self.flat.settle()
         self.t += 1
         if self.clip is not None:
@@ -115,16 +118,17 @@ class Optimizer:
         ValueError
             A part is missing or has another size.
         """
+        new = {name: backend.array(state[name], device="cpu") for name in self.state if name in state}
         for name, a in self.state.items():
-            if name not in state or np.shape(state[name]) != a.shape:
-                got = f"shape {list(np.shape(state[name]))}" if name in state else "none"
+            if name not in new or new[name].shape != a.shape:
+                got = f"shape {list(new[name].shape)}" if name in new else "none"
                 raise ValueError(f"state[{name!r}]: expected shape {list(a.shape)}; got {got}")
         for name in ("t", "lr"):
             if name not in state or not state[name] >= 0:
                 raise ValueError(f"state[{name!r}]: expected 0 or more; got {state.get(name, 'none')}")
         self.t, self.lr = int(state["t"]), float(state["lr"])
         for name, a in self.state.items():
-            a[...] = backend.to_device(np.asarray(state[name], np.float32), a)
+            backend.assign(a, new[name])
 
 
 class SGD(Optimizer):

@@ -53,10 +53,6 @@ class Stream:
         return f"Stream(seed={self.seed}, offset={self.offset})"
 
 
-def _empty(shape):
-    return np.empty(shape, np.float32)
-
-
 def uniform(shape, low=0.0, high=1.0, seed=0, offset=0):
     """float32 numbers uniform in [low, high).
 
@@ -71,12 +67,12 @@ def uniform(shape, low=0.0, high=1.0, seed=0, offset=0):
     -------
     numpy.ndarray of float32
     """
-    return backend.cpu.uniform(float(low), float(high), seed, offset, _empty(shape))
+    return backend.cpu.uniform(float(low), float(high), seed, offset, backend.empty(shape, None))
 
 
 def normal(shape, mean=0.0, std=1.0, seed=0, offset=0):
     """float32 numbers from a normal distribution (Box & Muller 1958). Arguments as in `uniform`."""
-    return backend.cpu.normal(float(mean), float(std), seed, offset, _empty(shape))
+    return backend.cpu.normal(float(mean), float(std), seed, offset, backend.empty(shape, None))
 
 
 def bernoulli(p, seed=0, offset=0):
@@ -86,7 +82,7 @@ def bernoulli(p, seed=0, offset=0):
 
 def words(n, seed=0, offset=0):
     """n raw 32-bit words."""
-    return backend.cpu.random_words(seed, offset, np.empty(n, np.uint32))
+    return backend.cpu.random_words(seed, offset, backend.empty(n, None, np.uint32))
 
 
 def permutation(n, seed=0, offset=0):

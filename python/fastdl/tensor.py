@@ -15,8 +15,6 @@ gradients are written one after another; `dense` and the normalisations write th
 from contextvars import ContextVar
 from itertools import count
 
-import numpy as np
-
 from . import backend
 
 _next_order = count().__next__
@@ -179,7 +177,7 @@ class frozen:
 
 
 def tensor(obj, wants_grad=False):
-    """A tensor of anything array-like, converted to float32 and C-contiguous where it is not."""
+    """A tensor of anything `fastdl.array` takes, on the device where it is, converted to float32 where it is not."""
     if isinstance(obj, Tensor):
         return obj
-    return Tensor(np.ascontiguousarray(obj, np.float32), wants_grad)
+    return Tensor(backend.array(obj), wants_grad)

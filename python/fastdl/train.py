@@ -39,9 +39,11 @@ class Rows:
         float32; uint8 (a batch becomes float32 times 1/255); int64 (labels, indices). C-contiguous.
     name : str
         For messages.
+    like : array, optional
+        The batches go to its device. Rows are gathered where they lie; uint8 rows travel as bytes.
     """
 
-    def __init__(self, array, name="x"):
+    def __init__(self, array, name="x", like=None):
         kind = str(array.dtype)
         if kind not in ("float32", "uint8", "int64"):
             raise TypeError(f"{name}: expected float32, uint8 or int64; got {kind}")
@@ -52,41 +54,50 @@ class Rows:
         self.array, self.kind, self._buffer = array, kind, None
         self._row = array.shape[1:]
         self._table = array.reshape(len(array), math.prod(self._row)) if kind != "int64" else array
-        self._kernels = backend.kernels(array)
+        self._like = array if like is None else like
+        self._bytes_travel = kind == "uint8" and backend.home(array) is not backend.home(self._like)
+        self._kernels = backend.kernels(self._like if self._bytes_travel else array)
 
     def __len__(self):
         return len(self.array)
 
     def take(self, index):
-        """The rows of an int64 array of places. The array is written over by the next call."""
+        """The rows at these places, an int64 NumPy array. The result is written over by the next call."""
+        index = backend.to_device(index, self.array)
         if self.kind == "int64":
-            return self._table[index]
+            return backend.to_device(backend.take(self._table, index), self._like)
+        if self._bytes_travel:
+            table = backend.to_device(backend.take(self._table, index), self._like)
+            return self._gather(table, backend.to_device(np.arange(len(index)), self._like))
+        return backend.to_device(self._gather(self._table, index), self._like)
+
+    def _gather(self, table, index):
         n = index.shape[0]
         if self._buffer is None or len(self._buffer) < n:
-            self._buffer = backend.empty((n, *self._row), self.array)
-            self._flat = backend.reshape(self._buffer, (n, self._table.shape[1]))
+            self._buffer = backend.empty((n, *self._row), table)
+            self._flat = self._buffer.reshape(n, table.shape[1])
         whole = len(self._buffer) == n
         flat = self._flat if whole else self._flat[:n]
         if self.kind == "uint8":
-            self._kernels.gather_u8(self._table, index, 1.0 / 255.0, flat)
+            self._kernels.gather_u8(table, index, 1.0 / 255.0, flat)
         else:
-            self._kernels.embedding_forward(self._table, index, flat)
+            self._kernels.embedding_forward(table, index, flat)
         return self._buffer if whole else self._buffer[:n]
 
 
 class _Augmented:
-    """Rows of images that are changed at random on their way out, by a `fastdl.data.Augment`."""
+    """Rows of images that are changed at random on their way out, where they lie, by a `fastdl.data.Augment`."""
 
-    def __init__(self, rows, augment, stream):
-        self.array, self._augment, self._stream = rows.array, augment, stream
+    def __init__(self, rows, augment, stream, like):
+        self.array, self._augment, self._stream, self._like = rows.array, augment, stream, like
 
     def __len__(self):
         return len(self.array)
 
     def take(self, index):
-        images = np.take(self.array, index, axis=0)
+        images = backend.take(self.array, backend.to_device(index, self.array))
         draws = self._augment.draws(*images.shape[:3])
-        return self._augment(images, *self._stream.take(draws))
+        return backend.to_device(self._augment(images, *self._stream.take(draws)), self._like)
 
     def get_state(self):
         return self._stream.get_state()
@@ -117,7 +128,7 @@ class State:
 
     def keep(self):
         """Remember the weights and buffers of now."""
-        self._kept = [self._flat().snapshot(), [np.array(b) for _, b in self.module.named_buffers()]]
+        self._kept = [self._flat().snapshot(), [b.copy() for _, b in self.module.named_buffers()]]
 
     def get_state(self):
         """What a training that goes on needs of it, for a checkpoint."""
@@ -141,7 +152,7 @@ class State:
         if self._kept:
             self._flat().restore(self._kept[0])
             for (_, now), then in zip(self.module.named_buffers(), self._kept[1], strict=True):
-                now[...] = then
+                backend.assign(now, then)
 
 
 class _Buffers:
@@ -149,15 +160,15 @@ class _Buffers:
 
     def __init__(self, module):
         self._arrays = [a for _, a in module.named_buffers()]
-        self._copies = [np.array(backend.to_host(a)) for a in self._arrays]
+        self._copies = [a.copy() for a in self._arrays]
 
     def keep(self):
         for copy, a in zip(self._copies, self._arrays, strict=True):
-            copy[...] = backend.to_host(a)
+            copy[...] = a
 
     def restore(self):
         for a, copy in zip(self._arrays, self._copies, strict=True):
-            a[...] = backend.to_device(copy, a)
+            a[...] = copy
 
 
 class _Interrupts:
@@ -215,6 +226,7 @@ def fit(
         Built and initialised.
     x : array [L,...]
         float32, uint8 (a batch becomes float32 times 1/255) or int64; a memory-mapped file may be larger than memory.
+        Batches are gathered where x lies and go to the module's device: an x that fits there may as well be there.
     y : array [L,...]
         Targets: int64 labels or float32.
     loss : str or callable
@@ -292,9 +304,9 @@ def fit(
 
     stream = Stream(seed)
     shuffling = stream.split("shuffle")
-    inputs, targets = Rows(x, "x"), Rows(y, "y")
+    inputs, targets = Rows(x, "x", flat.data), Rows(y, "y", flat.data)
     if augment is not None:
-        inputs = _Augmented(inputs, augment, stream.split("augment"))
+        inputs = _Augmented(inputs, augment, stream.split("augment"), flat.data)
     per_epoch = -(-n // batch_size)
     total = epochs * per_epoch if steps is None else steps
     epochs = -(-total // per_epoch)
@@ -434,7 +446,7 @@ def fit(
 def _update(module, loss_of, optimizer, xb, yb):
     """One update; returns the loss of the batch. Where it is not finite no weights change, but buffers have."""
     loss = loss_of(module(Tensor(xb) if xb.dtype == np.float32 else xb), yb)
-    value = loss.data.item()
+    value = loss.item()
     if math.isfinite(value):
         optimizer.zero_grad()
         loss.backward()
@@ -477,13 +489,13 @@ def _explain(module, xb, yb, value, epoch, step):
     head = f"loss: expected a finite number; got {value} at epoch {epoch}, step {step}"
     for name, p in module.named_parameters():
         if bad(backend.to_host(p.data)):
-            untouched = np.isnan(p.data).all()
+            untouched = np.isnan(backend.to_host(p.data)).all()
             return f"{head}. Parameter {name} is not finite" + (
                 " (never initialised? Module.build and Module.initialise do that)" if untouched else
                 " before this batch: the update before was too large (a smaller lr or clip= may help)"
             )  # fmt: skip
     if bad(backend.to_host(xb)):
-        row = int(np.argmin(np.isfinite(xb.reshape(len(xb), -1)).all(axis=1)))
+        row = int(np.argmin(np.isfinite(backend.to_host(xb).reshape(len(xb), -1)).all(axis=1)))
         return f"{head}. The input is not finite (first in row {row} of the batch)"
     if bad(backend.to_host(yb)):
         return f"{head}. The targets are not finite"
@@ -527,9 +539,9 @@ def predict(module, x, batch_size=256):
     Returns
     -------
     array [L,...]
-        A row does not depend on the batch it was in.
+        On the module's device. A row does not depend on the batch it was in.
     """
-    rows, result = Rows(x, "x"), None
+    rows, result = Rows(x, "x", module.any_array()), None
     with _evaluating(module), inference():
         # At least one batch, of no rows if there are none: it gives the output's shape.
         for start in range(0, max(len(x), 1), batch_size):
@@ -558,7 +570,7 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
     loss_of = LOSSES.get(loss, loss)
     with _evaluating(module), inference():
         outputs = predict(module, x, batch_size)
-        result = {"loss": loss_of(Tensor(outputs), y).item()}
+        result = {"loss": loss_of(Tensor(outputs), backend.to_device(y, outputs)).item()}
     return result | {name: float(f(outputs, y)) for name, f in (metrics or {}).items()}
 
 

@@ -189,6 +189,7 @@ class Augment:
         Parameters
         ----------
         x : uint8 or float32 [N,Y,X,C]
+            The result is on its device; the maps are made on the CPU.
         seed, offset : int
             Where in the random stream to draw: the same values give the same images. See `draws`.
         pixel_scale : float
@@ -208,7 +209,7 @@ class Augment:
             Images of another number of axes, or smaller than the crop.
         """
         # Here, not above: the readers of this package must work before the compiled module is loaded.
-        from .. import kernels
+        from .. import backend
         from ..random import uniform
 
         if x.ndim != 4:
@@ -218,13 +219,15 @@ class Augment:
         n, height, width, channels = x.shape
         p, q = self.output_size(height, width)
         if out is None:
-            out = np.empty((n, p, q, channels), np.float32)
+            out = backend.empty((n, p, q, channels), x)
+        kernels = backend.kernels(x)
         matrix = self.matrices(uniform((n, _DRAWS), 0.0, 1.0, seed, offset), height, width)
+        matrix = backend.to_device(matrix, x)
         field = None
         if self.elastic is not None:
             alpha, sigma = _limits("elastic", self.elastic)
             # Blurring is linear: noise from -alpha to alpha needs no later multiplication.
-            noise = uniform((n, p, q, 2), -alpha, alpha, seed, offset + _DRAWS * n)
+            noise = kernels.uniform(-alpha, alpha, seed, offset + _DRAWS * n, backend.empty((n, p, q, 2), x))
             field = kernels.blur(noise, sigma)
         if x.dtype == np.uint8:
             return kernels.warp_u8(x, matrix, field, fill=self.fill, scale=pixel_scale, out=out)

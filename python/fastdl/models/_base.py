@@ -26,12 +26,12 @@ def as_input(x, name="X"):
     ValueError
         No axis of samples.
     """
-    a = x if isinstance(x, np.ndarray) else np.asarray(x)
+    a = x if isinstance(x, np.ndarray) else backend.array(x, None)
     if a.dtype.kind not in _REAL:
         raise TypeError(f"{name}: expected an array of real numbers; got {a.dtype}")
     if a.ndim == 0:
         raise ValueError(f"{name}: expected an array with samples first; got a single number")
-    return np.ascontiguousarray(a, np.uint8 if a.dtype == np.uint8 else np.float32) if not _ready(a) else a
+    return a if _ready(a) else backend.array(a, np.uint8 if a.dtype == np.uint8 else np.float32)
 
 
 def _ready(a):
@@ -41,7 +41,7 @@ def _ready(a):
 
 def as_labels(y, n, name="y"):
     """A one-dimensional array of n integer, boolean or string labels."""
-    y = np.asarray(y)
+    y = backend.array(y, None, "cpu")
     if y.dtype.kind == "O" and all(isinstance(v, str) for v in y.reshape(-1)):
         y = y.astype(str)
     if y.dtype.kind not in "iubUS":
@@ -63,6 +63,8 @@ class Classifier:
     history_ : dict
         What the last `fit` recorded; see `fastdl.train.fit`.
     """
+
+    _device = "cpu"
 
     # ------------------------------------------------------------------------------------------ for families
 
@@ -120,6 +122,24 @@ class Classifier:
             raise ValueError(f"classes: expected two or more; got {len(labels)}")
         self.classes_, self.input_shape_ = labels, tuple(int(s) for s in np.atleast_1d(input_shape))
         self.module_ = self._make(self.input_shape_, len(labels)).build(self.input_shape_, self.seed).eval()
+        self.module_.to(self._device)
+        return self
+
+    def to(self, device):
+        """Work on a device from now on: the network that is there and those that later fits make.
+
+        Parameters
+        ----------
+        device : {'cpu', 'cuda', 'cuda:N'}
+
+        Returns
+        -------
+        The model itself. Data may be on any device; predictions are NumPy arrays.
+        """
+        backend.device(device)
+        if hasattr(self, "module_"):
+            self.module_.to(device)
+        self._device = device
         return self
 
     def fit(
@@ -233,7 +253,8 @@ class Classifier:
                 )
             order = permutation(len(x), *Stream(self.seed).split("validation").take(2 * len(x)))
             held, kept = np.sort(order[:n]), np.sort(order[n:])
-            return x[kept], codes[kept], (x[held], codes[held])
+            xk, xh = (backend.take(x, backend.to_device(part, x)) for part in (kept, held))
+            return xk, codes[kept], (xh, codes[held])
         try:
             vx, vy = validation
         except (TypeError, ValueError):

@@ -87,10 +87,10 @@ class Perceptron(Classifier):
         x, codes, validation = self._prepare(X, y, validation, warm_start)
         layer = self.module_[0]
         # Classes first, so that an update runs along rows; the bias is one more weight of an input that is always 1.
-        w = np.ascontiguousarray(np.concatenate([layer.w.data, layer.b.data[None]]).T)
+        w = np.ascontiguousarray(np.concatenate([backend.to_host(a) for a in (layer.w.data, layer.b.data[None])]).T)
         total = np.zeros(w.shape, np.float64)
         k, scores, place = backend.kernels(w), np.empty((1, len(w)), np.float32), np.empty((1, 1), np.int64)
-        shuffling, rows = Stream(self.seed).split("shuffle"), train.Rows(x, "X")
+        shuffling, rows = Stream(self.seed).split("shuffle"), train.Rows(x, "X", w)
         self.history_ = history = {"epoch": [], "errors": [], "seconds": [], "stopped": "done"}
         n, count = len(x), 0
         state = train.State(self.module_, None, history, epochs, epochs * n)
@@ -132,8 +132,8 @@ class Perceptron(Classifier):
                             total[label] += late
                             total[guess] -= late
             final = (w - total / count).astype(np.float32) if self.average else w
-            layer.w.data[...] = backend.to_device(final.T[:-1], layer.w.data)
-            layer.b.data[...] = backend.to_device(final.T[-1], layer.b.data)
+            backend.assign(layer.w.data, final.T[:-1])
+            backend.assign(layer.b.data, final.T[-1])
             history["epoch"].append(epoch)
             history["errors"].append(errors / n)
             if validation is not None:

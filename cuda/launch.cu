@@ -1,0 +1,46 @@
+// Host side of launch.cuh: the error that the border raises, and facts of the device.
+#include "launch.cuh"
+
+#include <stdio.h>
+
+namespace fastdl {
+namespace {
+
+thread_local char error_text[1024];
+
+int attribute(cudaDeviceAttr what, int device) {
+  int value = 0;
+  return cudaDeviceGetAttribute(&value, what, device) == cudaSuccess ? value : 0;
+}
+
+}  // namespace
+
+void keep_error(const Grid& where, int code) {
+  if (error_text[0]) return;
+  const char* file = where.file;
+  for (const char* p = file; *p; ++p)
+    if (*p == '/') file = p + 1;
+  snprintf(error_text, sizeof error_text, "CUDA: %s (launch in %s, %s:%d)",
+           cudaGetErrorString(static_cast<cudaError_t>(code)), where.function, file, where.line);
+}
+
+const char* take_error() {
+  static thread_local char taken[sizeof error_text];
+  if (!error_text[0]) return nullptr;
+  snprintf(taken, sizeof taken, "%s", error_text);
+  error_text[0] = 0;
+  return taken;
+}
+
+bool device_has_tensor_cores() {
+  constexpr int kDevices = 64;
+  static signed char known[kDevices];  // 0: not asked yet; else 1 + the answer. Threads that race write the same.
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return false;
+  if (device < kDevices && known[device]) return known[device] == 2;
+  const bool has = attribute(cudaDevAttrComputeCapabilityMajor, device) >= 8;
+  if (device < kDevices) known[device] = has ? 2 : 1;
+  return has;
+}
+
+}  // namespace fastdl

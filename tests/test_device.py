@@ -1,0 +1,285 @@
+"""Networks on CUDA arrays: the arrays of `fake_cuda` stand in for CuPy's, so that all paths are walked without a GPU."""
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import fake_cuda
+import fastdl
+from fastdl import Tensor, backend, nn, ops, optim, train
+from fastdl.models import CNN, MLP, Perceptron, SoftmaxRegression
+
+KERNELS = {"host": fake_cuda.HostKernels(backend.cpu)}
+
+
+@pytest.fixture(params=list(KERNELS))
+def fake(request):
+    """Arrays of `fake_cuda` are CUDA arrays; their kernels are those of the CPU."""
+    with fake_cuda.as_cuda(KERNELS[request.param]):
+        yield fake_cuda
+
+
+def on_device(a):
+    return fake_cuda.asarray(np.ascontiguousarray(a))
+
+
+def blobs(rng, n=120, shape=(6,), classes=3):
+    """Samples around a centre for each class, float32, and their labels."""
+    labels = np.arange(n) % classes
+    centres = rng.normal(size=(classes, *shape))
+    return (centres[labels] + 0.3 * rng.normal(size=(n, *shape))).astype(np.float32), labels.astype(np.int64)
+
+
+def nets():
+    return {
+        "mlp": ((6,), nn.Sequential(nn.Dense(16, "gelu"), nn.LayerNorm(), nn.Dropout(0.2), nn.Dense(3))),
+        "cnn": (
+            (9, 9, 2),
+            nn.Sequential(
+                nn.Conv2d(4, 3, "relu", padding="same"), nn.BatchNorm(), nn.MaxPool2d(2), nn.Conv2d(5, 3, "gelu"),
+                nn.AvgPool2d(2), nn.Flatten(), nn.Dense(8, "leaky_relu"), nn.Dense(3),
+            ),
+        ),
+        "all": (
+            (8, 8, 2),
+            nn.Sequential(
+                nn.Residual(nn.Conv2d(2, 3, padding="same")), nn.ConvTranspose2d(3, 3, "gelu", stride=2),
+                nn.GlobalAvgPool2d(), nn.Dense(3),
+            ),
+        ),
+    }  # fmt: skip
+
+
+def run(net, x, y, optimizer, device, **options):
+    net.to(device)
+    history = train.fit(net, x, y, loss="softmax_cross_entropy", optimizer=optimizer, seed=3, **options)
+    return history
+
+
+@pytest.mark.parametrize("name", ["mlp", "cnn", "all"])
+@pytest.mark.parametrize("data", ["on the device", "on the host"])
+def test_training_is_that_of_the_cpu(fake, name, data, rng):
+    shape, net = nets()[name]
+    x, y = blobs(rng, shape=shape)
+    options = dict(epochs=3, batch_size=32, validation=(x[:30], y[:30]), metrics={"accuracy": train.accuracy})
+    there = copy.deepcopy(net)
+    for n in (net, there):
+        n.build(shape, seed=5)
+    here = run(net, x, y, optim.Adam(net, 0.01, clip=1.0), "cpu", **options)
+    if data == "on the device":
+        x, y = on_device(x), on_device(y)
+    gone = run(there, x, y, optim.Adam(there, 0.01, clip=1.0), "cuda", **options)
+    for key in ("loss", "val_loss", "val_accuracy"):
+        np.testing.assert_allclose(gone[key], here[key], rtol=1e-4, atol=1e-5, err_msg=key)
+    assert all(type(p.data) is fake.ndarray for p in there.parameters())
+    for key, value in net.get_weights().items():
+        np.testing.assert_allclose(there.get_weights()[key], value, rtol=1e-3, atol=1e-4, err_msg=key)
+
+
+@pytest.mark.parametrize("Optimizer", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.AdaGrad])
+def test_a_network_moves_in_the_middle_of_training(fake, Optimizer, rng):
+    """cpu -> cuda -> cpu, its optimiser's state with it: the steps of a network that stayed."""
+    x, y = blobs(rng)
+    options = {"momentum": 0.9} if Optimizer is optim.SGD else {}
+    nets = [nn.Sequential(nn.Dense(8, "tanh"), nn.BatchNorm(), nn.Dense(3)).build((6,), seed=1) for _ in range(2)]
+    opts = [Optimizer(net, 0.01, weight_decay=0.01, **options) for net in nets]
+    for device in ("cpu", "cuda", "cpu", "cuda"):
+        for net, opt, where in zip(nets, opts, ("cpu", device), strict=True):
+            run(net, x, y, opt, where, epochs=1)
+    assert type(opts[1].flat.data) is fake.ndarray
+    for net in nets:
+        assert net.flatten() is opts[nets.index(net)].flat  # still one vector
+    for key, value in nets[0].get_weights().items():
+        np.testing.assert_allclose(nets[1].get_weights()[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
+    a, b = (opt.get_state() for opt in opts)
+    assert a["t"] == b["t"]
+    for key in opts[0].state:
+        np.testing.assert_allclose(b[key], a[key], rtol=1e-3, atol=1e-5, err_msg=key)
+
+
+def test_checkpoints_move_freely(fake, rng, tmp_path):
+    x, y = blobs(rng)
+    first = MLP(hidden=(8,), norm="batch").to("cuda").fit(x, y, epochs=2)
+    first.save(tmp_path / "cuda.safetensors")
+    second = MLP.load(tmp_path / "cuda.safetensors")
+    assert type(second.module_.parameters()[0].data) is np.ndarray
+    np.testing.assert_allclose(second.predict_proba(x), first.predict_proba(x), rtol=1e-4, atol=1e-6)
+    second.save(tmp_path / "cpu.safetensors")
+    third = MLP.load(tmp_path / "cpu.safetensors").to("cuda")
+    assert type(third.module_.parameters()[0].data) is fake.ndarray
+    np.testing.assert_allclose(third.predict_proba(x), first.predict_proba(x), rtol=1e-4, atol=1e-6)
+
+
+def test_optimiser_states_move_freely(fake):
+    net = nn.Sequential(nn.Dense(3)).build((4,), 0)
+    opt = optim.Adam(net)
+    net.flatten().grad[...] = 1.0
+    net.parameters()[0].beta = net.parameters()[1].beta = 1.0
+    opt.step()
+    state = opt.get_state()
+    other = nn.Sequential(nn.Dense(3)).build((4,), 0).to("cuda")
+    there = optim.Adam(other)
+    there.set_state(state)
+    assert type(there.state["m"]) is fake.ndarray
+    for key, value in there.get_state().items():
+        np.testing.assert_array_equal(value, state[key])
+
+
+@pytest.mark.parametrize("kind", ["float32", "uint8"])
+@pytest.mark.parametrize("where", ["host", "device"])
+def test_models(fake, kind, where, rng):
+    x, y = blobs(rng, n=60, shape=(8, 8))
+    x = (255 / (1 + np.exp(-x))).astype(np.uint8) if kind == "uint8" else x
+    names = np.array(["a", "b", "c"])[y]
+    data = on_device(x) if where == "device" else x
+    for make in (lambda: MLP(hidden=(8,)), lambda: CNN(width=4), lambda: SoftmaxRegression(), lambda: Perceptron()):
+        model, twin = make().to("cuda"), make()
+        for m, samples in ((model, data), (twin, x)):
+            m.fit(samples, names, epochs=2, validation=0.2)
+        assert type(model.module_.parameters()[0].data) is fake.ndarray
+        np.testing.assert_allclose(model.decision_function(data), twin.decision_function(x), rtol=1e-3, atol=1e-3)
+        assert model.score(data, names) == pytest.approx(twin.score(x, names), abs=0.05)
+        assert type(model.predict(data)) is np.ndarray
+
+
+def test_augmentation(fake, rng):
+    from fastdl.data import Augment
+
+    augment = Augment(shift=2, rotate=10, elastic=(2.0, 3.0))
+    for x in (rng.random((4, 8, 8, 1), np.float32), rng.integers(0, 255, (4, 8, 8, 1)).astype(np.uint8)):
+        there = augment(on_device(x), 7)
+        assert type(there) is fake.ndarray
+        np.testing.assert_allclose(there.host, augment(x, 7), rtol=1e-5, atol=1e-5)
+        labels = np.arange(4) % 2
+        CNN(width=2).to("cuda").fit(on_device(x), labels, epochs=1, augment=augment)
+        CNN(width=2).to("cuda").fit(x, labels, epochs=1, augment=augment)
+
+
+def test_copies_keep_their_device(fake):
+    net = nn.Sequential(nn.Dense(3), nn.BatchNorm()).build((4,), 0).to("cuda")
+    optim.SGD(net)
+    for twin in (net.clone(), pickle.loads(pickle.dumps(net))):
+        assert all(type(p.data) is fake.ndarray for p in twin.parameters())
+        twin.flatten().data[...] = 0.0
+        assert not twin.get_weights()["0.w" if "0.w" in twin.get_weights() else next(iter(twin.get_weights()))].any()
+    assert net.get_weights()[next(iter(net.get_weights()))].any()
+
+
+def test_a_loss_that_is_not_finite_is_explained(fake, rng):
+    x, y = blobs(rng)
+    x[7, 2] = np.nan
+    net = nn.Sequential(nn.Dense(3), nn.BatchNorm()).build((6,), 0).to("cuda")
+    before = net.get_weights()
+    with pytest.raises(FloatingPointError, match="input is not finite .first in row 7 of the batch"):
+        train.fit(net, x, y, loss="softmax_cross_entropy", optimizer=optim.SGD(net), shuffle=False)
+    for key, value in net.get_weights().items():
+        np.testing.assert_array_equal(value, before[key])
+
+
+def test_best_weights_come_back(fake, rng):
+    x, y = blobs(rng)
+    net = nn.Sequential(nn.Dense(3)).build((6,), 0).to("cuda")
+    kept = []
+    train.fit(net, x, y, loss="softmax_cross_entropy", optimizer=optim.SGD(net, 0.1), epochs=3, restore_best=True,
+              schedule=lambda t, total: 1.0 if t < total / 3 else -30.0,
+              callbacks=[lambda state: kept.append(net.get_weights())])  # fmt: skip
+    for key, value in net.get_weights().items():
+        np.testing.assert_array_equal(value, kept[0][key])
+
+
+def test_moving_keeps_the_flat_vector_one(fake):
+    net = nn.Sequential(nn.Dense(5), nn.Dense(3)).build((4,), 0)
+    flat, weights = net.flatten(), net.get_weights()
+    net.to("cuda")
+    assert net.flatten() is flat and type(flat.data) is fake.ndarray
+    for p in net.parameters():
+        assert np.shares_memory(p.data.host, flat.data.host) and np.shares_memory(p.grad.host, flat.grad.host)
+    same = flat.data
+    assert net.to("cuda").flatten().data is same  # there already
+    net.to("cpu")
+    for key, value in net.get_weights().items():
+        np.testing.assert_array_equal(value, weights[key])
+
+
+# --------------------------------------------------------------------------------------------------------- arrays
+
+
+def test_array_goes_where_it_is_told(fake):
+    a = fastdl.array([[1, 2], [3, 4]], device="cuda")
+    assert type(a) is fake.ndarray and a.dtype == np.float32 and a.device.id == 0
+    assert fastdl.array(a) is a
+    b = fastdl.array(a, np.int64, device="cpu")
+    assert type(b) is np.ndarray and b.tolist() == [[1, 2], [3, 4]]
+    assert fastdl.array(b, np.int64) is b
+    assert fastdl.array(b, device="cuda:1").device.id == 1
+    assert fastdl.array(fastdl.array(b, device="cuda:1"), device="cuda:0").device.id == 0
+    assert fastdl.array(a, np.int64).dtype == np.int64
+    for wrong in ("gpu", "cuda:", "cuda:x", "cpu:0", 3):
+        with pytest.raises(ValueError, match="device: expected 'cpu', 'cuda' or 'cuda:N'; got"):
+            fastdl.array(b, device=wrong)
+
+
+class Foreign:
+    """An array of some other library."""
+
+    def __init__(self, host, kind, number=0):
+        self.host, self.device, self._where = host, fake_cuda.Device(number), (kind, number)
+
+    def __dlpack_device__(self):
+        return self._where
+
+    def __dlpack__(self, **options):
+        return self.host.__dlpack__(**options)
+
+
+def test_dlpack(fake):
+    host = np.arange(6, dtype=np.float32)
+    assert np.shares_memory(fastdl.array(Foreign(host, 1)), host)
+    a = fastdl.array(Foreign(host, 2, 1))
+    assert type(a) is fake.ndarray and a.device.id == 1
+    with pytest.raises(BufferError, match="expected an array on a CPU or a CUDA GPU; got one on DLPack device 10"):
+        fastdl.array(Foreign(host, 10))
+
+
+def test_torch_tensors():
+    torch = pytest.importorskip("torch")
+    t = torch.arange(6.0).reshape(2, 3)
+    assert np.shares_memory(fastdl.array(t), t.numpy())
+    assert fastdl.array(t.T).flags.c_contiguous
+
+
+def test_jax_arrays():
+    jax = pytest.importorskip("jax")
+    assert fastdl.array(jax.numpy.arange(6.0)).tolist() == [0, 1, 2, 3, 4, 5]
+
+
+def test_operations_on_mixed_devices_are_refused(fake):
+    with pytest.raises(TypeError, match="CUDA array"):
+        ops.dense(Tensor(fake.zeros((2, 3), np.float32)), Tensor(np.zeros((3, 4), np.float32)))
+    with pytest.raises(TypeError, match="expected a NumPy or CuPy array .fastdl.array makes one.; got list"):
+        backend.home([1.0])
+    with pytest.raises(TypeError, match="expected a NumPy or CUDA array; got list"):
+        backend.kernels([1.0])
+
+
+# ---------------------------------------------------------------------------------------------------- the real CuPy
+
+
+def test_cupy_has_what_is_used():
+    cupy = pytest.importorskip("cupy", reason="no CuPy (make test CUPY=1 installs it)")
+    import inspect
+
+    assert cupy.from_dlpack.__doc__.startswith("from_dlpack(array, *,")  # compiled: it has no other signature
+    for name in sorted(set(backend.ARRAY_FUNCTIONS) - {"from_dlpack"}):
+        mine, theirs = (inspect.signature(getattr(library, name)) for library in (fake_cuda, cupy))
+        names = list(theirs.parameters)
+        assert list(mine.parameters) == [n for n in names if n in mine.parameters], name  # in their order
+        for n in names:  # and no other must be given
+            assert n in mine.parameters or theirs.parameters[n].default is not inspect.Parameter.empty, (name, n)
+    for name in backend.ARRAY_ATTRIBUTES:
+        assert hasattr(cupy.ndarray, name), name
+        assert hasattr(fake_cuda.ndarray(np.zeros(1), None), name), name
+    for name in ("Device", "get_current_stream"):
+        assert hasattr(cupy.cuda, name)
