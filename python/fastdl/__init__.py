@@ -20,9 +20,11 @@ __all__ = [
 
 
 _SUBMODULES = (
+    "checkpoint",
     "data",
     "flat",
     "init",
+    "interop",
     "io",
     "models",
     "module",

@@ -88,6 +88,12 @@ def parser():
     train.add_argument("--epochs", metavar="N", type=_whole(1), help="instead of the recipe's own number")
     train.add_argument("--seed", metavar="S", type=_whole(0), default=0)
     train.add_argument("--threads", metavar="N", type=_whole(1))
+    train.add_argument(
+        "--checkpoint", metavar="FILE", type=_writable, help="write the state of the training there after every epoch"
+    )
+    train.add_argument(
+        "--resume", metavar="FILE", help="go on from such a state, bit for bit, and go on writing it; same options as before"
+    )
     train.add_argument("--save", metavar="FILE", type=_writable, help="weights, as safetensors")
     train.add_argument("--json", metavar="FILE", type=_writable, help="figures and settings")
     train.add_argument(
@@ -176,7 +182,15 @@ def _train(args):
         from . import plot
 
         plot.require()
-    config = recipes.Config(data_dir=args.data, epochs=args.epochs, seed=args.seed, show=recipes.say, progress=True)
+    config = recipes.Config(
+        data_dir=args.data,
+        epochs=args.epochs,
+        seed=args.seed,
+        show=recipes.say,
+        progress=True,
+        checkpoint=args.checkpoint,
+        resume=args.resume,
+    )
     report = recipes.run(args.recipe, config)
     for name, value in report.metrics.items():
         print(

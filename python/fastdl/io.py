@@ -1,13 +1,18 @@
-"""Weights on disk: safetensors, with a JSON description in the file's metadata. Opening a file runs no code."""
+"""Weights and training states on disk: safetensors, with a JSON description in the metadata. Opening a file runs no code.
+
+A file carries a digest of all that it holds, so damage anywhere in it is noticed. (A digest is no signature: it does not
+tell who wrote the file.)
+"""
 
 import contextlib
+import hashlib
 import json
 import os
 import tempfile
 
 import numpy as np
 
-FORMAT = 1  # raised when a file of the new form can't be read by older versions
+FORMAT = 2  # raised when a file of the new form can't be read by older versions; 1 had no digest
 
 
 def save(path, weights, config=None):
@@ -18,13 +23,44 @@ def save(path, weights, config=None):
     path : str or path
     weights : dict of str to array
     config : dict, optional
-        Anything JSON can hold.
+        Anything JSON can hold; NumPy's numbers are written as numbers.
+
+    Raises
+    ------
+    TypeError
+        The description holds what JSON can't.
     """
     from safetensors.numpy import save as pack
 
     # A transposed view would be written as its memory lies, so the file would hold another matrix.
     arrays = {name: np.ascontiguousarray(a) for name, a in weights.items()}
-    blob = pack(arrays, metadata={"fastdl_format": str(FORMAT), "config": json.dumps(config or {})})
+    try:
+        text = json.dumps(config or {}, default=_plain)
+    except TypeError as error:
+        raise TypeError(f"config: expected what JSON can hold; got {error}") from error
+    about = {"fastdl_format": str(FORMAT), "config": text, "digest": _digest(arrays, text)}
+    replace_file(path, pack(arrays, metadata=about))
+
+
+def _plain(value):
+    """A NumPy number as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    raise TypeError(f"a {type(value).__name__}")
+
+
+def _digest(arrays, text):
+    """BLAKE2b over the description and every array: name, dtype, shape, bytes; in the order of names."""
+    h = hashlib.blake2b(text.encode(), digest_size=16)
+    for name in sorted(arrays):
+        a = arrays[name]
+        h.update(f"\n{name} {a.dtype.str} {a.shape}\n".encode())
+        h.update(a.reshape(-1).view(np.uint8).data if a.size else b"")
+    return h.hexdigest()
+
+
+def replace_file(path, blob):
+    """Put bytes under a name at once: whoever reads sees the old file or the new one, whenever the process dies."""
     folder = os.path.dirname(os.path.abspath(path))
     descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.", suffix=".part")
     try:
@@ -40,6 +76,13 @@ def save(path, weights, config=None):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(part)
         raise
+    # The name itself must outlive a power cut as well.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def load(path):
@@ -55,7 +98,7 @@ def load(path):
     FileNotFoundError
         No such file.
     ValueError
-        The file is damaged or cut short, is no weights file of fastdl, or is of a newer format.
+        The file is damaged, changed or cut short, is no file of fastdl, or is of a newer format.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -80,4 +123,71 @@ def load(path):
         raise ValueError(f"{path}: expected a format number and a JSON config in the metadata; got {about}") from error
     if version > FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT} or older; got {version}, written by a newer fastdl")
+    if version >= 2 and about.get("digest") != _digest(weights, about["config"]):
+        raise ValueError(f"{path}: expected contents that match the file's digest; got a file that was changed or damaged")
+    if not isinstance(config, dict):
+        raise ValueError(f"{path}: expected a JSON object as config; got {type(config).__name__}")
     return weights, config
+
+
+# ------------------------------------------------------------------------------------------------ nested states
+
+
+def save_state(path, kind, state):
+    """Write a nested state: dicts and lists of arrays, numbers, strings, None; whole or not at all.
+
+    Parameters
+    ----------
+    path : str or path
+    kind : str
+        What the state is of; `load_state` refuses another.
+    state : dict
+        Keys are strings. Arrays of any dtype of safetensors.
+    """
+    arrays = {}
+
+    def strip(value, name):
+        if isinstance(value, np.ndarray):
+            while name in arrays:  # {"a/b": ..., "a": {"b": ...}}
+                name += "'"
+            arrays[name] = value
+            return {"array": name}
+        if isinstance(value, dict):
+            return {"dict": {k: strip(v, f"{name}/{k}" if name else k) for k, v in value.items()}}
+        if isinstance(value, (list, tuple)):
+            if not any(isinstance(v, (np.ndarray, dict, list, tuple)) for v in value):
+                return {"plain": list(value)}
+            return {"list": [strip(v, f"{name}/{i}") for i, v in enumerate(value)]}
+        return {"plain": value}
+
+    described = strip(state, "")
+    save(path, arrays, {"kind": kind, "state": described})
+
+
+def load_state(path, kind):
+    """What `save_state` wrote.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        As `load`; or the file holds something else.
+    """
+    arrays, config = load(path)
+    if config.get("kind") != kind:
+        what = config.get("kind") or (f"a model, {config['model']}" if "model" in config else "none")
+        raise ValueError(f"{path}: expected a state of kind {kind!r}; got {what}")
+
+    def fill(part):
+        (form, value), *more = part.items()
+        if more or form not in ("array", "dict", "list", "plain"):
+            raise KeyError(form)
+        if form == "array":
+            return arrays[value]
+        if form == "dict":
+            return {k: fill(v) for k, v in value.items()}
+        return [fill(v) for v in value] if form == "list" else value
+
+    try:
+        return fill(config["state"])
+    except (KeyError, AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: expected a state as fastdl writes it; got one that lacks {error}") from error

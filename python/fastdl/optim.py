@@ -101,6 +101,11 @@ class Optimizer:
     def _update(self, k):
         raise NotImplementedError
 
+    def settings(self):
+        """What the optimiser was made with: its name and its numbers."""
+        numbers = {k: v for k, v in vars(self).items() if isinstance(v, (bool, int, float)) and k not in ("t", "norm")}
+        return {"optimizer": type(self).__name__, "clip": self.clip} | numbers
+
     def get_state(self):
         """Everything that a later update depends on: ``{"t": ..., "lr": ..., "m": array, ...}``."""
         return {"t": self.t, "lr": self.lr} | {n: np.array(backend.to_host(a)) for n, a in self.state.items()}

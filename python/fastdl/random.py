@@ -41,6 +41,14 @@ class Stream:
 
         return Stream((self.seed * 0x9E3779B97F4A7C15 + crc32(str(name).encode()) * 0xBF58476D1CE4E5B9 + 1) & _MASK)
 
+    def get_state(self):
+        """Where the stream is, for `set_state`."""
+        return {"seed": self.seed, "offset": self.offset}
+
+    def set_state(self, state):
+        """Go on from what `get_state` gave."""
+        self.seed, self.offset = int(state["seed"]), int(state["offset"])
+
     def __repr__(self):
         return f"Stream(seed={self.seed}, offset={self.offset})"
 

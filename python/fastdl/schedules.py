@@ -123,3 +123,11 @@ class plateau:
         self._waited += 1
         if self._waited > self.patience:
             self.now, self._waited = max(self.now * self.factor, self.least), 0
+
+    def get_state(self):
+        """What the next factors depend on."""
+        return {"now": self.now, "best": self._best, "waited": self._waited}
+
+    def set_state(self, state):
+        """Go on from what `get_state` gave."""
+        self.now, self._best, self._waited = state["now"], state["best"], state["waited"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import backend, ops, random
+from .checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from .random import Stream
 from .tensor import Tensor, inference
 
@@ -98,6 +99,12 @@ class _Augmented:
         draws = self._augment.draws(*images.shape[:3])
         return backend.to_device(self._augment(images, *self._stream.take(draws)), self._like)
 
+    def get_state(self):
+        return self._stream.get_state()
+
+    def set_state(self, state):
+        self._stream.set_state(state)
+
 
 @dataclass
 class State:
@@ -122,6 +129,23 @@ class State:
     def keep(self):
         """Remember the weights and buffers of now."""
         self._kept = [self._flat().snapshot(), [b.copy() for _, b in self.module.named_buffers()]]
+
+    def get_state(self):
+        """What a training that goes on needs of it, for a checkpoint."""
+        kept = {"values": self._kept[0], "buffers": self._kept[1]} if self._kept else None
+        return {
+            "step": self.step,
+            "best": self.best,
+            "best_epoch": self.best_epoch,
+            "kept": kept,
+            "history": {k: list(v) if isinstance(v, list) else v for k, v in self.history.items()},
+        }
+
+    def set_state(self, state):
+        """Go on from what `get_state` gave."""
+        self.step, self.best, self.best_epoch = state["step"], state["best"], state["best_epoch"]
+        self._kept = [state["kept"]["values"], state["kept"]["buffers"]] if state["kept"] else []
+        self.history.update(state["history"], stopped="done")
 
     def restore(self):
         """Go back to the weights that were kept last, if any were."""
@@ -191,6 +215,8 @@ def fit(
     callbacks=(),
     on_step=(),
     progress=False,
+    checkpoint=None,
+    resume=None,
 ):
     """Train a module.
 
@@ -235,6 +261,12 @@ def fit(
         ``f(state)`` after every epoch, after every update; see `State`.
     progress : bool
         Show a bar (needs tqdm).
+    checkpoint : path or `fastdl.checkpoint.Checkpoint`, optional
+        Where the state of the training is written: after every epoch, and on Ctrl-C.
+    resume : path or True, optional
+        Go on from that file, bit for bit as if the training had never stopped; True: from `checkpoint`, if it is
+        there. More epochs than before may be asked for, unless a schedule depends on their number. Callbacks with
+        ``get_state`` and ``set_state`` are put back as well.
 
     Returns
     -------
@@ -282,16 +314,69 @@ def fit(
     state = State(module, optimizer, history, epochs, total)
     watch = watch or ("loss" if validation is None else "val_loss")
     restore_best = patience is not None if restore_best is None else restore_best
-    first_lr, bar, waited, buffers = optimizer.lr, _bar(progress, total), 0, _Buffers(module)
-    in_order = np.arange(n)
+    first_lr, waited, buffers = optimizer.lr, 0, _Buffers(module)
+    in_order, first, begin, summed, seen = np.arange(n), 1, 0, 0.0, 0
+    run = Run(
+        checkpoint,
+        resume,
+        {
+            "x": fingerprint(x),
+            "y": fingerprint(y),
+            "validation": None if validation is None else fingerprint(validation[0]),
+            "loss": called(loss),
+            "batch_size": batch_size,
+            "seed": seed,
+            "shuffle": bool(shuffle),
+            "augment": called(augment),
+            "schedule": called(schedule),
+            "watch": watch,
+            "restore_best": bool(restore_best),
+            **({} if schedule is None or hasattr(schedule, "observe") else {"steps": total}),
+            **optimizer.settings(),
+        },
+    )
+    parts = [schedule, *callbacks, *on_step]
+
+    def state_of(epoch, begin, shuffle_offset):
+        """All that later updates depend on, at row `begin` of an epoch whose order is drawn at that offset."""
+        return {
+            "epoch": epoch,
+            "begin": begin,
+            "shuffle_offset": shuffle_offset,
+            "augment": inputs.get_state() if augment is not None else None,
+            "summed": summed,
+            "seen": seen,
+            "waited": waited,
+            "first_lr": first_lr,
+            "state": state.get_state(),
+            "module": module_state(module),
+            "optimizer": optimizer.get_state(),
+            "parts": parts_state(parts),
+        }
+
+    if run.state is not None:
+        then = run.state
+        first, begin, summed, seen = then["epoch"], then["begin"], then["summed"], then["seen"]
+        shuffling.offset, waited, first_lr = then["shuffle_offset"], then["waited"], then["first_lr"]
+        if augment is not None:
+            inputs.set_state(then["augment"])
+        state.set_state(then["state"])
+        set_module_state(module, then["module"])
+        optimizer.set_state(then["optimizer"])
+        set_parts_state(parts, then["parts"])
+        if patience is not None and waited >= patience and state.step < total:
+            history["stopped"], first = "early", epochs + 1
+        if state.step >= total and begin == 0:
+            first = epochs + 1
+    bar = _bar(progress, total, state.step)
 
     module.train()
     with _Interrupts() as interrupts:
         try:
-            for epoch in range(1, epochs + 1):
-                state.epoch, begun, summed, seen = epoch, time.perf_counter(), 0.0, 0
+            for epoch in range(first, epochs + 1):
+                state.epoch, begun, drawn_at, cut = epoch, time.perf_counter(), shuffling.offset, False
                 order = random.permutation(n, *shuffling.take(2 * n)) if shuffle else in_order
-                for start in range(0, n, batch_size):
+                for start in range(begin, n if state.step < total else begin, batch_size):
                     if schedule is not None:
                         optimizer.lr = first_lr * schedule(state.step, total)
                     index = order[start : start + batch_size]
@@ -310,7 +395,10 @@ def fit(
                         bar.update()
                     for f in on_step:
                         f(state)
-                    if interrupts.asked or state.stop or state.step == total:
+                    cut = interrupts.asked or state.stop or (state.step == total and start + batch_size < n)
+                    if cut or run.due(state.step):
+                        run.write(lambda: state_of(epoch, start + batch_size, drawn_at), state.step)  # noqa: B023
+                    if cut or state.step == total:
                         break
                 state.loss = summed / seen
                 history["epoch"].append(epoch)
@@ -336,10 +424,13 @@ def fit(
                     history["stopped"] = "early"
                 if state.stop:
                     history["stopped"] = "callback"
-                if history["stopped"] != "done":
-                    break
                 if hasattr(schedule, "observe"):
                     schedule.observe(history[watch][-1] if watch.endswith("loss") else -history[watch][-1])
+                begin, summed, seen = 0, 0.0, 0
+                if not cut:  # else the state inside the epoch, from which more can follow, is written already
+                    run.write(lambda: state_of(epoch + 1, 0, shuffling.offset), state.step)  # noqa: B023
+                if history["stopped"] != "done":
+                    break
         except KeyboardInterrupt:
             history["stopped"] = "interrupted"
         finally:
@@ -379,14 +470,14 @@ def _judge(state, watch, min_delta, keep, waited):
     return waited + 1
 
 
-def _bar(progress, total):
+def _bar(progress, total, done):
     if not progress:
         return None
     try:
         from tqdm import tqdm
     except ImportError as error:
         raise ImportError("progress: expected the package tqdm to be installed; got none") from error
-    return tqdm(total=total, unit="step")
+    return tqdm(total=total, initial=done, unit="step")
 
 
 def _explain(module, xb, yb, value, epoch, step):

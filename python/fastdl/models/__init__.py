@@ -9,18 +9,30 @@ __all__ = ["CNN", "MLP", "Perceptron", "SoftmaxRegression", "load"]
 
 
 def load(path):
-    """A model from a file that its `save` wrote; the file says which family it is.
+    """A model from a file that its `save` wrote, or from a checkpoint; the file says which family it is.
 
     Raises
     ------
+    FileNotFoundError
+        No such file.
     ValueError
         The file is damaged, newer, or of a family that is not known here.
     """
-    from ..io import load as read
+    from .. import checkpoint, io
 
-    weights, config = read(path)
+    weights, config = io.load(path)
+    if config.get("kind") == checkpoint.KIND:
+        found = io.load_state(path, checkpoint.KIND)
+        config = found.get("about") or {}
+        if not config:
+            raise ValueError(f"{path}: expected a model; got the checkpoint of a network that only a program can make")
+        weights = found["state"]["module"]["weights"]
     known = {name: globals()[name] for name in __all__ if name != "load"}
     family = config.get("model")
     if family not in known:
         raise ValueError(f"{path}: expected one of {', '.join(known)}; got {family!r}")
-    return known[family]._from_file(weights, config)
+    try:
+        return known[family]._from_file(weights, config)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path}: expected the settings and weights of a {family}; got {what}") from error

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from .. import backend, optim, train
-from ..io import load as _read
+from ..checkpoint import Checkpoint
 from ..io import save as _write
 from ..random import Stream, permutation
 from ..tensor import inference
@@ -179,7 +179,8 @@ class Classifier:
         warm_start : bool
             Go on from the weights of now instead of new ones (the optimiser starts afresh).
         **options
-            Passed to `fastdl.train.fit`: steps, schedule, patience, restore_best, augment, callbacks, progress, ...
+            Passed to `fastdl.train.fit`: steps, schedule, patience, restore_best, augment, callbacks, progress,
+            checkpoint, resume, ...
 
         Returns
         -------
@@ -193,6 +194,7 @@ class Classifier:
             The loss became infinite or NaN; the message says where.
         """
         x, codes, validation = self._prepare(X, y, validation, warm_start)
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         opt = optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None})
         loss = "softmax_cross_entropy"
@@ -216,6 +218,14 @@ class Classifier:
             **{"seed": self.seed} | options,
         )
         return self
+
+    def _checkpoint(self, checkpoint):
+        """Where to write, with what it takes to make the model of a checkpoint."""
+        if checkpoint is None:
+            return None
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint(checkpoint)
+        return Checkpoint(checkpoint.path, checkpoint.every, self._describe() if self._can_be_saved() else None)
 
     def _prepare(self, X, y, validation, warm_start):
         """Samples, codes and validation of a fit; the network is new unless training goes on from the one of now."""
@@ -295,31 +305,51 @@ class Classifier:
             name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
         }
 
-    def save(self, path):
-        """Write weights, classes and settings to a safetensors file, whole or not at all."""
-        self._need_fit()
-        config = {
+    def _can_be_saved(self):
+        """Whether a file can say how the network is made."""
+        return not any(callable(v) for v in self.get_params().values())
+
+    def _describe(self):
+        """All that makes a model of this kind but its weights, for JSON."""
+        return {
             "model": type(self).__name__,
             "params": self.get_params(),
             "input_shape": list(self.input_shape_),
             "classes": self.classes_.tolist(),
             "classes_dtype": self.classes_.dtype.str,
         }
-        _write(path, self.get_weights(), config)
 
-    @classmethod
-    def load(cls, path):
-        """A model from a file that `save` wrote.
+    def save(self, path):
+        """Write weights, classes and settings to a safetensors file, whole or not at all.
 
         Raises
         ------
         ValueError
+            A setting is a function, which a file can't hold (`get_weights` can be saved by `fastdl.io.save`).
+        """
+        self._need_fit()
+        if not self._can_be_saved():
+            name = next(n for n, v in self.get_params().items() if callable(v))
+            raise ValueError(f"{name}: expected a name, to save a whole model; got a function")
+        _write(path, self.get_weights(), self._describe())
+
+    @classmethod
+    def load(cls, path):
+        """A model from a file that `save` wrote, or from a checkpoint, with the weights of that moment.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
             The file is damaged, of a newer format, or of another family.
         """
-        weights, config = _read(path)
-        if config.get("model") != cls.__name__:
-            raise ValueError(f"{path}: expected a {cls.__name__}; got {config.get('model')!r}")
-        return cls._from_file(weights, config)
+        from . import load
+
+        model = load(path)
+        if type(model) is not cls:
+            raise ValueError(f"{path}: expected a {cls.__name__}; got a {type(model).__name__}")
+        return model
 
     @classmethod
     def _from_file(cls, weights, config):

@@ -110,15 +110,3 @@ class CNN(Classifier):
                 f"got shape {list(x.shape)}"
             )
         return x
-
-    def save(self, path):
-        """Write weights, classes and settings to a safetensors file, whole or not at all.
-
-        Raises
-        ------
-        ValueError
-            The architecture is a function: a file cannot hold it (`get_weights` can be saved by `fastdl.io.save`).
-        """
-        if callable(self.architecture):
-            raise ValueError("architecture: expected 'small' or 'lenet5' to save a whole model; got a function")
-        super().save(path)

@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from .. import backend, nn, random, train
+from ..checkpoint import Run, fingerprint
 from ..random import Stream
 from ._base import Classifier
 
@@ -46,7 +47,19 @@ class Perceptron(Classifier):
     def _make(self, input_shape, classes):
         return nn.Sequential(nn.Dense(classes, init="zeros"))
 
-    def fit(self, X, y, *, epochs=10, lr=1.0, validation=None, warm_start=False, callbacks=()):
+    def fit(
+        self,
+        X,
+        y,
+        *,
+        epochs=10,
+        lr=1.0,
+        validation=None,
+        warm_start=False,
+        callbacks=(),
+        checkpoint=None,
+        resume=None,
+    ):
         """Learn from samples one by one, in a new random order each epoch; stops when an epoch has no mistake.
 
         Parameters
@@ -63,6 +76,8 @@ class Perceptron(Classifier):
             Go on from the weights of now.
         callbacks : sequence of callables
             ``f(state)`` after every epoch; see `fastdl.train.State` (its `optimizer` is None here).
+        checkpoint, resume : path, optional
+            As in `fastdl.train.fit`; written after every epoch.
 
         Returns
         -------
@@ -79,7 +94,22 @@ class Perceptron(Classifier):
         self.history_ = history = {"epoch": [], "errors": [], "seconds": [], "stopped": "done"}
         n, count = len(x), 0
         state = train.State(self.module_, None, history, epochs, epochs * n)
-        for epoch in range(1, epochs + 1):
+        run = Run(
+            self._checkpoint(checkpoint),
+            resume,
+            {"X": fingerprint(x), "y": fingerprint(codes), "lr": lr, "average": self.average, "seed": self.seed},
+        )
+        first = 1
+        if run.state is not None:
+            then = run.state
+            first, count, shuffling.offset = then["epoch"], then["count"], then["shuffle_offset"]
+            w[...], total[...] = then["w"], then["total"]
+            layer.w.data[...] = backend.to_device(then["module"]["weights"]["layers.0.w"], layer.w.data)
+            layer.b.data[...] = backend.to_device(then["module"]["weights"]["layers.0.b"], layer.b.data)
+            state.set_state(then["state"])
+            if history["epoch"] and history["errors"][-1] == 0:
+                history["stopped"], first = "no mistakes", epochs + 1
+        for epoch in range(first, epochs + 1):
             begun = time.perf_counter()
             order = random.permutation(n, *shuffling.take(2 * n))
             errors = 0
@@ -113,6 +143,17 @@ class Perceptron(Classifier):
             state.epoch, state.step, state.loss = epoch, count, errors / n
             for f in callbacks:
                 f(state)
+            run.write(
+                lambda: {
+                    "epoch": epoch + 1,  # noqa: B023
+                    "count": count,  # noqa: B023
+                    "shuffle_offset": shuffling.offset,
+                    "w": w,
+                    "total": total,
+                    "state": state.get_state(),
+                    "module": {"weights": self.module_.get_weights()},
+                }
+            )
             if errors == 0:
                 history["stopped"] = "no mistakes"
                 break

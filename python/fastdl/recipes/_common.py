@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 from dataclasses import dataclass, field
 
 from .. import data
@@ -29,6 +30,11 @@ class Config:
         Prints a line of the table of epochs; None: silent.
     progress : bool
         A progress bar, where tqdm is installed.
+    checkpoint : path, optional
+        Where the state of the training is written after every epoch. A recipe that trains several networks adds the
+        name of each: ``FILE.naive``.
+    resume : path, optional
+        Go on from the checkpoints that a run with this `checkpoint` wrote.
     """
 
     data_dir: str | None = None
@@ -36,6 +42,23 @@ class Config:
     seed: int = 0
     show: object = None
     progress: bool = False
+    checkpoint: str | None = None
+    resume: str | None = None
+
+    def lasting(self, network=""):
+        """Options `checkpoint` and `resume` of a fit; networks of one recipe have files of their own."""
+
+        def place(path):
+            return f"{path}.{network}" if network else path
+
+        options = {}
+        if self.checkpoint is not None or self.resume is not None:
+            options["checkpoint"] = place(self.checkpoint if self.checkpoint is not None else self.resume)
+        if self.resume is not None:
+            found = place(self.resume)
+            # Of several networks the later ones may not have begun.
+            options["resume"] = found if not network or os.path.exists(found) else None
+        return options
 
 
 @dataclass
@@ -76,7 +99,7 @@ def mnist(config):
     return data.load("mnist", config.data_dir)
 
 
-def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, **options):
+def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, network="", **options):
     """Train on the training part less validation, then score on the test part, once.
 
     Parameters
@@ -89,6 +112,8 @@ def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, 
     augment : fastdl.data.Augment, optional
     warmup : float, optional
         The learning rate rises over this share of the run and then falls along half a cosine to 0.
+    network : str
+        Which one it is, in a recipe that trains several.
     **options
         Passed to ``model.fit``.
 
@@ -115,7 +140,9 @@ def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, 
     if warmup is not None:
         settings["schedule"] = f"cosine to 0 after a warm-up of {warmup:g} of the run"
         options["schedule"] = cosine(warmup)
-    more, show = {} if augment is None else {"augment": augment}, config.show
+    more, show = config.lasting(network), config.show
+    if augment is not None:
+        more["augment"] = augment
     if warmup is not None and config.progress and _has_tqdm():
         more["progress"] = True
         if show is say:

@@ -1,0 +1,373 @@
+"""Checkpoints: going on is as if never stopped, whatever stopped it, and wrong files are refused by name."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from fastdl import io, models, nn, optim, schedules, train
+from fastdl.checkpoint import Checkpoint
+from fastdl.data import Augment
+from fastdl.models import CNN, MLP, Perceptron, SoftmaxRegression
+from test_models import blobs, stripes
+
+# Every family, with all that has a state of its own: dropout, running statistics, momenta, augmentation, schedules,
+# early stopping. A new family adds its row here.
+FAMILIES = {
+    "softmax": (lambda: SoftmaxRegression(seed=1), blobs, dict(lr=0.02, optimizer="rmsprop")),
+    "perceptron": (lambda: Perceptron(seed=1), lambda: blobs(spread=2.0), {}),
+    "perceptron-average": (lambda: Perceptron(average=True, seed=1), lambda: blobs(spread=2.0), {}),
+    "mlp": (
+        lambda: MLP((16, 8), "tanh", 0.2, "batch", 0.1, seed=1),
+        blobs,
+        dict(lr=0.01, clip=1.0, weight_decay=1e-3, optimizer="adamw", validation=0.2, schedule=schedules.cosine(0.1)),
+    ),
+    "mlp-early": (
+        lambda: MLP((8,), seed=2),
+        lambda: blobs(spread=2.0),
+        dict(lr=0.05, optimizer="sgd", validation=0.3, patience=3, schedule=schedules.plateau(0.5, 1)),
+    ),
+    "cnn": (
+        lambda: CNN("small", width=4, seed=3),
+        lambda: stripes(60),
+        dict(lr=1e-3, batch_size=16, augment=Augment(shift=1, rotate=5), optimizer="adagrad"),
+    ),
+}
+EPOCHS = 5
+
+
+def options_of(name):
+    """Fresh ones: a schedule may have a state."""
+    make, data, options = FAMILIES[name]
+    if "plateau" in str(type(options.get("schedule"))):
+        options = options | {"schedule": schedules.plateau(0.5, 1)}
+    return make, data(), dict(options)
+
+
+def outcome(model):
+    history = {k: v for k, v in model.history_.items() if k != "seconds"}
+    return model.get_weights(), history
+
+
+def assert_same(a, b):
+    assert a[1] == b[1]
+    for name, w in a[0].items():
+        np.testing.assert_array_equal(w, b[0][name])
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("stop_at", [1, 3])
+def test_going_on_is_as_if_never_stopped(name, stop_at, tmp_path):
+    make, (X, y), options = options_of(name)
+    want = outcome(make().fit(X, y, epochs=EPOCHS, **options))
+    path = tmp_path / "run.ckpt"
+
+    def stop(state):
+        state.stop = state.epoch == stop_at
+
+    # The length of the run is part of it: a schedule knows how long it is.
+    make, _, options = options_of(name)
+    half = make().fit(X, y, epochs=EPOCHS, checkpoint=path, callbacks=[stop], **options)
+    assert len(half.history_["epoch"]) == stop_at
+    make, _, options = options_of(name)
+    model = make().fit(X, y, epochs=EPOCHS, checkpoint=path, resume=path, **options)
+    assert_same(outcome(model), want)
+    # And a finished run is finished.
+    make, _, options = options_of(name)
+    assert_same(outcome(make().fit(X, y, epochs=EPOCHS, checkpoint=path, resume=True, **options)), want)
+
+
+@pytest.mark.parametrize("name", [n for n in FAMILIES if not n.startswith("perceptron")])
+@pytest.mark.parametrize("at", [2, 7, 9])
+def test_inside_an_epoch(name, at, tmp_path):
+    make, (X, y), options = options_of(name)
+    options["batch_size"] = 20
+    want = outcome(make().fit(X, y, epochs=3, **options))
+
+    class Killed(BaseException):
+        pass
+
+    def kill(state):
+        if state.step == at:
+            raise Killed
+
+    make, _, options = options_of(name)
+    options["batch_size"] = 20
+    with pytest.raises(Killed):
+        make().fit(X, y, epochs=3, checkpoint=Checkpoint(tmp_path / "c", every=1), on_step=[kill], **options)
+    make, _, options = options_of(name)
+    options["batch_size"] = 20
+    model = make().fit(X, y, epochs=3, resume=tmp_path / "c", **options)
+    assert_same(outcome(model), want)
+
+
+def test_more_epochs_than_before(tmp_path):
+    X, y = blobs()
+    want = outcome(MLP((8,), dropout=0.2).fit(X, y, epochs=6))
+    MLP((8,), dropout=0.2).fit(X, y, epochs=2, checkpoint=tmp_path / "c")
+    assert_same(outcome(MLP((8,), dropout=0.2).fit(X, y, epochs=6, resume=tmp_path / "c")), want)
+
+
+def test_a_number_of_steps(tmp_path):
+    X, y = blobs()
+    want = outcome(MLP((8,)).fit(X, y, steps=13))
+    MLP((8,)).fit(X, y, steps=7, checkpoint=tmp_path / "c")
+    assert_same(outcome(MLP((8,)).fit(X, y, steps=13, resume=tmp_path / "c")), want)
+    MLP((8,)).fit(X, y, steps=13, checkpoint=tmp_path / "d")
+    assert_same(outcome(MLP((8,)).fit(X, y, steps=13, resume=tmp_path / "d")), want)
+
+
+def test_ctrl_c_leaves_a_state(tmp_path):
+    X, y = blobs()
+    want = outcome(MLP((8,), dropout=0.3).fit(X, y, epochs=3))
+
+    def interrupt(state):
+        if state.step == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    half = MLP((8,), dropout=0.3).fit(X, y, epochs=3, checkpoint=tmp_path / "c", on_step=[interrupt])
+    assert half.history_["stopped"] == "interrupted"
+    assert_same(outcome(MLP((8,), dropout=0.3).fit(X, y, epochs=3, resume=tmp_path / "c")), want)
+
+
+def test_callbacks_with_a_state_go_on(tmp_path):
+    class Count:
+        n = 0
+
+        def __call__(self, state):
+            self.n += 1
+            state.stop = state.epoch == 2
+
+        def get_state(self):
+            return {"n": self.n}
+
+        def set_state(self, state):
+            self.n = state["n"]
+
+    X, y = blobs()
+    MLP((4,)).fit(X, y, epochs=5, checkpoint=tmp_path / "c", callbacks=[Count()])
+    again = Count()
+    MLP((4,)).fit(X, y, epochs=5, resume=tmp_path / "c", callbacks=[again])
+    assert again.n == 5
+    with pytest.raises(ValueError, match="callbacks: expected the same as in the checkpoint's run"):
+        MLP((4,)).fit(X, y, epochs=5, resume=tmp_path / "c")
+
+
+def test_a_module_of_your_own(tmp_path):
+    X, y = blobs()
+    x, codes = X.astype(np.float32), y.astype(np.int64)
+
+    def run(epochs, **more):
+        net = nn.Sequential(nn.Dense(8), nn.BatchNorm(), nn.ReLU(), nn.Dropout(0.5), nn.Dense(3)).build((8,), seed=1)
+        history = train.fit(net, x, codes, loss="softmax_cross_entropy", optimizer=optim.Adam(net), epochs=epochs, **more)
+        return net.get_weights(), {k: v for k, v in history.items() if k != "seconds"}
+
+    want = run(4)
+    run(2, checkpoint=tmp_path / "c")
+    assert_same(run(4, resume=tmp_path / "c"), want)
+
+
+# ------------------------------------------------------------------------------------------------ the model of a checkpoint
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_checkpoint_is_a_model_too(name, tmp_path):
+    make, (X, y), options = options_of(name)
+    options.pop("patience", None)
+    model = make().fit(X, y, epochs=2, checkpoint=tmp_path / "c", **options)
+    other = models.load(tmp_path / "c")
+    assert repr(other) == repr(model)
+    np.testing.assert_array_equal(other.decision_function(X), model.decision_function(X))
+    assert type(type(model).load(tmp_path / "c")) is type(model)
+
+
+def test_a_network_from_a_program_has_no_model_file(tmp_path):
+    X, y = stripes(30)
+
+    def tiny(classes):
+        return nn.Sequential(nn.Flatten(), nn.Dense(classes))
+
+    model = CNN(tiny).fit(X, y, epochs=1, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match="got the checkpoint of a network that only a program can make"):
+        models.load(tmp_path / "c")
+    with pytest.raises(ValueError, match="architecture: expected a name, to save a whole model; got a function"):
+        model.save(tmp_path / "m")
+
+
+# ------------------------------------------------------------------------------------------------ wrong files
+
+
+@pytest.fixture
+def started(tmp_path):
+    X, y = blobs()
+    MLP((8,)).fit(X, y, epochs=2, checkpoint=tmp_path / "c", schedule=schedules.cosine())
+    return tmp_path / "c"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(batch_size=32), "batch_size: expected 64, as in the checkpoint .*c; got 32"),
+        (dict(lr=0.5), "lr: expected 0.001, as in the checkpoint"),
+        (dict(optimizer="sgd"), "optimizer: expected Adam, as in the checkpoint .*; got SGD"),
+        (dict(epochs=4), "steps: expected 10, as in the checkpoint .*; got 20"),
+        (dict(schedule=None), "schedule: expected cosine.*; got None"),
+        (dict(shuffle=False), "shuffle: expected True"),
+        (dict(validation=0.5), "x: expected float32"),
+        (dict(resume="nowhere"), "nowhere: expected a file; got nothing there"),
+        (dict(checkpoint=None, resume=True), "resume: expected a path, or True together with checkpoint"),
+        (dict(checkpoint="/nowhere/at/all"), "checkpoint: expected a file in a folder that exists"),
+        (dict(resume=3.5), "resume: expected a path; got float"),
+    ],
+)
+def test_another_run_is_refused(started, change, message):
+    X, y = blobs()
+    options = dict(epochs=2, checkpoint=started, resume=started, schedule=schedules.cosine()) | change
+    with pytest.raises((ValueError, TypeError, FileNotFoundError), match=message):
+        MLP((8,)).fit(X, y, **options)
+
+
+def test_other_data_and_models_are_refused(started, tmp_path):
+    X, y = blobs()
+    options = dict(epochs=2, resume=started, schedule=schedules.cosine())
+    with pytest.raises(ValueError, match="x: expected float32 .300, 8. .*; got float32 .300, 8."):
+        MLP((8,)).fit(X + 1, y, **options)
+    with pytest.raises(ValueError, match=r"weights\['layers.0.w'\]: expected shape"):
+        MLP((9,)).fit(X, y, **options)
+    MLP((8,)).fit(X, y, epochs=1).save(tmp_path / "m")
+    with pytest.raises(ValueError, match="expected a state of kind 'checkpoint'; got a model, MLP"):
+        MLP((8,)).fit(X, y, epochs=2, resume=tmp_path / "m")
+    with pytest.raises(ValueError, match="every: expected a number of updates of at least 1; got 0"):
+        Checkpoint(tmp_path / "c", every=0)
+
+
+def test_every_flipped_byte_is_noticed(started):
+    whole = started.read_bytes()
+    for at in [*range(0, 400, 7), *range(400, len(whole), len(whole) // 60)]:
+        started.write_bytes(whole[:at] + bytes([whole[at] ^ 0x10]) + whole[at + 1 :])
+        with pytest.raises(ValueError, match="expected"):
+            io.load(started)
+    for cut in range(0, len(whole), len(whole) // 20):
+        started.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match="expected a whole safetensors file"):
+            io.load(started)
+
+
+def test_a_model_file_with_other_settings_is_refused(tmp_path):
+    MLP((8,)).fit(*blobs(), epochs=1).save(tmp_path / "m")
+    weights, config = io.load(tmp_path / "m")
+    for change, message in (
+        ({"params": {"hidden": [9]}}, "expected the settings and weights of a MLP; got weights"),
+        ({"params": {"depth": 3}}, "expected the settings and weights of a MLP; got .*unexpected keyword"),
+        ({"classes": [1]}, "expected the settings and weights of a MLP; got classes"),
+        ({"model": "Transformer"}, "expected one of .*; got 'Transformer'"),
+        ({"input_shape": None}, "expected the settings and weights of a MLP; got"),
+    ):
+        io.save(tmp_path / "n", weights, config | change)
+        with pytest.raises(ValueError, match=message):
+            models.load(tmp_path / "n")
+    del config["params"]
+    io.save(tmp_path / "n", weights, config)
+    with pytest.raises(ValueError, match="got no 'params'"):
+        models.load(tmp_path / "n")
+
+
+def test_nested_states_come_back(tmp_path):
+    state = {"a": [1, 2.5, None, "x"], "b": {"c": np.arange(6).reshape(2, 3).T, "d": [np.ones(2, np.float32), {}]},
+             "b/c": np.zeros(1), "e": float("inf"), "f": np.float64(0.1)}  # fmt: skip
+    io.save_state(tmp_path / "s", "thing", state)
+    back = io.load_state(tmp_path / "s", "thing")
+    np.testing.assert_array_equal(back["b"]["c"], state["b"]["c"])
+    np.testing.assert_array_equal(back["b"]["d"][0], [1, 1])
+    assert back["a"] == state["a"] and back["b/c"].shape == (1,) and back["e"] == float("inf") and back["f"] == 0.1
+    with pytest.raises(TypeError, match="config: expected what JSON can hold; got a set"):
+        io.save_state(tmp_path / "s", "thing", {"a": {1, 2}})
+    with pytest.raises(ValueError, match="expected a state of kind 'other'; got thing"):
+        io.load_state(tmp_path / "s", "other")
+    io.save(tmp_path / "s", {}, {"kind": "thing", "state": {"dict": {"x": {"array": "gone"}}}})
+    with pytest.raises(ValueError, match="got one that lacks 'gone'"):
+        io.load_state(tmp_path / "s", "thing")
+
+
+# ------------------------------------------------------------------------------------------------ killed at any moment
+
+TRAINING = """
+import json, sys
+sys.path[:0] = {path!r}
+from test_models import blobs
+from fastdl.checkpoint import Checkpoint
+from fastdl.models import MLP
+X, y = blobs()
+print("ready", flush=True)
+model = MLP((64, 64), dropout=0.2).fit(X, y, epochs={epochs}, batch_size=20, checkpoint=Checkpoint({file!r}, every=1),
+                                       resume=True, validation=0.2)
+print(json.dumps([model.history_["loss"], float(abs(model.get_weights()["layers.0.w"]).sum())]))
+"""
+
+
+def test_killed_at_random_moments(tmp_path):
+    """kill -9, again and again, each time going on from what is there; the end is that of one quiet run."""
+    file, epochs = tmp_path / "run.ckpt", 24
+    program = TRAINING.format(path=[os.path.dirname(__file__)], file=str(file), epochs=epochs)
+    chance, kills, found, out = random.Random(5), 0, 0, ""
+    for _ in range(40):
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        assert process.stdout.readline() == "ready\n"
+        if kills < 6:
+            time.sleep(chance.uniform(0.0, 0.15))
+            process.kill()
+        out = process.communicate(timeout=120)[0]
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+        kills += 1
+        if file.exists():
+            models.load(file)  # whole, whatever was going on
+            found += 1
+    assert kills >= 3 and found >= 1 and out
+    X, y = blobs()
+    model = MLP((64, 64), dropout=0.2).fit(X, y, epochs=epochs, batch_size=20, validation=0.2)
+    loss, total = json.loads(out)
+    assert loss == model.history_["loss"]
+    assert total == float(abs(model.get_weights()["layers.0.w"]).sum())
+    assert [p.name for p in tmp_path.iterdir()] == ["run.ckpt"]  # no litter of the killed
+
+
+def test_command_line_goes_on(tmp_path):
+    """A recipe that is killed between two epochs, and its --resume."""
+    from fastdl import cli
+
+    def run(*more):
+        return cli.main(["train", "mnist-softmax", "--epochs", "3", "--seed", "100", *more])
+
+    a, b, c = (str(tmp_path / n) for n in ("a", "b", "c.ckpt"))
+    assert run("--save", a) == 0
+
+    from fastdl.recipes import Config, _common
+    from fastdl.recipes import run as run_recipe
+
+    class Killed(BaseException):
+        pass
+
+    class Kill(_common.Table):
+        def __call__(self, state):
+            if state.epoch == 2:
+                raise Killed
+
+    before, _common.Table = _common.Table, Kill
+    try:
+        with pytest.raises(Killed):
+            run_recipe("mnist-softmax", Config(epochs=3, seed=100, checkpoint=c, show=lambda text: None))
+    finally:
+        _common.Table = before
+    assert run("--resume", c, "--save", b) == 0
+    for name, w in io.load(a)[0].items():
+        np.testing.assert_array_equal(w, io.load(b)[0][name])
+    assert cli.main(["train", "mnist-softmax", "--epochs", "3", "--seed", "101", "--resume", c]) == 2
+    assert run("--resume", str(tmp_path / "none")) == 2
