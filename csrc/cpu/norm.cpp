@@ -99,7 +99,8 @@ void batch_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const 
               const vec d = (lanes.load(column + r * C) - pivot) - m;
               m2 += d * d;
             }
-            store(s.first + c, pivot + m);
+            // From the column's first value: the difference of two chunks' means keeps its digits.
+            store(s.first + c, (pivot - lanes.load(column)) + m);
             store(s.second + c, m2);
           });
         },
@@ -113,6 +114,7 @@ void batch_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const 
           }
         });
     for (i64 c = 0; c < width; ++c) {
+      if (n > 0) centre[c] = x[c0 + c] + centre[c];
       const float var = squares[c] / static_cast<float>(n);
       const float r = 1.0f / __builtin_sqrtf(var + eps);
       mean[c0 + c] = n > 0 ? centre[c] : __builtin_nanf("");
