@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from fastdl import io, models, nn, optim, schedules, train
+from fastdl import backend, io, models, nn, optim, schedules, train
 from fastdl.checkpoint import Checkpoint
 from fastdl.data import Augment
 from fastdl.models import CNN, MLP, Perceptron, SoftmaxRegression
@@ -171,6 +171,29 @@ def test_a_module_of_your_own(tmp_path):
     want = run(4)
     run(2, checkpoint=tmp_path / "c")
     assert_same(run(4, resume=tmp_path / "c"), want)
+
+
+def test_arrays_of_a_gpu(tmp_path):
+    """A state that was written with arrays of a GPU (its stand-in) is the CPU's, and the other way round."""
+    import fake_cuda
+
+    X, y = blobs()
+    options = dict(epochs=4, patience=4, validation=0.2)
+
+    def model():
+        return MLP((8,), dropout=0.2, norm="batch", seed=1)
+
+    with fake_cuda.as_cuda(fake_cuda.HostKernels(backend.cpu)):
+        want = outcome(model().build((8,), 3).to("cuda").fit(X, y, warm_start=True, **options))
+
+        def stop(state):
+            state.stop = state.epoch == 2
+
+        more = options | dict(callbacks=[stop], checkpoint=tmp_path / "c", warm_start=True)
+        model().build((8,), 3).to("cuda").fit(X, y, **more)
+        there = model().build((8,), 3).to("cuda").fit(X, y, resume=tmp_path / "c", warm_start=True, **options)
+        assert_same(outcome(there), want)
+    assert_same(outcome(model().fit(X, y, resume=tmp_path / "c", **options)), want)
 
 
 # ------------------------------------------------------------------------------------------------ the model of a checkpoint

@@ -22,6 +22,7 @@ __all__ = [
 _SUBMODULES = (
     "checkpoint",
     "data",
+    "diagnostics",
     "flat",
     "init",
     "interop",

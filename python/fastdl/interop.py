@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from . import nn
+from . import backend, nn
 
 # For each layer: (attribute, name in PyTorch, axes of PyTorch's array in fastdl's order). Keras has fastdl's own axes, and
 # the order of its arrays is the order here.
@@ -85,7 +85,7 @@ def _arrays(layer):
     for attribute, name, axes in _LAYOUTS[type(layer).__name__]:
         value = getattr(layer, attribute)
         if value is not None:
-            yield attribute, name, axes, np.asarray(value.data if isinstance(value, nn.Parameter) else value)
+            yield attribute, name, axes, backend.to_host(value.data if isinstance(value, nn.Parameter) else value)
 
 
 def _order(image):

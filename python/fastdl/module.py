@@ -45,9 +45,24 @@ class Parameter(Tensor):
         return f"Parameter({list(self.data.shape)}{'' if self.wants_grad else ', frozen'})"
 
 
-# While `trace` runs: the list it fills. Calls in other threads are not its business.
-_trace = ContextVar("trace", default=None)
-_rows_of_trace = _trace.get
+# While somebody observes: ``observer(module, inputs) -> output``, which calls ``module.forward``. Calls in other threads
+# are not its business.
+_observer = ContextVar("observer", default=None)
+_observer_of_now = _observer.get
+
+
+class observing:
+    """``with observing(f):`` every call of a module in this thread is ``f(module, inputs)``."""
+
+    def __init__(self, observer):
+        self._observer = observer
+
+    def __enter__(self):
+        self._before = _observer_of_now()
+        _observer.set(self._observer)
+
+    def __exit__(self, *_):
+        _observer.set(self._before)
 
 
 class Module:
@@ -78,14 +93,8 @@ class Module:
     _flat = None
 
     def __call__(self, *inputs):
-        rows = _rows_of_trace()
-        if rows is None:
-            return self.forward(*inputs)
-        row = [self, inputs[0].shape, None]
-        rows.append(row)  # before its parts, so that rows come out in reading order
-        y = self.forward(*inputs)
-        row[2] = y.data
-        return y
+        observer = _observer_of_now()
+        return self.forward(*inputs) if observer is None else observer(self, inputs)
 
     def forward(self, *inputs):
         """What the module computes: Tensors in, a Tensor out."""
@@ -211,17 +220,23 @@ class Module:
     def run_traced(self, x, evaluate=True):
         """Run without recording; returns (name, module, input shape, output array) for every call, in reading order."""
         modes = [(m, m.training) for _, m in self.named_modules()]
-        before, rows = _rows_of_trace(), []
-        _trace.set(rows)
+        rows = []
+
+        def observe(module, inputs):
+            row = [module, inputs[0].shape, None]
+            rows.append(row)  # before its parts, so that rows come out in reading order
+            y = module.forward(*inputs)
+            row[2] = y.data
+            return y
+
         try:
-            with inference():
+            with inference(), observing(observe):
                 if evaluate:
                     self.eval()
                 self(x)
             names = {id(m): name for name, m in self.named_modules()}
             return [(names.get(id(m), "?"), m, shape, y) for m, shape, y in rows]
         finally:
-            _trace.set(before)
             for module, mode in modes:
                 module.training = mode
 

@@ -221,3 +221,157 @@ def report_picture(path, report):
 def _softmax(x):
     e = np.exp(x - x.max(1, keepdims=True))
     return e / e.sum(1, keepdims=True)
+
+
+def doctor(report, ax=None):
+    """The chart of an examination: norms of outputs, gradients and weights by layer, the verdict as title.
+
+    Parameters
+    ----------
+    report : fastdl.diagnostics.Report
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    if not report.layers:
+        raise ValueError("report: expected one with layers, as from diagnostics.examine; got none")
+    ax = _axes(ax)
+    places = np.arange(len(report.layers))
+    for values, label, style in (
+        ([r.output for r in report.layers], "outputs (root mean square)", "o-"),
+        ([r.gradient for r in report.layers], "gradient by outputs (norm)", "s-"),
+        ([r.weight_gradient for r in report.layers], "gradient by weights (norm)", "^:"),
+    ):
+        values = np.array(values, float)
+        shown = np.isfinite(values) & (values > 0)
+        if shown.any():
+            ax.plot(places[shown], values[shown], style, label=label, markersize=4 if len(places) < 60 else 0)
+    ax.set_yscale("log")
+    ax.set_xlabel("layer, from the input to the output")
+    if len(places) <= 16:
+        ax.set_xticks(places, [r.name.removeprefix("layers.") or r.kind for r in report.layers])
+    ax.set_title(f"verdict: {report.verdict}")
+    ax.legend(frameon=False)
+    return ax
+
+
+def updates(watch, ax=None):
+    """Updates against weights while training, one line a parameter; the grey band is what is usual.
+
+    Parameters
+    ----------
+    watch : fastdl.diagnostics.Watch
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    if not watch.steps:
+        raise ValueError("watch: expected one measurement or more; got none (a step callback: on_step=[watch])")
+    ax = _axes(ax)
+    ax.axhspan(1e-4, 1e-2, color="0.92", zorder=0)
+    for name, values in watch.ratios.items():
+        ax.plot(watch.steps, values, label=name)
+    ax.set_yscale("log")
+    ax.set_xlabel("update")
+    ax.set_ylabel("update / weights (norms)")
+    if len(watch.ratios) <= 10:
+        ax.legend(frameon=False, fontsize=8)
+    return ax
+
+
+def attribution(image, shares, ax=None):
+    """Shares of the pixels in a decision over the image: red for, blue against.
+
+    Parameters
+    ----------
+    image : array [Y,X] or [Y,X,C]
+    shares : array [Y,X] or [Y,X,C]
+        As from `fastdl.diagnostics`; summed over channels, enlarged to the image where smaller.
+    ax : matplotlib Axes, optional
+
+    Returns
+    -------
+    matplotlib Axes
+    """
+    image, shares = np.asarray(image), np.asarray(shares, np.float64)
+    if shares.ndim == 3:
+        shares = shares.sum(-1)
+    if image.ndim not in (2, 3) or shares.ndim != 2:
+        raise ValueError(f"image, shares: expected [Y,X] or [Y,X,C] each; got {list(image.shape)} and {list(shares.shape)}")
+    ax = _axes(ax)
+    extent = (-0.5, image.shape[1] - 0.5, image.shape[0] - 0.5, -0.5)
+    grey = image.mean(-1) if image.ndim == 3 else image
+    ax.imshow(grey, cmap="gray", extent=extent)
+    most = np.abs(shares).max() or 1.0
+    ax.imshow(shares, cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.6, extent=extent)
+    ax.set_axis_off()
+    return ax
+
+
+def hierarchy(model, images, layers=None, units=6, patches=4, axes=None):
+    """What the layers of a convolutional network look for: edges, parts, wholes.
+
+    For each layer a row, for each of its most selective filters the patches of the images that excite it most, cut out as
+    far as the filter can see.
+
+    Parameters
+    ----------
+    model : model or Module
+    images : array [N,Y,X,C] or [N,Y,X]
+        Real images; a few hundred show the idea.
+    layers : sequence of str, optional
+        Names; by default every convolution (at most four, evenly chosen).
+    units, patches : int
+        Filters a layer; patches a filter.
+    axes : sequence of matplotlib Axes, optional
+        One for each layer; a new figure if left out.
+
+    Returns
+    -------
+    list of matplotlib Axes
+    """
+    from .diagnostics import most_exciting, receptive_fields
+    from .diagnostics._network import input_of, module_of
+    from .diagnostics.attribution import _outputs_of
+
+    x = input_of(model, images)
+    if x.ndim != 4:
+        raise ValueError(f"images: expected shape [N,Y,X,C]; got {list(x.shape)}")
+    fields = {name: rest for name, *rest in receptive_fields(model, x.shape[1:])}
+    known = dict(module_of(model).named_modules())
+    if layers is None:
+        found = [n for n in fields if type(known[n]).__name__ == "Conv2d"]
+        layers = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, min(4, len(found))).astype(int))]
+    if not layers or any(n not in fields for n in layers):
+        raise ValueError(f"layers: expected names among {', '.join(fields) or 'no layer'}; got {list(layers)}")
+    if axes is None:
+        axes = require().subplots(len(layers), 1, squeeze=False, figsize=(9, 1.9 * len(layers)))[1][:, 0]
+    from . import backend
+
+    pictures = np.asarray(backend.to_host(x))
+    for ax, name in zip(axes, layers, strict=True):
+        size, jump, start = fields[name]
+        outputs = _outputs_of(model, name, x)
+        best = outputs.reshape(len(outputs), -1, outputs.shape[-1]).max(1)
+        # A filter that answers strongly to few images has something to show.
+        choice = np.argsort(-(best.max(0) - best.mean(0)) / (best.std(0) + 1e-6), kind="stable")[:units]
+        tiles = []
+        for unit in choice:
+            index, _, place = most_exciting(model, images, name, int(unit), patches)
+            for i, (p, q) in zip(index, place, strict=True):
+                patch = np.zeros((*size, pictures.shape[-1]), np.float32)
+                top, left = start[0] + p * jump[0], start[1] + q * jump[1]
+                y0, y1 = max(top, 0), min(top + size[0], pictures.shape[1])
+                x0, x1 = max(left, 0), min(left + size[1], pictures.shape[2])
+                patch[y0 - top : y1 - top, x0 - left : x1 - left] = pictures[i, y0:y1, x0:x1]
+                low, high = patch.min(), patch.max()
+                tiles.append((patch - low) / max(high - low, 1e-6))
+        sheet = _tiles(np.stack(tiles), patches * 2 if len(choice) > 2 else patches, 1)
+        ax.imshow(sheet[..., 0] if sheet.shape[-1] == 1 else np.nan_to_num(sheet, nan=1.0), cmap="gray")
+        ax.set_title(f"{name or 'network'}: sees {size[0]}x{size[1]} pixels", fontsize=9)
+        ax.set_axis_off()
+    return list(axes)

@@ -132,7 +132,10 @@ class State:
 
     def get_state(self):
         """What a training that goes on needs of it, for a checkpoint."""
-        kept = {"values": self._kept[0], "buffers": self._kept[1]} if self._kept else None
+        kept = None
+        if self._kept:
+            values, buffers = self._kept
+            kept = {"values": backend.to_host(values), "buffers": [backend.to_host(b) for b in buffers]}
         return {
             "step": self.step,
             "best": self.best,

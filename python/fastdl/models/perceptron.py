@@ -104,8 +104,7 @@ class Perceptron(Classifier):
             then = run.state
             first, count, shuffling.offset = then["epoch"], then["count"], then["shuffle_offset"]
             w[...], total[...] = then["w"], then["total"]
-            layer.w.data[...] = backend.to_device(then["module"]["weights"]["layers.0.w"], layer.w.data)
-            layer.b.data[...] = backend.to_device(then["module"]["weights"]["layers.0.b"], layer.b.data)
+            self.module_.set_weights(then["module"]["weights"])
             state.set_state(then["state"])
             if history["epoch"] and history["errors"][-1] == 0:
                 history["stopped"], first = "no mistakes", epochs + 1

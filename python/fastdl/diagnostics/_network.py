@@ -1,0 +1,57 @@
+"""What all diagnostics need: the module behind a model, its input as it wants it, and a network left as it was."""
+
+import contextlib
+
+import numpy as np
+
+from .. import backend
+from ..checkpoint import module_state, set_module_state
+from ..module import Module
+
+
+def module_of(model):
+    """The Module of a model or a Module itself."""
+    if isinstance(model, Module):
+        return model
+    module = getattr(model, "module_", None)
+    if not isinstance(module, Module):
+        raise ValueError(f"model: expected one that was built or fitted, or a Module; got {type(model).__name__}")
+    return module
+
+
+def input_of(model, X):
+    """X as the network takes it, on its device: float32 (uint8 images in [0,1]), or int64 for a Module on indices."""
+    x = model._input(X) if hasattr(model, "_input") else backend.array(X, None)
+    if x.dtype == np.uint8:
+        x = backend.array(x, np.float32)
+        x *= np.float32(1.0 / 255.0)
+    elif x.dtype.kind == "f" or x.dtype.kind == "b":
+        x = backend.array(x, np.float32)
+    elif x.dtype.kind in "iu":
+        x = backend.array(x, np.int64)
+    else:
+        raise TypeError(f"X: expected an array of real numbers; got {x.dtype}")
+    if len(x) == 0:
+        raise ValueError("X: expected one sample or more; got none")
+    like = module_of(model).any_array()
+    return x if like is None else backend.to_device(x, like)
+
+
+def host(a):
+    """A float64 copy on the CPU, for statistics."""
+    return backend.to_host(a).astype(np.float64)
+
+
+@contextlib.contextmanager
+def undisturbed(module):
+    """Afterwards modes, running statistics and random streams are what they were, and no gradient is left."""
+    modes = [(m, m.training) for _, m in module.named_modules()]
+    state = module_state(module)
+    try:
+        yield
+    finally:
+        set_module_state(module, state)
+        for m, mode in modes:
+            m.training = mode
+        for p in module.parameters():
+            p.beta = 0.0  # the next writer overwrites

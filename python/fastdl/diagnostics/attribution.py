@@ -1,0 +1,405 @@
+"""What a decision rests on, and what a unit looks for."""
+
+import math
+
+import numpy as np
+
+from .. import backend, nn, random
+from ..module import observing
+from ..random import Stream
+from ..tensor import Tensor, frozen, inference
+from ._network import input_of, module_of, undisturbed
+
+
+def _float_input(model, X):
+    x = input_of(model, X)
+    if x.dtype != np.float32:
+        raise TypeError(f"X: expected numbers whose change means something; got {x.dtype} (indices)")
+    return x
+
+
+def _targets(model, target, n, width):
+    """For each sample the column of the output that is explained; -1: the largest."""
+    if target is None:
+        return np.full(n, -1)
+    labels = np.asarray(target)
+    if labels.ndim == 0:
+        labels = np.full(n, labels)
+    if hasattr(model, "_codes"):
+        return model._codes(labels, n, "target")
+    if labels.shape != (n,) or labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= width:
+        raise ValueError(f"target: expected a column from 0 to {width - 1}, or one for each of {n} samples; got {target!r}")
+    return labels.astype(np.int64)
+
+
+def _slopes(model, x, target):
+    """(d output[target] / d x, output) in evaluation mode."""
+    module = module_of(model)
+    with frozen(module.parameters()):
+        t = Tensor(x, wants_grad=True)
+        out = module(t)
+        y = backend.to_host(out.data)
+        if y.ndim != 2:
+            raise ValueError(f"model: expected outputs [N,classes]; got shape {list(y.shape)}")
+        columns = np.where(target < 0, y.argmax(1), target)
+        seed = np.zeros(y.shape, np.float32)
+        seed[np.arange(len(y)), columns] = 1.0
+        if out.step is None:
+            return np.zeros(x.shape, np.float32), y, columns
+        out.backward(backend.to_device(seed, out.data))
+    grad = np.zeros(x.shape, np.float32) if t.grad is None else np.array(backend.to_host(t.grad))
+    return grad, y, columns
+
+
+def _width(module, x):
+    with inference():
+        return module(Tensor(x[:1])).data.shape[-1]
+
+
+def gradient_times_input(model, X, target=None):
+    """Gradient x input: x[i] dy/dx[i], the share of each input in a linear approximation of the output.
+
+    Parameters
+    ----------
+    model : model or Module
+    X : array [N,...]
+    target : label, or array of labels [N], optional
+        Which output (for a Module its column) is explained; the largest if left out.
+
+    Returns
+    -------
+    float32 array of X's shape, as the network sees it
+
+    Source
+    ------
+    Shrikumar, Greenside, Shcherbina & Kundaje, "Not just a black box" (2016).
+    """
+    x, module = _float_input(model, X), module_of(model)
+    with undisturbed(module):
+        module.eval()
+        grad, _, _ = _slopes(model, x, _targets(model, target, len(x), _width(module, x)))
+    return grad * backend.to_host(x)
+
+
+def integrated_gradients(model, X, target=None, baseline=0.0, steps=32):
+    """(x - x0) times the mean gradient on the straight line from the baseline x0 to x.
+
+    The shares of a sample add up to output(x) - output(x0), the more exactly the more steps.
+
+    Parameters
+    ----------
+    model, X, target : as in `gradient_times_input`
+    baseline : float or array of one sample's shape
+        What counts as "nothing there".
+    steps : int
+
+    Returns
+    -------
+    float32 array of X's shape, as the network sees it
+
+    Source
+    ------
+    Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks" (2017).
+    """
+    if steps < 1:
+        raise ValueError(f"steps: expected at least 1; got {steps}")
+    x, module = _float_input(model, X), module_of(model)
+    start = np.asarray(baseline, np.float32)
+    if start.ndim and start.shape != x.shape[1:]:
+        raise ValueError(f"baseline: expected a number or shape {list(x.shape[1:])}; got {list(start.shape)}")
+    with undisturbed(module):
+        module.eval()
+        target = _targets(model, target, len(x), _width(module, x))
+        at_end = backend.to_host(x)
+        _, _, target = _slopes(model, x, target)  # the largest output is that of the sample itself
+        total = np.zeros(at_end.shape, np.float64)
+        for i in range(steps):
+            point = (start + (at_end - start) * np.float32((i + 0.5) / steps)).astype(np.float32)
+            total += _slopes(model, backend.to_device(np.ascontiguousarray(point), x), target)[0]
+    return (total / steps * (at_end - start)).astype(np.float32)
+
+
+def occlusion(model, images, target=None, size=4, stride=2, fill=0.0):
+    """How much the output falls when a square of the image is covered, for every place of the square.
+
+    Parameters
+    ----------
+    model, target : as in `gradient_times_input`
+    images : array [N,Y,X,C] or [N,Y,X]
+    size, stride : int
+        Of the square and between places, in pixels.
+    fill : float
+        What the square is covered with, as the network sees it (0 to 1 for images).
+
+    Returns
+    -------
+    float32 array [N,P,Q]
+        P = (Y - size) / stride + 1, rounded down.
+
+    Source
+    ------
+    Zeiler & Fergus, "Visualizing and understanding convolutional networks" (2014).
+    """
+    x, module = _float_input(model, images), module_of(model)
+    if x.ndim != 4:
+        raise ValueError(f"images: expected shape [N,Y,X,C]; got {list(x.shape)}")
+    if size < 1 or stride < 1 or size > min(x.shape[1:3]):
+        raise ValueError(f"size, stride: expected at least 1 and a square inside {list(x.shape[1:3])}; got {size}, {stride}")
+    from ..train import predict
+
+    whole = backend.to_host(predict(module, x))
+    columns = _targets(model, target, len(x), whole.shape[1])
+    columns = np.where(columns < 0, whole.argmax(1), columns)
+    rows = np.arange(len(x))
+    ys, xs = (range(0, n - size + 1, stride) for n in x.shape[1:3])
+    result = np.empty((len(x), len(ys), len(xs)), np.float32)
+    for p, at in enumerate(ys):
+        for q, left in enumerate(xs):
+            covered = x.copy()
+            covered[:, at : at + size, left : left + size] = fill
+            result[:, p, q] = (whole - backend.to_host(predict(module, covered)))[rows, columns]
+    return result
+
+
+def _find(module, layer):
+    """The module of a name; what is wrong with it is told."""
+    known = dict(module.named_modules())
+    if layer not in known:
+        raise ValueError(f"layer: expected one of {', '.join(n for n in known if n)}; got {layer!r}")
+    return known[layer]
+
+
+def grad_cam(model, images, target=None, layer=None):
+    """Where in the image the evidence for a class lies: relu(sum_f mean(dy/da_f) a_f) over the maps a_f of a convolution.
+
+    Parameters
+    ----------
+    model, target : as in `gradient_times_input`
+    images : array [N,Y,X,C] or [N,Y,X]
+    layer : str, optional
+        Name of a layer with outputs [N,P,Q,F]; the last such layer with weights if left out.
+
+    Returns
+    -------
+    float32 array [N,Y,X]
+        Enlarged to the image's size, each image's largest value 1 (all 0 where nothing speaks for the class).
+
+    Source
+    ------
+    Selvaraju, Cogswell, Das, Vedantam, Parikh & Batra, "Grad-CAM" (2017).
+    """
+    x, module = _float_input(model, images), module_of(model)
+    if x.ndim != 4:
+        raise ValueError(f"images: expected shape [N,Y,X,C]; got {list(x.shape)}")
+    names = {id(m): n for n, m in module.named_modules()}
+    wanted = None if layer is None else _find(module, layer)
+    seen = []
+
+    def observe(part, inputs):
+        out = part.forward(*inputs)
+        if wanted is None:
+            fits = out.data.ndim == 4 and any(isinstance(c, nn.Parameter) for _, c in part._children())
+            fits = fits and out.data.shape[1] * out.data.shape[2] > 1
+        else:
+            fits = part is wanted
+        if not fits:
+            return out
+        # A leaf of the tape from here on: what is before it needs no gradient.
+        leaf = Tensor(out.data, wants_grad=True)
+        seen.append((names.get(id(part), "?"), leaf))
+        return leaf
+
+    with undisturbed(module):
+        module.eval()
+        with frozen(module.parameters()), observing(observe):
+            out = module(Tensor(x))
+            y = backend.to_host(out.data)
+            if not seen:
+                raise ValueError("layer: expected a network with a convolution; got none")
+            name, leaf = seen[-1]
+            if leaf.data.ndim != 4:
+                raise ValueError(f"layer: expected outputs [N,P,Q,F]; got {list(leaf.shape)} from {name}")
+            columns = _targets(model, target, len(x), y.shape[-1])
+            columns = np.where(columns < 0, y.argmax(1), columns)
+            seed = np.zeros(y.shape, np.float32)
+            seed[np.arange(len(y)), columns] = 1.0
+            out.backward(backend.to_device(seed, out.data))
+    maps = backend.to_host(leaf.data)
+    slopes = np.zeros_like(maps) if leaf.grad is None else backend.to_host(leaf.grad)
+    cam = np.maximum((slopes.mean((1, 2), keepdims=True) * maps).sum(-1), 0.0)
+    cam = np.stack([_enlarge(c, x.shape[1:3]) for c in cam])
+    top = cam.max((1, 2), keepdims=True)
+    return (cam / np.where(top > 0, top, 1.0)).astype(np.float32)
+
+
+def _enlarge(a, shape):
+    """Bilinear, pixel centres to pixel centres."""
+    for axis, n in enumerate(shape):
+        at = np.clip((np.arange(n) + 0.5) * a.shape[axis] / n - 0.5, 0, a.shape[axis] - 1)
+        low = np.floor(at).astype(int)
+        high = np.minimum(low + 1, a.shape[axis] - 1)
+        part = (at - low).reshape([-1 if i == axis else 1 for i in range(2)])
+        a = np.take(a, low, axis) * (1 - part) + np.take(a, high, axis) * part
+    return a
+
+
+# -------------------------------------------------------------------------------------------------- what a unit looks for
+
+
+def _outputs_of(model, layer, x, batch_size=256):
+    """Outputs of a layer by name, [N,...] on the host."""
+    module, parts = module_of(model), []
+    wanted = _find(module, layer)
+    with undisturbed(module):
+        module.eval()
+        for start in range(0, len(x), batch_size):
+            caught = []
+
+            def observe(part, inputs, caught=caught):
+                out = part.forward(*inputs)
+                if part is wanted:
+                    caught.append(backend.to_host(out.data))
+                return out
+
+            xb = x[start : start + batch_size]
+            with inference(), observing(observe):
+                module(Tensor(xb) if xb.dtype == np.float32 else xb)
+            if not caught:
+                raise ValueError(f"layer: expected a layer that the network calls; got {layer!r}")
+            parts.append(np.array(caught[-1]))
+    return np.concatenate(parts)
+
+
+def _unit(outputs, unit, layer):
+    if not hasattr(unit, "__index__") or not 0 <= unit < outputs.shape[-1]:
+        raise ValueError(f"unit: expected 0 to {outputs.shape[-1] - 1} for {layer}; got {unit!r}")
+    return outputs[..., int(unit)].reshape(len(outputs), -1)
+
+
+def most_exciting(model, X, layer, unit, count=9):
+    """The samples to which a unit answers most.
+
+    Parameters
+    ----------
+    model : model or Module
+    X : array [N,...]
+    layer : str
+        Name of a layer, as in ``model.module_.named_modules()``.
+    unit : int
+        Place on the last axis of the layer's outputs: a unit, a filter.
+    count : int
+
+    Returns
+    -------
+    index : int64 array [count]
+        Of the samples, strongest first.
+    value : float32 array [count]
+        The unit's largest output on each.
+    place : int64 array [count, axes]
+        Where in the layer's output the largest one is: (row, column) for images; no columns for a dense layer.
+    """
+    outputs = _outputs_of(model, layer, input_of(model, X))
+    flat = _unit(outputs, unit, layer)
+    best = flat.max(1)
+    index = np.argsort(-best, kind="stable")[:count]
+    place = np.stack(np.unravel_index(flat[index].argmax(1), outputs.shape[1:-1] or (1,)), 1)
+    return index, best[index].astype(np.float32), place[:, : outputs.ndim - 2].astype(np.int64)
+
+
+def excite(model, layer, unit, steps=60, lr=0.1, decay=0.01, input_shape=None, seed=0):
+    """An input that excites a unit: gradient ascent from faint noise, held small by decay.
+
+    Parameters
+    ----------
+    model, layer, unit : as in `most_exciting`
+        Take the outputs before the softmax or another flat end.
+    steps : int
+    lr : float
+        Length of a step, in root mean square.
+    decay : float
+        Share by which the input shrinks at each step.
+    input_shape : tuple of int, optional
+        Of one sample; needed for a Module.
+    seed : int
+
+    Returns
+    -------
+    float32 array of a sample's shape
+
+    Source
+    ------
+    Erhan, Bengio, Courville & Vincent, "Visualizing higher-layer features of a deep network" (2009); decay: Simonyan,
+    Vedaldi & Zisserman (2014).
+    """
+    module = module_of(model)
+    shape = input_shape if input_shape is not None else getattr(model, "input_shape_", None)
+    if shape is None:
+        raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
+    wanted = _find(module, layer)
+    x = random.normal((1, *shape), 0.0, 0.1, *Stream(seed).split("excite").take(math.prod(shape)))
+    _unit(_outputs_of(model, layer, backend.to_device(x, module.any_array())), unit, layer)
+
+    class Found(Exception):
+        pass
+
+    with undisturbed(module), frozen(module.parameters()):
+        module.eval()
+        for _ in range(steps):
+            caught = []
+
+            def observe(part, inputs, caught=caught):
+                out = part.forward(*inputs)
+                if part is wanted:
+                    caught.append(out)
+                    raise Found  # what comes after the layer does not matter
+                return out
+
+            t = Tensor(backend.to_device(x, module.any_array()), wants_grad=True)
+            try:
+                with observing(observe):
+                    module(t)
+            except Found:
+                pass
+            out = caught[-1]
+            seed_of = np.zeros(out.shape, np.float32)
+            seed_of[..., int(unit)] = 1.0
+            if out.step is None:
+                break
+            out.backward(backend.to_device(seed_of, out.data))
+            grad = backend.to_host(t.grad)
+            size = float(np.sqrt(np.mean(grad.astype(np.float64) ** 2)))
+            if size == 0.0:
+                break
+            x = ((1.0 - decay) * x + np.float32(lr / size) * grad).astype(np.float32)
+    return x[0]
+
+
+def receptive_fields(model, input_shape=None):
+    """For every layer of an image network: which pixels an output sees.
+
+    Returns
+    -------
+    list of (name, size, jump, start)
+        Each a pair (rows, columns): an output at place p sees pixels start + p jump to start + p jump + size - 1; what lies
+        outside the image is padding. Layers behind a `Flatten` are left out.
+    """
+    module = module_of(model)
+    shape = input_shape if input_shape is not None else getattr(model, "input_shape_", None)
+    if shape is None or len(shape) != 3:
+        raise ValueError(f"input_shape: expected [Y,X,C] of one image; got {shape}")
+    size, jump, start, result = [1, 1], [1, 1], [0, 0], []
+    for name, m, before, after in module.trace(shape):
+        kind = type(m).__name__
+        if any(isinstance(c, nn.Module) for _, c in m._children()):
+            continue
+        if len(before) != 3 or len(after) != 3:
+            break
+        if kind in ("Conv2d", "MaxPool2d", "AvgPool2d"):
+            dilation = getattr(m, "dilation", (1, 1))
+            for a in (0, 1):
+                reach = dilation[a] * (m.size[a] - 1)
+                start[a] -= m.padding[a] * jump[a]
+                size[a] += reach * jump[a]
+                jump[a] *= m.stride[a]
+        result.append((name, tuple(size), tuple(jump), tuple(start)))
+    return result

@@ -1,0 +1,375 @@
+"""One batch through a network and back: norms, dead and saturated units, a verdict and its remedy."""
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .. import backend, nn, train
+from ..module import observing
+from ..tensor import Tensor, record
+from ._network import host, input_of, module_of, undisturbed
+
+# Where a figure stops being harmless. Gradient norms of neighbouring layers differ by small factors in a sound network;
+# over its whole depth they stay within three powers of ten.
+FADED, GROWN = 1e-3, 1e3
+MANY = 0.5  # share of a layer's units
+SATURATED = {"tanh": lambda y: np.abs(y) > 0.95, "sigmoid": lambda y: np.abs(y - 0.5) > 0.45}
+RECTIFIED = ("relu", "leaky_relu", "gelu")
+
+REMEDIES = {
+    "input not finite": "Remove or fill in the missing values before training.",
+    "input scale": "Standardise each column: subtract its mean, divide by its standard deviation (images: to [0,1]).",
+    "not finite": "Lower the learning rate, clip the gradient (clip=1.0), and look for a logarithm or a division of 0.",
+    "symmetric": "Draw the first weights at random (init=None chooses by the activation): equal units stay equal for ever.",
+    "disconnected": "Let the loss depend on this layer, or freeze it.",
+    "vanishing": "Use relu or gelu units with He's initialisation, or tanh with orthogonal weights of gain 1; for many layers "
+    "put residual connections around them or normalise (BatchNorm, LayerNorm).",
+    "exploding": "Scale the first weights to the fan-in (He's or Glorot's initialisation); in residual networks begin every "
+    "branch at zero; normalise, and clip the gradient.",
+    "dead": "Lower the learning rate and start biases at 0; leaky_relu or gelu units cannot die.",
+    "saturated": "Draw smaller first weights (Glorot's), standardise the inputs, or use relu units.",
+    "output scale": "Draw smaller weights for the last layer: its first outputs should be about 1 or less.",
+    "learning rate too high": "Divide the learning rate by ten, or begin with a warm-up (schedules.cosine(warmup=...)).",
+    "learning rate too low": "Multiply the learning rate by ten.",
+}
+ORDER = tuple(REMEDIES)
+
+
+@dataclass
+class Finding:
+    """One thing that ails a network.
+
+    Attributes
+    ----------
+    kind : str
+        A key of `REMEDIES`.
+    where : str
+        Name of a layer, or "" for all of it.
+    what : str
+        The figures.
+    """
+
+    kind: str
+    where: str
+    what: str
+
+    @property
+    def remedy(self):
+        """What to do about it."""
+        return REMEDIES[self.kind]
+
+    def __str__(self):
+        return f"{self.kind}{f' at {self.where}' if self.where else ''}: {self.what}. {self.remedy}"
+
+
+@dataclass
+class Layer:
+    """Figures of one layer, from one batch.
+
+    Attributes
+    ----------
+    name, kind : str
+    output : float
+        Root mean square of its outputs.
+    variety : float
+        How much outputs differ between samples: root mean square of their deviation from the batch's mean over that of
+        the outputs, 0 (all samples alike) to 1.
+    gradient : float
+        Norm of the loss's gradient by its outputs.
+    weight, weight_gradient : float
+        Norm of its weights and of their gradient; NaN without weights.
+    dead, saturated : float
+        Share of units that are 0 for every sample; of outputs at the flat ends of tanh or sigmoid.
+    """
+
+    name: str
+    kind: str
+    output: float
+    variety: float
+    gradient: float
+    weight: float = math.nan
+    weight_gradient: float = math.nan
+    dead: float = 0.0
+    saturated: float = 0.0
+    trunk: bool = True
+    module: object = field(default=None, repr=False)
+
+
+@dataclass
+class Report:
+    """What an examination gave.
+
+    Attributes
+    ----------
+    verdict : str
+        'healthy', or the kind of the first finding: 'vanishing', 'exploding', 'dead', 'saturated', ...
+    findings : list of Finding
+        The most basic first: what comes later may follow from it.
+    layers : list of Layer
+    loss : float
+    """
+
+    findings: list
+    layers: list
+    loss: float = math.nan
+
+    @property
+    def verdict(self):
+        """The first finding's kind, or 'healthy'."""
+        return self.findings[0].kind if self.findings else "healthy"
+
+    @property
+    def healthy(self):
+        """Whether nothing was found."""
+        return not self.findings
+
+    @property
+    def remedy(self):
+        """What to do first; empty where nothing is wrong."""
+        return self.findings[0].remedy if self.findings else ""
+
+    def plot(self, ax=None):
+        """The chart of norms by layer; see `fastdl.plot.doctor`."""
+        from .. import plot
+
+        return plot.doctor(self, ax)
+
+    def __str__(self):
+        head = ("layer", "output", "variety", "gradient", "weights", "their gradient", "dead", "saturated")
+        shown = self.layers
+        if len(shown) > 24:
+            shown = [shown[i] for i in np.unique(np.linspace(0, len(shown) - 1, 24).astype(int))]
+        rows = [
+            (
+                f"{r.name} {r.kind}".strip(),
+                *("" if math.isnan(v) else f"{v:.2g}" for v in (r.output, r.variety, r.gradient, r.weight, r.weight_gradient)),
+                f"{r.dead:.0%}" if r.dead else "",
+                f"{r.saturated:.0%}" if r.saturated else "",
+            )
+            for r in shown
+        ]  # fmt: skip
+        widths = [max(len(r[i]) for r in (head, *rows)) for i in range(len(head))]
+        lines = ["  ".join(c.ljust(w) if i == 0 else c.rjust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True)))
+                 for r in (head, *rows)]  # fmt: skip
+        if len(shown) < len(self.layers):
+            lines.append(f"({len(shown)} of {len(self.layers)} layers)")
+        return "\n".join([*(line.rstrip() for line in lines), "", f"verdict: {self.verdict}", *map(str, self.findings)])
+
+
+def examine(model, X, y, loss=None):
+    """Send a batch through a network and back, and say what ails its signals and gradients.
+
+    Parameters
+    ----------
+    model : model or Module
+        As it is: fresh or trained.
+    X : array [N,...]
+        A few dozen to a few hundred samples, as for training.
+    y : array [N]
+        Labels or targets, as for training.
+    loss : str or callable, optional
+        As in `fastdl.train.fit`; a model's own, for a Module 'softmax_cross_entropy'.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ValueError, TypeError
+        X or y do not fit the network.
+
+    Notes
+    -----
+    The network runs in training mode. Afterwards it is what it was, except that gradients it held are forgotten. Norms,
+    not means, are compared between layers: backwards through a sound layer the norm of the gradient stays, whatever the
+    widths. A residual block counts as one layer, since its branch may rightly begin at zero.
+
+    Source
+    ------
+    Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010); Hochreiter, diploma
+    thesis (1991).
+    """
+    module, x = module_of(model), input_of(model, X)
+    if hasattr(model, "_targets"):
+        target = model._targets(y, len(x))
+    elif hasattr(model, "_codes"):
+        target = model._codes(y, len(x))
+    else:
+        target = backend.array(y, None)
+        target = backend.array(target, np.float32 if target.dtype.kind == "f" else np.int64)
+        if len(target) != len(x):
+            raise ValueError(f"y: expected {len(x)} targets, as many as samples in X; got {len(target)}")
+    loss = loss or getattr(model, "_loss", "softmax_cross_entropy")
+    loss_of = train.LOSSES.get(loss, loss)
+    if not callable(loss_of):
+        raise ValueError(f"loss: expected one of {', '.join(train.LOSSES)} or a function; got {loss!r}")
+    findings = _of_input(x)
+    if findings and findings[0].kind == "input not finite":
+        return Report(findings, [])
+
+    calls, outputs, slopes = [], {}, {}
+
+    def observe(part, inputs):
+        at = len(calls)
+        calls.append(part)
+        out = part.forward(*inputs)
+        outputs[at] = host(out.data)
+
+        def step(dy):
+            slopes[at] = host(dy)
+            buffer, beta = out.slot()
+            if buffer is not None:
+                backend.kernels(dy).axpby(1.0, dy, beta, buffer)
+
+        return record(out.data, (out,), step) if out.wants_grad else out
+
+    with undisturbed(module):
+        module.train()
+        for p in module.parameters():
+            p.beta = 0.0
+        with observing(observe):
+            out = module(Tensor(x) if x.dtype == np.float32 else x)
+        value = loss_of(out, backend.to_device(target, out.data))
+        result = value.item()
+        if value.step is not None:
+            value.backward()
+        reached = {id(p): p.beta != 0.0 for p in module.parameters()}
+        layers = _layers(module, calls, outputs, slopes, reached)
+        findings += _of_layers(module, layers, result, reached)
+    findings.sort(key=lambda f: ORDER.index(f.kind))
+    return Report(findings, layers, result)
+
+
+def _norm(a):
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.sqrt(np.sum(a * a)))
+
+
+def _of_input(x):
+    if x.dtype != np.float32:
+        return []
+    a = host(x)
+    rows = a.reshape(len(a), -1)
+    finite = np.isfinite(rows)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        return [Finding("input not finite", "", f"{(~finite).sum()} values, first in row {row}, column {column}")]
+    spread = rows.std(0)
+    rms = math.sqrt(np.mean(rows * rows))
+    if rms > 30.0:
+        return [Finding("input scale", "", f"the values' root mean square is {rms:.2g}")]
+    live = spread[spread > 0]
+    if live.size and rows.ndim == 2 and a.ndim == 2 and live.max() > 1000.0 * np.median(live) and live.max() > 5.0:
+        return [Finding("input scale", "", f"one column spreads {live.max() / np.median(live):.2g} times as far as most")]
+    return []
+
+
+def _layers(module, calls, outputs, slopes, reached):
+    names = {id(m): name for name, m in module.named_modules()}
+    inside = {
+        id(m)
+        for _, block in module.named_modules()
+        if isinstance(block, nn.Residual)
+        for _, m in block.named_modules()
+        if m is not block
+    }
+    result = []
+    for at, part in enumerate(calls):
+        children = [c for _, c in part._children()]
+        block = isinstance(part, nn.Residual)
+        if any(isinstance(c, nn.Module) for c in children) and not block:
+            continue  # its parts have rows of their own
+        y, own = outputs[at], [c for c in children if isinstance(c, nn.Parameter)]
+        with np.errstate(over="ignore", invalid="ignore"):
+            output = math.sqrt(np.mean(y * y)) if y.size else 0.0
+            scatter = math.sqrt(np.mean((y - y.mean(0)) ** 2)) if y.size else 0.0
+        layer = Layer(
+            names.get(id(part), "?"),
+            type(part).__name__,
+            output,
+            scatter / output if output else 0.0,
+            _norm(slopes[at]) if at in slopes else 0.0,
+            trunk=id(part) not in inside,
+            module=part,
+        )
+        if own:
+            layer.weight = math.hypot(*(_norm(host(p.data)) for p in own))
+            layer.weight_gradient = math.hypot(*(_norm(host(p.grad)) if reached[id(p)] else 0.0 for p in own))
+        act = getattr(part, "act", "none")
+        if act in RECTIFIED:
+            units = y.reshape(-1, y.shape[-1])
+            idle = np.abs(units).max(0) == 0 if act == "relu" else np.abs(units).max(0) < 1e-6
+            layer.dead = float(idle.mean())
+        elif act in SATURATED:
+            layer.saturated = float(SATURATED[act](y).mean())
+        result.append(layer)
+    return result
+
+
+def _of_layers(module, layers, loss, reached):
+    found = []
+    bad = next((r for r in layers if not (math.isfinite(r.output) and math.isfinite(r.gradient))), None)
+    if bad is not None:
+        what = "outputs" if not math.isfinite(bad.output) else "gradient"
+        growth = [r.output for r in layers if math.isfinite(r.output) and r.output > 0]
+        if what == "outputs" and growth and max(growth) > 1e6 * growth[0]:
+            return [Finding("exploding", bad.name, "the outputs grow from layer to layer until they are no longer finite")]
+        return [Finding("not finite", bad.name, f"its {what} hold NaN or infinity")]
+
+    weighted = [r for r in layers if not math.isnan(r.weight)]
+    last = weighted[-1] if weighted else None
+    for r in weighted:
+        w = getattr(r.module, "w", None)
+        if w is None or r is last or not r.trunk or w.data.ndim < 2 or w.data.shape[-1] < 2:
+            continue
+        a = host(w.data)
+        if np.all(a == a[..., :1]):
+            found.append(Finding("symmetric", r.name, f"all {a.shape[-1]} units have the same weights"))
+            break
+    for r in weighted:
+        own = [p for _, p in r.module._children() if isinstance(p, nn.Parameter) and p.wants_grad]
+        if own and not any(reached[id(p)] for p in own):
+            found.append(Finding("disconnected", r.name, "no gradient reaches its weights"))
+            break
+    called = {id(r.module) for r in layers}
+    for name, m in module.named_modules():
+        own = [p for _, p in m._children() if isinstance(p, nn.Parameter) and p.wants_grad]
+        if own and id(m) not in called and not found and not any(reached[id(p)] for p in own):
+            found.append(Finding("disconnected", name, "it has weights and is not called"))
+    if found:
+        return found
+
+    for r in layers:
+        if r.dead > MANY:
+            found.append(Finding("dead", r.name, f"{r.dead:.0%} of its units are 0 for every sample"))
+            break
+    for r in layers:
+        if r.saturated > MANY and r is not layers[-1]:
+            found.append(Finding("saturated", r.name, f"{r.saturated:.0%} of its outputs are at the flat ends of {r.module.act}"))
+            break
+    # A layer before dead ones, or before a last layer that begins at 0, gets no gradient for a reason of its own.
+    spine = [r for r in layers if r.trunk and (not math.isnan(r.weight) or r.kind == "Residual")]
+    zero_after = any(r.weight == 0.0 for r in spine[1:])
+    if len(spine) >= 2 and not zero_after and not any(f.kind == "dead" for f in found):
+        gradients = [r.gradient for r in spine]
+        first, at_end = gradients[0], gradients[-1]
+        top = max(gradients)
+        outputs = [r.output for r in spine[:-1]]
+        if at_end > 0 and first < FADED * at_end:
+            blind = next((r for r in spine if r.variety < 1e-3), None)
+            more = f"; from {blind.name} on all samples look alike" if blind is not None else ""
+            what = f"from the output to the first layer the gradient falls to {first / at_end:.1e} of its norm{more}"
+            found.append(Finding("vanishing", spine[0].name, what))
+        elif at_end > 0 and top > GROWN * at_end:
+            r = spine[gradients.index(top)]
+            found.append(
+                Finding("exploding", r.name, f"from the output to this layer the gradient grows {top / at_end:.1e} times")
+            )
+        elif outputs and max(outputs) > GROWN * max(outputs[0], 1.0):
+            r = spine[outputs.index(max(outputs))]
+            found.append(Finding("exploding", r.name, f"its outputs are about {r.output:.1e}"))
+    if not found and last is not None and math.isfinite(loss) and last.output > 100.0 and loss > 50.0:
+        found.append(Finding("output scale", last.name, f"the outputs are about {last.output:.1e}, the loss {loss:.1e}"))
+    return found
