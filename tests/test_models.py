@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastdl import models, nn, optim
-from fastdl.models import CNN, MLP, Perceptron, SoftmaxRegression
+from fastdl.models import CNN, MLP, CNNRegressor, MLPRegressor, Perceptron, SoftmaxRegression
 from fastdl.models.mlp import train_by_hand
 
 
@@ -343,3 +343,77 @@ def test_weights_go_out_and_in():
     model = MLP((8,)).fit(X, y, epochs=2)
     other = MLP((8,), seed=9).build((8,), classes=[0, 1, 2]).set_weights(model.get_weights())
     np.testing.assert_array_equal(other.predict_proba(X), model.predict_proba(X))
+
+
+# ------------------------------------------------------------------------------------------------ quantities
+
+
+def waves(n=300, seed=0, targets=1):
+    rng = np.random.default_rng(seed)
+    X = rng.uniform(-2, 2, (n, 3))
+    y = np.stack([50 + 20 * np.sin(X[:, 0]) + 5 * X[:, 1] ** 2, 1e-3 * X[:, 2]], 1)
+    return X, y[:, 0] if targets == 1 else y
+
+
+@pytest.mark.parametrize("targets", [1, 2])
+def test_quantities_are_learned(targets):
+    model = MLPRegressor((64,), "tanh", seed=1).fit(
+        *waves(targets=targets), epochs=60, lr=0.01, validation=waves(seed=1, targets=targets)
+    )
+    X, y = waves(seed=2, targets=targets)
+    assert model.score(X, y) > 0.95
+    assert model.predict(X).shape == y.shape and model.predict(X).dtype == np.float64
+    assert model.history_["val_r2"][-1] == pytest.approx(model.score(*waves(seed=1, targets=targets)), abs=1e-4)
+    want = 1 - ((model.predict(X) - y) ** 2).sum(0) / ((y - y.mean(0)) ** 2).sum(0)
+    assert model.score(X, y) == pytest.approx(np.mean(want))
+
+
+def test_quantities_from_images():
+    X, y = stripes(80)
+    bright = X.astype(float).mean((1, 2)) / 255 + y
+    model = CNNRegressor(width=4, dropout=0.0, seed=1).fit(X, bright, epochs=20, batch_size=16, lr=5e-3)
+    assert model.score(X, bright) > 0.9
+    assert model.predict(X[:0]).shape == (0,)
+
+
+def test_regressors_are_saved_and_go_on(tmp_path):
+    X, y = waves(targets=2)
+    model = MLPRegressor((8,), seed=1).fit(X, y, epochs=4)
+    model.save(tmp_path / "m")
+    for other in (models.load(tmp_path / "m"), MLPRegressor.load(tmp_path / "m"), pickle.loads(pickle.dumps(model))):
+        np.testing.assert_array_equal(other.predict(X), model.predict(X))
+    MLPRegressor((8,), seed=1).fit(X, y, epochs=2, checkpoint=tmp_path / "c")
+    on = MLPRegressor((8,), seed=1).fit(X, y, epochs=4, resume=tmp_path / "c")
+    np.testing.assert_array_equal(on.predict(X), model.predict(X))
+    one = MLPRegressor((8,)).fit(X, y[:, 0], epochs=1, validation=0.2)
+    one.save(tmp_path / "m")
+    assert models.load(tmp_path / "m").predict(X).shape == (300,)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda m, X, y: m.fit(X, y[:9]), ValueError, r"y: expected shape \[300\] or \[300,K\].*; got \[9\]"),
+        (lambda m, X, y: m.fit(X, np.full(300, "a")), TypeError, "y: expected an array of real numbers; got <U1"),
+        (lambda m, X, y: m.fit(X, np.where(y > 50, np.nan, y)), ValueError, "y: expected finite numbers; got nan"),
+        (lambda m, X, y: m.fit(X, y, loss="hinge"), ValueError, "loss: expected 'mse', 'mae' or 'huber'; got 'hinge'"),
+        (lambda m, X, y: m.score(X, np.stack([y, y, y], 1)), ValueError, "y: expected 1 targets a sample; got 3"),
+        (
+            lambda m, X, y: m.fit(X, y, validation=(X, np.stack([y, y], 1))),
+            ValueError,
+            "validation y: expected 1 targets a",
+        ),
+        (lambda m, X, y: MLPRegressor().predict(X), RuntimeError, "MLPRegressor: expected a model that was built"),
+        (lambda m, X, y: MLPRegressor().build((3,), 0), ValueError, "outputs: expected at least 1; got 0"),
+    ],
+)
+def test_errors_of_regressors_name_the_argument(call, kind, message):
+    X, y = waves()
+    with pytest.raises(kind, match=message):
+        call(MLPRegressor((4,)).fit(X, y, epochs=1), X, y)
+
+
+def test_a_constant_target():
+    X, _ = waves()
+    model = MLPRegressor((4,)).fit(X, np.full(300, 7.0), epochs=30, lr=0.02)
+    np.testing.assert_allclose(model.predict(X), 7.0, atol=0.3)

@@ -582,6 +582,14 @@ def accuracy(outputs, labels):
     return float(np.mean(argmax(outputs) == backend.to_host(labels)))
 
 
+def r2(outputs, targets):
+    """Coefficient of determination, mean over the columns: 1 - squared error / squared deviation from the mean."""
+    y, t = backend.to_host(outputs).astype(np.float64), backend.to_host(targets).astype(np.float64)
+    error, spread = ((y - t) ** 2).sum(0), ((t - t.mean(0)) ** 2).sum(0)
+    # of a target that never changes: right or wrong
+    return float(np.mean(np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), error == 0)))
+
+
 def argmax(outputs):
     """Place of the largest output of each row, int64 [N]."""
     n, c = outputs.shape

@@ -1,11 +1,11 @@
 """Network families with their training: `fit`, `predict`, `summary`, `save`. One family a file, readable alone."""
 
-from .cnn import CNN
-from .mlp import MLP
+from .cnn import CNN, CNNRegressor
+from .mlp import MLP, MLPRegressor
 from .perceptron import Perceptron
 from .softmax_regression import SoftmaxRegression
 
-__all__ = ["CNN", "MLP", "Perceptron", "SoftmaxRegression", "load"]
+__all__ = ["CNN", "MLP", "CNNRegressor", "MLPRegressor", "Perceptron", "SoftmaxRegression", "load"]
 
 
 def load(path):

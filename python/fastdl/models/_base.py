@@ -51,30 +51,29 @@ def as_labels(y, n, name="y"):
     return y
 
 
-class Classifier:
-    """Base of models that tell classes apart. A family says how its network is made (`_make`).
+class Model:
+    """Base of the models: a network behind a door where data are converted, with its files.
 
-    Attributes
-    ----------
-    classes_ : array
-        The labels, sorted; column c of `predict_proba` belongs to ``classes_[c]``.
-    module_ : Module
-        The network.
-    history_ : dict
-        What the last `fit` recorded; see `fastdl.train.fit`.
+    A family says how its network is made (`_make`); `Classifier` and `Regressor` say what its targets are. A family with
+    targets or losses of its own overrides `_targets` (y as the network's loss wants it), `_loss` and `_describe`.
     """
 
     _device = "cpu"
+    _fitted = ("module_", "input_shape_")  # what a fresh fit forgets
 
     # ------------------------------------------------------------------------------------------ for families
 
-    def _make(self, input_shape, classes):
-        """The network: a Module that is not built yet and gives logits."""
+    def _make(self, input_shape, outputs):
+        """The network: a Module that is not built yet and gives `outputs` numbers, logits for classes."""
         raise NotImplementedError
 
     def _shape(self, x, name="X"):
         """X as the network wants it, samples first; families that need images override it."""
         return x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim != 2 else x
+
+    def _targets(self, y, n, name="y"):
+        """y as the loss wants it, one row a sample."""
+        raise NotImplementedError
 
     # ------------------------------------------------------------------------------------------ the door
 
@@ -87,6 +86,158 @@ class Classifier:
             )
         return x
 
+    def _need_fit(self):
+        if not hasattr(self, "module_"):
+            raise RuntimeError(f"{type(self).__name__}: expected a model that was built or fitted; got a fresh one")
+
+    def _begin(self, X, warm_start):
+        """Samples of a fit; what an earlier fit learned is forgotten unless training goes on from it."""
+        if not (warm_start and hasattr(self, "module_")):
+            for name in self._fitted:
+                self.__dict__.pop(name, None)
+        x = self._input(X)
+        if len(x) == 0:
+            raise ValueError("X: expected one sample or more; got none")
+        return x
+
+    def _split(self, x, targets, validation):
+        if validation is None:
+            return x, targets, None
+        if isinstance(validation, (int, float)):
+            n = round(validation * len(x))
+            if not (0.0 < validation < 1.0 and 0 < n < len(x)):
+                raise ValueError(
+                    f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}"
+                )
+            order = permutation(len(x), *Stream(self.seed).split("validation").take(2 * len(x)))
+            held, kept = np.sort(order[:n]), np.sort(order[n:])
+            xk, xh = (backend.take(x, backend.to_device(part, x)) for part in (kept, held))
+            return xk, targets[kept], (xh, targets[held])
+        try:
+            vx, vy = validation
+        except (TypeError, ValueError):
+            raise ValueError(f"validation: expected (X, y) or a number; got {type(validation).__name__}") from None
+        vx = self._input(vx, "validation X")
+        return x, targets, (vx, self._targets(vy, len(vx), "validation y"))
+
+    def _checkpoint(self, checkpoint):
+        """Where to write, with what it takes to make the model of a checkpoint."""
+        if checkpoint is None:
+            return None
+        if not isinstance(checkpoint, Checkpoint):
+            checkpoint = Checkpoint(checkpoint)
+        return Checkpoint(checkpoint.path, checkpoint.every, self._describe() if self._can_be_saved() else None)
+
+    # ------------------------------------------------------------------------------------------ public
+
+    def to(self, device):
+        """Work on a device from now on: the network that is there and those that later fits make.
+
+        Parameters
+        ----------
+        device : {'cpu', 'cuda', 'cuda:N'}
+
+        Returns
+        -------
+        The model itself. Data may be on any device; predictions are NumPy arrays.
+        """
+        backend.device(device)
+        if hasattr(self, "module_"):
+            self.module_.to(device)
+        self._device = device
+        return self
+
+    def summary(self):
+        """A table of the layers with output shapes and parameter counts, as a string."""
+        self._need_fit()
+        return f"{self!r}\n" + self.module_.summary(self.input_shape_)
+
+    def get_weights(self):
+        """Copies of all parameters and running statistics, by name."""
+        self._need_fit()
+        return self.module_.get_weights()
+
+    def set_weights(self, weights):
+        """Copy arrays, as from `get_weights`, into the network; returns the model."""
+        self._need_fit()
+        self.module_.set_weights(weights)
+        return self
+
+    def get_params(self, deep=True):
+        """The constructor's arguments."""
+        return {
+            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
+        }
+
+    # ------------------------------------------------------------------------------------------ files
+
+    def _can_be_saved(self):
+        """Whether a file can say how the network is made."""
+        return not any(callable(v) for v in self.get_params().values())
+
+    def _describe(self):
+        """All that makes a model of this kind but its weights, for JSON."""
+        return {"model": type(self).__name__, "params": self.get_params(), "input_shape": list(self.input_shape_)}
+
+    def save(self, path):
+        """Write weights, classes and settings to a safetensors file, whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            A setting is a function, which a file can't hold (`get_weights` can be saved by `fastdl.io.save`).
+        """
+        self._need_fit()
+        if not self._can_be_saved():
+            name = next(n for n, v in self.get_params().items() if callable(v))
+            raise ValueError(f"{name}: expected a name, to save a whole model; got a function")
+        _write(path, self.get_weights(), self._describe())
+
+    @classmethod
+    def load(cls, path):
+        """A model from a file that `save` wrote, or from a checkpoint, with the weights of that moment.
+
+        Raises
+        ------
+        FileNotFoundError
+            No such file.
+        ValueError
+            The file is damaged, of a newer format, or of another family.
+        """
+        from . import load
+
+        model = load(path)
+        if type(model) is not cls:
+            raise ValueError(f"{path}: expected a {cls.__name__}; got a {type(model).__name__}")
+        return model
+
+    @classmethod
+    def _from_file(cls, weights, config):
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
+        return cls(**params)._build_from(config).set_weights(weights)
+
+    def __repr__(self):
+        defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
+        changed = [f"{n}={_shown(v)}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
+class Classifier(Model):
+    """Base of models that tell classes apart. A family says how its network is made (`_make`).
+
+    Attributes
+    ----------
+    classes_ : array
+        The labels, sorted; column c of `predict_proba` belongs to ``classes_[c]``.
+    module_ : Module
+        The network.
+    history_ : dict
+        What the last `fit` recorded; see `fastdl.train.fit`.
+    """
+
+    _fitted = ("module_", "input_shape_", "classes_")
+    _loss = "softmax_cross_entropy"
+
     def _codes(self, y, n, name="y"):
         """Places of labels in classes_, int64."""
         y = as_labels(y, n, name)
@@ -98,11 +249,7 @@ class Classifier:
             raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y[wrong].tolist()[0]!r}")
         return codes.astype(np.int64)
 
-    def _need_fit(self):
-        if not hasattr(self, "module_"):
-            raise RuntimeError(f"{type(self).__name__}: expected a model that was built or fitted; got a fresh one")
-
-    # ------------------------------------------------------------------------------------------ public
+    _targets = _codes
 
     def build(self, input_shape, classes):
         """Make the network with initial weights.
@@ -123,23 +270,6 @@ class Classifier:
         self.classes_, self.input_shape_ = labels, tuple(int(s) for s in np.atleast_1d(input_shape))
         self.module_ = self._make(self.input_shape_, len(labels)).build(self.input_shape_, self.seed).eval()
         self.module_.to(self._device)
-        return self
-
-    def to(self, device):
-        """Work on a device from now on: the network that is there and those that later fits make.
-
-        Parameters
-        ----------
-        device : {'cpu', 'cuda', 'cuda:N'}
-
-        Returns
-        -------
-        The model itself. Data may be on any device; predictions are NumPy arrays.
-        """
-        backend.device(device)
-        if hasattr(self, "module_"):
-            self.module_.to(device)
-        self._device = device
         return self
 
     def fit(
@@ -219,48 +349,15 @@ class Classifier:
         )
         return self
 
-    def _checkpoint(self, checkpoint):
-        """Where to write, with what it takes to make the model of a checkpoint."""
-        if checkpoint is None:
-            return None
-        if not isinstance(checkpoint, Checkpoint):
-            checkpoint = Checkpoint(checkpoint)
-        return Checkpoint(checkpoint.path, checkpoint.every, self._describe() if self._can_be_saved() else None)
-
     def _prepare(self, X, y, validation, warm_start):
         """Samples, codes and validation of a fit; the network is new unless training goes on from the one of now."""
-        if not (warm_start and hasattr(self, "module_")):
-            for name in ("module_", "input_shape_", "classes_"):
-                self.__dict__.pop(name, None)
-        x = self._input(X)
-        if len(x) == 0:
-            raise ValueError("X: expected one sample or more; got none")
+        x = self._begin(X, warm_start)
         if not hasattr(self, "module_"):
             labels = np.unique(as_labels(y, len(x)))
             if len(labels) < 2:
                 raise ValueError(f"y: expected two classes or more; got {len(labels)}")
             self.build(x.shape[1:], labels)
         return self._split(x, self._codes(y, len(x)), validation)
-
-    def _split(self, x, codes, validation):
-        if validation is None:
-            return x, codes, None
-        if isinstance(validation, (int, float)):
-            n = round(validation * len(x))
-            if not (0.0 < validation < 1.0 and 0 < n < len(x)):
-                raise ValueError(
-                    f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}"
-                )
-            order = permutation(len(x), *Stream(self.seed).split("validation").take(2 * len(x)))
-            held, kept = np.sort(order[:n]), np.sort(order[n:])
-            xk, xh = (backend.take(x, backend.to_device(part, x)) for part in (kept, held))
-            return xk, codes[kept], (xh, codes[held])
-        try:
-            vx, vy = validation
-        except (TypeError, ValueError):
-            raise ValueError(f"validation: expected (X, y) or a number; got {type(validation).__name__}") from None
-        vx = self._input(vx, "validation X")
-        return x, codes, (vx, self._codes(vy, len(vx), "validation y"))
 
     def decision_function(self, X):
         """Logits, float32 [N, classes]."""
@@ -283,85 +380,161 @@ class Classifier:
         predicted = self.predict(X)
         return float(np.mean(predicted == as_labels(y, len(predicted))))
 
-    def summary(self):
-        """A table of the layers with output shapes and parameter counts, as a string."""
-        self._need_fit()
-        return f"{self!r}\n" + self.module_.summary(self.input_shape_)
+    def _describe(self):
+        labels = {"classes": self.classes_.tolist(), "classes_dtype": self.classes_.dtype.str}
+        return super()._describe() | labels
 
-    def get_weights(self):
-        """Copies of all parameters and running statistics, by name."""
-        self._need_fit()
-        return self.module_.get_weights()
+    def _build_from(self, config):
+        return self.build(tuple(config["input_shape"]), np.array(config["classes"], config["classes_dtype"]))
 
-    def set_weights(self, weights):
-        """Copy arrays, as from `get_weights`, into the network; returns the model."""
-        self._need_fit()
-        self.module_.set_weights(weights)
+
+class Regressor(Model):
+    """Base of models that predict quantities; trained by squared error on targets that are scaled to mean 0 and spread 1.
+
+    Attributes
+    ----------
+    module_ : Module
+        The network.
+    mean_, spread_ : float32 array [K]
+        Of the training targets; what the network gives is scaled back by them.
+    history_ : dict
+        What the last `fit` recorded; losses are those of the scaled targets.
+    """
+
+    _fitted = ("module_", "input_shape_", "mean_", "spread_", "single_")
+    _loss = "mse"
+
+    def _quantities(self, y, n, name="y"):
+        """float64 [N,K] of targets [N] or [N,K]."""
+        y = backend.array(y, None, "cpu")
+        if y.dtype.kind not in _REAL:
+            raise TypeError(f"{name}: expected an array of real numbers; got {y.dtype}")
+        if y.ndim not in (1, 2) or len(y) != n or 0 in y.shape[1:]:
+            raise ValueError(f"{name}: expected shape [{n}] or [{n},K], a target for each sample; got {list(y.shape)}")
+        y = y.astype(np.float64).reshape(n, -1)
+        if not np.isfinite(y).all():
+            raise ValueError(f"{name}: expected finite numbers; got {y[~np.isfinite(y)][0]}")
+        return y
+
+    def _targets(self, y, n, name="y"):
+        y = self._quantities(y, n, name)
+        if y.shape[1] != len(self.mean_):
+            raise ValueError(f"{name}: expected {len(self.mean_)} targets a sample; got {y.shape[1]}")
+        return ((y - self.mean_) / self.spread_).astype(np.float32)
+
+    def build(self, input_shape, outputs=1, mean=0.0, spread=1.0):
+        """Make the network with initial weights.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Of one sample.
+        outputs : int
+            K, targets a sample.
+        mean, spread : float or array [K]
+            Of the targets.
+
+        Returns
+        -------
+        The model itself.
+        """
+        if outputs < 1:
+            raise ValueError(f"outputs: expected at least 1; got {outputs}")
+        self.input_shape_ = tuple(int(s) for s in np.atleast_1d(input_shape))
+        self.mean_, self.spread_ = (np.broadcast_to(np.asarray(v, np.float64), outputs).copy() for v in (mean, spread))
+        self.single_ = outputs == 1
+        self.module_ = self._make(self.input_shape_, int(outputs)).build(self.input_shape_, self.seed).eval()
+        self.module_.to(self._device)
         return self
 
-    def get_params(self, deep=True):
-        """The constructor's arguments."""
-        return {
-            name: getattr(self, name) for name in inspect.signature(type(self).__init__).parameters if name != "self"
-        }
+    def fit(
+        self,
+        X,
+        y,
+        *,
+        epochs=10,
+        batch_size=64,
+        validation=None,
+        optimizer="adam",
+        lr=None,
+        weight_decay=None,
+        clip=None,
+        loss="mse",
+        warm_start=False,
+        **options,
+    ):
+        """Train the network on samples with targets.
 
-    def _can_be_saved(self):
-        """Whether a file can say how the network is made."""
-        return not any(callable(v) for v in self.get_params().values())
+        Parameters
+        ----------
+        X : array [N,...]
+            As in `Classifier.fit`.
+        y : array [N] or [N,K]
+            Finite numbers.
+        validation : (X, y) or float, optional
+        loss : {'mse', 'mae', 'huber'}
+        epochs, batch_size, optimizer, lr, weight_decay, clip, warm_start, **options
+            As in `Classifier.fit`; the metric that validation records is `val_r2`.
+
+        Returns
+        -------
+        The model itself; `history_` holds the curves.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The message names the argument.
+        FloatingPointError
+            The loss became infinite or NaN; the message says where.
+        """
+        if loss not in ("mse", "mae", "huber"):
+            raise ValueError(f"loss: expected 'mse', 'mae' or 'huber'; got {loss!r}")
+        x = self._begin(X, warm_start)
+        if not hasattr(self, "module_"):
+            targets = self._quantities(y, len(x))
+            spread = targets.std(0)
+            # a constant target has no spread
+            self.build(x.shape[1:], targets.shape[1], targets.mean(0), np.where(spread > 0, spread, 1.0))
+            self.single_ = np.ndim(y) == 1
+        x, targets, validation = self._split(x, self._targets(y, len(x)), validation)
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
+        self.history_ = train.fit(
+            self.module_,
+            x,
+            targets,
+            loss=loss,
+            optimizer=optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None}),
+            epochs=epochs,
+            batch_size=batch_size,
+            validation=validation,
+            metrics={"r2": train.r2},
+            **{"seed": self.seed} | options,
+        )
+        return self
+
+    def predict(self, X):
+        """The targets, float64 [N] or [N,K], as y was given."""
+        self._need_fit()
+        out = backend.to_host(train.predict(self.module_, self._input(X))).astype(np.float64) * self.spread_ + self.mean_
+        return out[:, 0] if self.single_ else out
+
+    def score(self, X, y):
+        """Coefficient of determination R^2, mean over the targets: 1 is perfect, 0 no better than the mean."""
+        predicted = self.predict(X)
+        targets = self._quantities(y, len(predicted))
+        if targets.shape[1] != len(self.mean_):
+            raise ValueError(f"y: expected {len(self.mean_)} targets a sample; got {targets.shape[1]}")
+        return train.r2(predicted.reshape(len(predicted), -1), targets)
 
     def _describe(self):
-        """All that makes a model of this kind but its weights, for JSON."""
-        return {
-            "model": type(self).__name__,
-            "params": self.get_params(),
-            "input_shape": list(self.input_shape_),
-            "classes": self.classes_.tolist(),
-            "classes_dtype": self.classes_.dtype.str,
-        }
+        scale = {"mean": self.mean_.tolist(), "spread": self.spread_.tolist(), "single": bool(self.single_)}
+        return super()._describe() | scale
 
-    def save(self, path):
-        """Write weights, classes and settings to a safetensors file, whole or not at all.
-
-        Raises
-        ------
-        ValueError
-            A setting is a function, which a file can't hold (`get_weights` can be saved by `fastdl.io.save`).
-        """
-        self._need_fit()
-        if not self._can_be_saved():
-            name = next(n for n, v in self.get_params().items() if callable(v))
-            raise ValueError(f"{name}: expected a name, to save a whole model; got a function")
-        _write(path, self.get_weights(), self._describe())
-
-    @classmethod
-    def load(cls, path):
-        """A model from a file that `save` wrote, or from a checkpoint, with the weights of that moment.
-
-        Raises
-        ------
-        FileNotFoundError
-            No such file.
-        ValueError
-            The file is damaged, of a newer format, or of another family.
-        """
-        from . import load
-
-        model = load(path)
-        if type(model) is not cls:
-            raise ValueError(f"{path}: expected a {cls.__name__}; got a {type(model).__name__}")
-        return model
-
-    @classmethod
-    def _from_file(cls, weights, config):
-        params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
-        model = cls(**params)
-        model.build(tuple(config["input_shape"]), np.array(config["classes"], config["classes_dtype"]))
-        return model.set_weights(weights)
-
-    def __repr__(self):
-        defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
-        changed = [f"{n}={_shown(v)}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
-        return f"{type(self).__name__}({', '.join(changed)})"
+    def _build_from(self, config):
+        self.build(tuple(config["input_shape"]), len(config["mean"]), config["mean"], config["spread"])
+        self.single_ = config["single"]
+        return self
 
 
 def _shown(value):

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import nn
-from ._base import Classifier
+from ._base import Classifier, Regressor
 
 
 def lenet5(classes):
@@ -26,11 +26,13 @@ def lenet5(classes):
     )
 
 
-def small(classes, width=32, dropout=0.25):
+def small(classes, width=32, dropout=0.25, image=(28, 28)):
     """Two blocks of two 3x3 convolutions with batch normalisation, each block followed by pooling, then a dense layer.
 
-    The filters of the second block are twice as many. Dropout after each block, twice as much before the last layer.
+    The filters of the second block are twice as many. Dropout after each block, twice as much before the last layer. An
+    axis of the image that is down to one pixel is not pooled.
     """
+    windows = [tuple(min(2, max(n // by, 1)) for n in image) for by in (1, 2)]
 
     def conv(filters):
         # The normalisation's shift takes the place of the bias.
@@ -42,11 +44,11 @@ def small(classes, width=32, dropout=0.25):
     return nn.Sequential(
         *conv(width),
         *conv(width),
-        nn.MaxPool2d(2),
+        nn.MaxPool2d(windows[0]),
         *drop(dropout),
         *conv(2 * width),
         *conv(2 * width),
-        nn.MaxPool2d(2),
+        nn.MaxPool2d(windows[1]),
         *drop(dropout),
         nn.Flatten(),
         nn.Dense(8 * width, "relu"),
@@ -88,10 +90,12 @@ class CNN(Classifier):
         self.architecture, self.image_shape, self.width, self.dropout = architecture, image_shape, width, dropout
         self.seed = seed
 
-    def _make(self, input_shape, classes):
+    def _make(self, input_shape, outputs):
         if callable(self.architecture):
-            return self.architecture(classes)
-        return lenet5(classes) if self.architecture == "lenet5" else small(classes, self.width, self.dropout)
+            return self.architecture(outputs)
+        if self.architecture == "lenet5":
+            return lenet5(outputs)
+        return small(outputs, self.width, self.dropout, input_shape[:2])
 
     def _shape(self, x, name="X"):
         """Images [N,Y,X,C]; grey images may lack the last axis."""
@@ -110,3 +114,11 @@ class CNN(Classifier):
                 f"got shape {list(x.shape)}"
             )
         return x
+
+
+class CNNRegressor(Regressor):
+    """Convolutions and pooling, then dense layers and linear outputs; trained by squared error. Arguments as in `CNN`."""
+
+    __init__ = CNN.__init__
+    _make = CNN._make
+    _shape = CNN._shape

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import init, nn
-from ._base import Classifier
+from ._base import Classifier, Regressor
 
 
 class MLP(Classifier):
@@ -47,7 +47,7 @@ class MLP(Classifier):
         self.hidden, self.act, self.dropout, self.norm = tuple(hidden), act, dropout, norm
         self.input_dropout, self.seed = input_dropout, seed
 
-    def _make(self, input_shape, classes):
+    def _make(self, input_shape, outputs):
         layers = [nn.Dropout(self.input_dropout)] if self.input_dropout else []
         for units in self.hidden:
             if self.norm is None:
@@ -59,7 +59,24 @@ class MLP(Classifier):
                 layers.append(nn.Activation(self.act))
             if self.dropout:
                 layers.append(nn.Dropout(self.dropout))
-        return nn.Sequential(*layers, nn.Dense(classes))
+        return nn.Sequential(*layers, nn.Dense(outputs))
+
+
+class MLPRegressor(Regressor):
+    """Dense layers with an activation, then linear outputs; trained by squared error. Arguments as in `MLP`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.models import MLPRegressor
+    >>> x = np.linspace(-2, 2, 200)[:, None]
+    >>> model = MLPRegressor((32,), "tanh").fit(x, 100 + 10 * np.sin(2 * x[:, 0]), epochs=150, lr=0.02)
+    >>> model.score(x, 100 + 10 * np.sin(2 * x[:, 0])) > 0.98
+    True
+    """
+
+    __init__ = MLP.__init__
+    _make = MLP._make
 
 
 def train_by_hand(x, y, w1, b1, w2, b2, steps, batch_size=64, lr=0.1):

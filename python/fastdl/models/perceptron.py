@@ -44,8 +44,8 @@ class Perceptron(Classifier):
     def __init__(self, average=False, seed=0):
         self.average, self.seed = average, seed
 
-    def _make(self, input_shape, classes):
-        return nn.Sequential(nn.Dense(classes, init="zeros"))
+    def _make(self, input_shape, outputs):
+        return nn.Sequential(nn.Dense(outputs, init="zeros"))
 
     def fit(
         self,

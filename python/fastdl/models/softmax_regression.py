@@ -33,5 +33,5 @@ class SoftmaxRegression(Classifier):
     def __init__(self, seed=0):
         self.seed = seed
 
-    def _make(self, input_shape, classes):
-        return nn.Sequential(nn.Dense(classes, init="zeros"))
+    def _make(self, input_shape, outputs):
+        return nn.Sequential(nn.Dense(outputs, init="zeros"))
