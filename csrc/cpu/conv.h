@@ -30,6 +30,8 @@ FASTDL_INLINE constexpr T larger(T a, T b) {
 }
 FASTDL_INLINE constexpr i64 round_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
 
+}  // namespace
+
 // The grid of output pixels laid over an image: pixel (p, q) under tap (r, s) reads image pixel
 // (first_y + p stride_y + r step_y, first_x + q stride_x + s step_x); outside the image lie zeros.
 struct Grid {
@@ -37,12 +39,14 @@ struct Grid {
   i64 P, Q, R, S;
   i64 stride_y, stride_x, step_y, step_x, first_y, first_x;
 
-  i64 rows() const { return N * P; }
-  bool inside() const {
+  FASTDL_INLINE i64 rows() const { return N * P; }
+  FASTDL_INLINE bool inside() const {
     return first_y >= 0 && first_x >= 0 && first_y + (P - 1) * stride_y + (R - 1) * step_y < H &&
            first_x + (Q - 1) * stride_x + (S - 1) * step_x < W;
   }
 };
+
+namespace {
 
 // Channels c0 .. c0 + channels of the image pixels that some output pixels read.
 struct Band {
