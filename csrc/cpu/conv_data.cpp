@@ -108,10 +108,84 @@ Merge merge_of(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 stride_y, i64 stride_x, i6
   return best;
 }
 
-i64 backward_workspace(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x,
-                       i64 dilation_y, i64 dilation_x, i64 groups) {
+// ------------------------------------------------------------------------------------------------ taps as columns
+// The other way round: t[p, (r, s, c)] = sum over f of dy[p, f] w[r, s, c, f], a plain product with R S C columns, and
+// dx[y] = sum over the taps (r, s) of t[p, (r, s)] at the p that meets y under that tap. With few channels the product is several
+// times wider than that of a class, and no zeros are multiplied. t of some samples stays in L2.
+
+constexpr i64 kTapFloats = 65536;
+
+// What the two ways cost, in lanes of fused multiply-adds. A pass over t costs about as much as two of them a float (writing) and
+// three (adding).
+bool taps_better(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x, i64 groups, double other) {
+  if (groups != 1 || R * S < 2 || P * Q * R * S * C > kTapFloats || C > kStripFilters) return false;
+  const double product = double(P * Q) * double(F) * double(round_up(R * S * C, kTileCols));
+  const double writing = 2.0 * double(P * Q) * double(R * S * C);
+  const double adding = 3.0 * double(Y * X) * double(R * S) / double(stride_y * stride_x) * double(round_up(C, kLanes));
+  return product + writing + adding < 0.9 * other;
+}
+
+// to[i * to_step ..] += from[i * from_step ..], V vectors each.
+template <int V>
+void add_pixels(const float* from, i64 from_step, i64 count, float* to, i64 to_step) {
+  for (; count > 0; --count, from += from_step, to += to_step) {
+    for (int v = 0; v < V; ++v) store(to + v * kLanes, load(to + v * kLanes) + load(from + v * kLanes));
+  }
+}
+
+void backward_by_taps(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
+                      i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, const Finish& f) {
+  const i64 taps = R * S * C, width = round_up(C, kLanes), pixels = P * Q;
+  const Grid grid = {N, P, Q, F, Y, X, R, S, 1, 1, 1, 1, 0, 0};
+  const Placement place = {Y, X, C, 0, 0, 0, 1, 1, 0, 0};
+  float bias[kStripFilters + 2 * kLanes];
+  gather_bias(place, f, 0, C, bias);
+  const i64 samples = larger<i64>(1, kTapFloats / larger<i64>(1, pixels * taps));
+  parallel_for(N, samples, [&](i64 begin, i64 end) {
+    float* const t = thread_scratch(2, static_cast<size_t>(kTapFloats + kLanes + X * width + 2 * kLanes));
+    float* const row = align(t + kTapFloats + kLanes);
+    for (i64 n0 = begin; n0 < end; n0 += samples) {
+      const i64 n1 = smaller(n0 + samples, end);
+      gemm((n1 - n0) * pixels, taps, F, RowsA{dy + n0 * pixels * F, F}, ColumnsB{w, F}, 0.0f, t, taps, NoEpilogue{});
+      for (i64 g = n0 * Y; g < n1 * Y; ++g) {
+        const i64 y = g % Y;
+        const float* const image = t + (g / Y - n0) * pixels * taps;
+        memset(row, 0, static_cast<size_t>(X * width) * sizeof(float));
+        for (i64 r = 0; r < R; ++r) {
+          const i64 down = y + pad_y - r * dilation_y, p = down / stride_y;
+          if (down < 0 || p >= P || p * stride_y != down) continue;
+          for (i64 s = 0; s < S; ++s) {
+            // Column q of dy meets column q stride + shift of dx.
+            const i64 shift = s * dilation_x - pad_x;
+            const i64 q0 = shift < 0 ? (-shift + stride_x - 1) / stride_x : 0;
+            const i64 q1 = X - 1 - shift < 0 ? 0 : smaller(Q, (X - 1 - shift) / stride_x + 1);
+            const float* from = image + (p * Q + q0) * taps + (r * S + s) * C;
+            float* to = row + (q0 * stride_x + shift) * width;
+            if (width == 2 * kLanes) {
+              add_pixels<2>(from, taps, q1 - q0, to, stride_x * width);
+              continue;
+            }
+            for (i64 c = 0; c < width; c += kLanes) add_pixels<1>(from + c, taps, q1 - q0, to + c, stride_x * width);
+          }
+        }
+        finish_pixels(grid, place, f, row, width, 0, C, bias, g, g + 1, 0, X);
+      }
+    }
+  });
+}
+
+// What the product by classes costs, as above.
+double classes_cost(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 stride_y, i64 stride_x, const Merge& merge) {
+  if (merge.better) return double(merge.P * merge.Q) * double(merge.taps_y * merge.taps_x * F) * lanes_cost(merge.columns);
+  return double(Y * X) * double(R * S * F) / double(stride_y * stride_x) * lanes_cost(C);
+}
+
+i64 backward_workspace(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x, i64 pad_y,
+                       i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
   if (is_depthwise(C, F, groups, R, S)) return depthwise_floats(C, R + 1, S) + kAlignSlack;
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
+  const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
+  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, stride_x, groups, cost)) return 0;
   if (merge.better) return packed_floats(merge.taps_y * merge.taps_x * F, merge.columns) + kAlignSlack;
   return packed_floats(R * S * (F / groups), C / groups) + kAlignSlack;
 }
@@ -120,8 +194,13 @@ void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, con
               i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups, float* work,
               const Finish& f) {
   if (C == 0) return;
-  float* packed = align(work);
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
+  const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
+  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, stride_x, groups, cost)) {
+    backward_by_taps(N, Y, X, C, R, S, F, P, Q, dy, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, f);
+    return;
+  }
+  float* packed = align(work);
   if (merge.better) {
     const FiltersMerged filters = {w, R, S, C, F, stride_y, stride_x, merge.wide, merge.taps_y, merge.taps_x};
     pack_filters(filters, merge.taps_y * merge.taps_x * F, merge.columns, packed);
@@ -161,9 +240,9 @@ void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, con
 
 }  // namespace
 
-i64 conv2d_backward_data_workspace(i64, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64, i64, i64 stride_y, i64 stride_x,
+i64 conv2d_backward_data_workspace(i64, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x,
                                    i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
-  return backward_workspace(Y, X, C, R, S, F, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
+  return backward_workspace(Y, X, C, R, S, F, P, Q, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
 }
 
 void conv2d_backward_data(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
@@ -173,9 +252,9 @@ void conv2d_backward_data(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P
            Finish{nullptr, kNone, 0.0f, beta, dx, nullptr});
 }
 
-i64 conv_transpose2d_forward_workspace(i64, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64, i64, i64 stride_y,
+i64 conv_transpose2d_forward_workspace(i64, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y,
                                        i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
-  return backward_workspace(Y, X, C, R, S, F, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
+  return backward_workspace(Y, X, C, R, S, F, P, Q, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
 }
 
 void conv_transpose2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* x,
