@@ -119,14 +119,21 @@ struct Band {
 
 }  // namespace
 
+// Steps k .. k + length - 1 of a chunk lie at row(r) + offset. Steps that no run holds are zeros of the padding.
+struct ConvRun {
+  i64 offset, length, k;
+};
+
 // A tile whose element (row r, step k of a run) is
-//   adjacent  row[r][run.offset + k]
-//   strided   row[r][run.offset + k * step]
-//   uniform   row[0][run.offset + k + r * step]: fewer pointers, for short runs
+//   adjacent   row[r][run.offset + k]
+//   scattered  the same, and row r of c is place[r] * c_step from c (and so for from)
+//   strided    row[r][run.offset + k * step]
+//   uniform    row[0][run.offset + k + r * step]: fewer pointers, for short runs
 struct ConvTile {
   const float* row[16];
+  i64 place[16];
   i64 step;
-  const Run* runs;
+  const ConvRun* runs;
   i64 run_count;
   const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
   i64 b_step;
@@ -143,8 +150,8 @@ struct ConvTile {
 using ConvTileFunction = void (*)(const ConvTile&);
 
 // By number of rows (conv_tiles.cpp).
-extern const ConvTileFunction conv_full_adjacent[], conv_full_strided[], conv_full_uniform[], conv_thin_adjacent[],
-    conv_thin_strided[], conv_thin_uniform[];
+extern const ConvTileFunction conv_full_adjacent[], conv_full_scattered[], conv_full_strided[], conv_full_uniform[],
+    conv_thin_adjacent[], conv_thin_scattered[], conv_thin_strided[], conv_thin_uniform[];
 
 namespace {
 
