@@ -275,6 +275,10 @@ CONV_SIZES = [
     dict(N=2, Y=6, X=7, C=5, R=3, S=3, F=10, pad=(1, 2), groups=5),
     dict(N=1, Y=3, X=300, C=2, R=2, S=3, F=9, pad=(0, 4)),
     dict(N=1, Y=2, X=2, C=3, R=2, S=2, F=2, pad=(5, 4)),
+    dict(N=2, Y=9, X=8, C=70, R=3, S=3, F=40, pad=(2, 2), dilation=(2, 2)),
+    dict(N=7, Y=7, X=7, C=64, R=3, S=3, F=24, stride=(2, 2), pad=(1, 1)),
+    dict(N=2, Y=12, X=14, C=2, R=5, S=4, F=48, stride=(2, 3), pad=(2, 1)),
+    dict(N=1, Y=10, X=9, C=18, R=3, S=3, F=70, pad=(2, 1), dilation=(2, 1)),
 ]
 
 

@@ -30,6 +30,8 @@ FASTDL_INLINE constexpr T larger(T a, T b) {
 }
 FASTDL_INLINE constexpr i64 round_up(i64 n, i64 to) { return (n + to - 1) / to * to; }
 
+}  // namespace
+
 // The grid of output pixels laid over an image: pixel (p, q) under tap (r, s) reads image pixel
 // (first_y + p stride_y + r step_y, first_x + q stride_x + s step_x); outside the image lie zeros.
 struct Grid {
@@ -37,12 +39,14 @@ struct Grid {
   i64 P, Q, R, S;
   i64 stride_y, stride_x, step_y, step_x, first_y, first_x;
 
-  i64 rows() const { return N * P; }
-  bool inside() const {
+  FASTDL_INLINE i64 rows() const { return N * P; }
+  FASTDL_INLINE bool inside() const {
     return first_y >= 0 && first_x >= 0 && first_y + (P - 1) * stride_y + (R - 1) * step_y < H &&
            first_x + (Q - 1) * stride_x + (S - 1) * step_x < W;
   }
 };
+
+namespace {
 
 // Channels c0 .. c0 + channels of the image pixels that some output pixels read.
 struct Band {
@@ -115,14 +119,21 @@ struct Band {
 
 }  // namespace
 
+// Steps k .. k + length - 1 of a chunk lie at row(r) + offset. Steps that no run holds are zeros of the padding.
+struct ConvRun {
+  i64 offset, length, k;
+};
+
 // A tile whose element (row r, step k of a run) is
-//   adjacent  row[r][run.offset + k]
-//   strided   row[r][run.offset + k * step]
-//   uniform   row[0][run.offset + k + r * step]: fewer pointers, for short runs
+//   adjacent   row[r][run.offset + k]
+//   scattered  the same, and row r of c is place[r] * c_step from c (and so for from)
+//   strided    row[r][run.offset + k * step]
+//   uniform    row[0][run.offset + k + r * step]: fewer pointers, for short runs
 struct ConvTile {
   const float* row[16];
+  i64 place[16];
   i64 step;
-  const Run* runs;
+  const ConvRun* runs;
   i64 run_count;
   const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
   i64 b_step;
@@ -139,8 +150,8 @@ struct ConvTile {
 using ConvTileFunction = void (*)(const ConvTile&);
 
 // By number of rows (conv_tiles.cpp).
-extern const ConvTileFunction conv_full_adjacent[], conv_full_strided[], conv_full_uniform[], conv_thin_adjacent[],
-    conv_thin_strided[], conv_thin_uniform[];
+extern const ConvTileFunction conv_full_adjacent[], conv_full_scattered[], conv_full_strided[], conv_full_uniform[],
+    conv_thin_adjacent[], conv_thin_scattered[], conv_thin_strided[], conv_thin_uniform[];
 
 namespace {
 

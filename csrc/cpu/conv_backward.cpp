@@ -23,7 +23,7 @@ void weight_task(const WeightTask& w) {
   const i64 K = grid.rows() * grid.Q, columns = w.n1 - w.n0;
   float* const panels = thread_scratch(1, static_cast<size_t>(kStripFilters * kChunk + kPanelSlack));
   Band band;
-  Run runs[kChunk + 2];
+  ConvRun runs[kChunk + 2];
   ConvTile t = {};
   t.runs = runs;
   t.c_step = t.from_step = w.F;
@@ -37,7 +37,7 @@ void weight_task(const WeightTask& w) {
     t.run_count = 0;
     for (i64 g = g0; g < g1; ++g) {
       const i64 from = larger(k0 - g * grid.Q, q0), to = smaller(k1 - g * grid.Q, q1);
-      runs[t.run_count++] = {band.start[g - g0] + (from - q0) * t.step, to - from};
+      runs[t.run_count++] = {band.start[g - g0] + (from - q0) * t.step, to - from, g * grid.Q + from - k0};
     }
     const i64 tap_x = grid.step_x * band.pixel, tap_y = grid.step_y * band.pitch;
     t.beta = k0 == 0 ? w.beta : 1.0f;

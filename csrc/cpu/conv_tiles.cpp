@@ -37,11 +37,13 @@ struct Sums {
       unrolled<V>([&](auto v) FASTDL_INLINED { add_product(at[r][v], ar, bv[v]); });
     });
   }
-  FASTDL_INLINE void end(const ConvTile& t) {
+  // place(r): where row r of c lies, in steps.
+  template <class Place>
+  FASTDL_INLINE void end(const ConvTile& t, const Place& place) {
     if (const float* from = t.from) {
       unrolled<R>([&](auto r) FASTDL_INLINED {
         unrolled<V>([&](auto v) FASTDL_INLINED {
-          const float* p = from + r * t.from_step + v * kLanes;
+          const float* p = from + place(r) * t.from_step + v * kLanes;
           at[r][v] = splat(t.beta) * (t.cols < V * kLanes ? load_edge(p, t.cols - v * kLanes) : load(p)) + at[r][v];
         });
       });
@@ -58,11 +60,11 @@ struct Sums {
     }
     if (t.cols < V * kLanes) {
       unrolled<R>([&](auto r) FASTDL_INLINED {
-        unrolled<V>([&](auto v) FASTDL_INLINED { store_edge(t.c + r * t.c_step + v * kLanes, at[r][v], t.cols - v * kLanes); });
+        unrolled<V>([&](auto v) FASTDL_INLINED { store_edge(t.c + place(r) * t.c_step + v * kLanes, at[r][v], t.cols - v * kLanes); });
       });
     } else {
       unrolled<R>([&](auto r) FASTDL_INLINED {
-        unrolled<V>([&](auto v) FASTDL_INLINED { store(t.c + r * t.c_step + v * kLanes, at[r][v]); });
+        unrolled<V>([&](auto v) FASTDL_INLINED { store(t.c + place(r) * t.c_step + v * kLanes, at[r][v]); });
       });
     }
   }
@@ -72,20 +74,20 @@ struct Sums {
   }
 };
 
-enum class Form { kAdjacent, kStrided, kUniform };
+enum class Form { kAdjacent, kScattered, kStrided, kUniform };
 
 template <int R, int V, Form kForm>
 void conv_tile(const ConvTile& t) {
   Sums<R, V> sums;
   sums.begin();
-  const float* b = t.b;
   const i64 b_step = t.b_step, step = t.step;
   constexpr int kUnroll = R < smaller(kTileRows, kThinRows) ? 2 : 4;
-  const Run *run = t.runs, *const last = t.runs + t.run_count;
+  const ConvRun *run = t.runs, *const last = t.runs + t.run_count;
   if constexpr (kForm == Form::kUniform) {
     // Three rows to a pointer: what an address can express.
     constexpr int kPointers = (R + 2) / 3;
     for (; run != last; ++run) {
+      const float* b = t.b + run->k * b_step;
       const float* p[kPointers];
       unrolled<kPointers>([&](auto i) FASTDL_INLINED { p[i] = t.row[0] + run->offset + i * 3 * step; });
       for (i64 k = run->length; k > 0; --k) {
@@ -99,6 +101,7 @@ void conv_tile(const ConvTile& t) {
     }
   } else {
     for (; run != last; ++run) {
+      const float* b = t.b + run->k * b_step;
       const float* row[R];
       unrolled<R>([&](auto r) FASTDL_INLINED { row[r] = t.row[r] + run->offset; });
       // Four steps at a time: the end of a long run is then predicted.
@@ -106,7 +109,7 @@ void conv_tile(const ConvTile& t) {
       for (; left >= kUnroll; left -= kUnroll) {
         __asm__("" : "+r"(k));  // or GCC makes a moving pointer of every row
         unrolled<kUnroll>([&](auto u) FASTDL_INLINED {
-          if constexpr (kForm == Form::kAdjacent) {
+          if constexpr (kForm != Form::kStrided) {
             sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
           } else {
             sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
@@ -114,17 +117,21 @@ void conv_tile(const ConvTile& t) {
           }
           b += b_step;
         });
-        if constexpr (kForm == Form::kAdjacent) k += kUnroll;
+        if constexpr (kForm != Form::kStrided) k += kUnroll;
       }
       for (; left > 0; --left) {
         __asm__("" : "+r"(k));  // likewise
         sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
-        k += kForm == Form::kAdjacent ? 1 : step;
+        k += kForm != Form::kStrided ? 1 : step;
         b += b_step;
       }
     }
   }
-  sums.end(t);
+  if constexpr (kForm == Form::kScattered) {
+    sums.end(t, [&](auto r) FASTDL_INLINED { return t.place[r]; });
+  } else {
+    sums.end(t, [](auto r) FASTDL_INLINED { return i64(r); });
+  }
 }
 
 }  // namespace
@@ -145,9 +152,11 @@ void conv_tile(const ConvTile& t) {
 #endif
 
 const ConvTileFunction conv_full_adjacent[] = {FASTDL_FULL_ROWS(Form::kAdjacent)};
+const ConvTileFunction conv_full_scattered[] = {FASTDL_FULL_ROWS(Form::kScattered)};
 const ConvTileFunction conv_full_strided[] = {FASTDL_FULL_ROWS(Form::kStrided)};
 const ConvTileFunction conv_full_uniform[] = {FASTDL_FULL_ROWS(Form::kUniform)};
 const ConvTileFunction conv_thin_adjacent[] = {FASTDL_ROWS_8(1, Form::kAdjacent)};
+const ConvTileFunction conv_thin_scattered[] = {FASTDL_ROWS_8(1, Form::kScattered)};
 const ConvTileFunction conv_thin_strided[] = {FASTDL_ROWS_8(1, Form::kStrided)};
 const ConvTileFunction conv_thin_uniform[] = {FASTDL_ROWS_8(1, Form::kUniform)};
 static_assert(sizeof(conv_full_adjacent) == (kTileRows + 1) * sizeof(ConvTileFunction), "one for every number of rows");

@@ -1,0 +1,268 @@
+// Data gradient and transposed convolution: the product of the output's gradient with the filters turned round, class by class of
+// the stride, or all classes in one. docs/kernels/conv.md has the derivations and the measurements.
+#include "../kernels.h"
+#include "conv_image.h"
+
+namespace fastdl {
+namespace {
+
+// One axis of a class of input pixels that meet the same taps: pixels first, first + stride, ...; tap t of the class is
+// filter row (or column) last - t * apart, and reads output row origin + i + t * step for the i-th pixel of the class.
+struct AxisClass {
+  i64 first, count, taps, last, apart, origin, step;
+};
+
+AxisClass axis_class(i64 residue, i64 size, i64 R, i64 stride, i64 pad, i64 dilation) {
+  AxisClass a = {residue, residue < size ? (size - 1 - residue) / stride + 1 : 0, 0, 0, 1, 0, 1};
+  i64 before = -1;
+  for (i64 r = 0; r < R; ++r) {
+    if ((residue + pad - r * dilation) % stride != 0) continue;
+    ++a.taps;
+    if (before >= 0) a.apart = r - before;
+    before = a.last = r;
+  }
+  a.step = a.apart * dilation / stride;
+  if (a.step == 0) a.step = 1;  // a single tap
+  a.origin = (residue + pad - a.last * dilation) / stride;
+  return a;
+}
+
+// The filters of a class, turned round: k = (r, s, f), columns are input channels.
+struct FiltersTurned {
+  const float* w;
+  AxisClass y, x;
+  i64 S, C, F, f0, Fg;  // C: channels of a group
+  template <int W>
+  void pack(i64 n, i64 cols, float* out) const {
+    for (i64 i = 0; i < y.taps; ++i) {
+      for (i64 j = 0; j < x.taps; ++j) {
+        const i64 tap = (y.last - i * y.apart) * S + x.last - j * x.apart;
+        pack_transposed<W>(w + (tap * C + n) * F + f0, F, cols, Fg, out);
+        out += Fg * W;
+      }
+    }
+  }
+};
+
+// With few channels a class is a thin product. Then all classes, and `wide` neighbours of each, are columns of one product
+// over the union of their taps; taps that a column lacks are zeros. Column ((jy * block_x) + jx) * C + c is input pixel
+// (i stride_y + jy - pad_y, i block_x + jx - pad_x), block_x = wide stride_x. Dilation 1, one group.
+struct FiltersMerged {
+  const float* w;
+  i64 R, S, C, F, stride_y, stride_x, wide, taps_y, taps_x;
+  template <int W>
+  void pack(i64 n, i64 cols, float* out) const {
+    const i64 block_x = wide * stride_x;
+    for (i64 i = 0; i < taps_y; ++i) {
+      for (i64 j = 0; j < taps_x; ++j, out += F * W) {
+        for (i64 column = 0; column < W; ++column) {
+          const i64 c = (n + column) % C, jx = (n + column) / C % block_x, jy = (n + column) / C / block_x;
+          // Output row of tap i: origin + i with origin = -(taps_y - 1); it meets filter row jy - stride_y (origin + i).
+          const i64 r = jy + stride_y * (taps_y - 1 - i), s = jx + stride_x * (taps_x - wide - j);
+          const bool there = column < cols && r < R && s >= 0 && s < S;
+          for (i64 f = 0; f < F; ++f) out[f * W + column] = there ? w[((r * S + s) * C + c) * F + f] : 0.0f;
+        }
+      }
+    }
+  }
+};
+
+// How the merged product would look, and whether it is the cheaper way.
+struct Merge {
+  bool better;
+  i64 wide, columns, taps_y, taps_x, first_y, first_x, P, Q;
+};
+
+// Thin tiles load more for each product.
+FASTDL_INLINE double lanes_cost(i64 columns) {
+  const i64 rest = columns % kTileCols;
+  const double thin = 1.25 * double(kLanes);
+  return double(columns - rest) + (rest == 0 ? 0.0 : rest <= kLanes ? thin : double(kTileCols));
+}
+// Floor of a / b for b > 0.
+FASTDL_INLINE i64 floor_of(i64 a, i64 b) { return a >= 0 ? a / b : -((-a + b - 1) / b); }
+
+Merge merge_of(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y,
+               i64 dilation_x, i64 groups) {
+  Merge best = {};
+  if (groups != 1 || dilation_y != 1 || dilation_x != 1 || C * stride_y * stride_x > kStripFilters || R * S == 0) return best;
+  double least = double(Y) * double(X) * double(R * S) / double(stride_y * stride_x) * lanes_cost(C);
+  for (i64 wide = 1; wide <= 16; wide *= 2) {
+    Merge m = {};
+    m.wide = wide;
+    m.columns = C * stride_y * stride_x * wide;
+    if (m.columns > kStripFilters) break;
+    m.taps_y = (R - 1) / stride_y + 1;
+    m.taps_x = (S - 1) / stride_x + wide;
+    m.first_y = floor_of(pad_y, stride_y);
+    m.first_x = floor_of(pad_x, stride_x * wide);
+    m.P = floor_of(Y - 1 + pad_y, stride_y) - m.first_y + 1;
+    m.Q = floor_of(X - 1 + pad_x, stride_x * wide) - m.first_x + 1;
+    const double cost = double(m.P) * double(m.Q) * double(m.taps_y * m.taps_x) * lanes_cost(m.columns);
+    if (cost < 0.9 * least) {
+      least = cost / 0.9;
+      best = m;
+      best.better = true;
+    }
+  }
+  return best;
+}
+
+// ------------------------------------------------------------------------------------------------ taps as columns
+// The other way round: t[p, (r, s, c)] = sum over f of dy[p, f] w[r, s, c, f], a plain product with R S C columns, and
+// dx[y] = sum over the taps (r, s) of t[p, (r, s)] at the p that meets y under that tap. With few channels the product is several
+// times wider than that of a class, and no zeros are multiplied. t of some samples stays in L2.
+
+constexpr i64 kTapFloats = 65536;
+
+// What the two ways cost, in lanes of fused multiply-adds. A pass over t costs about as much as two of them a float (writing) and
+// three (adding).
+bool taps_better(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x, i64 groups, double other) {
+  if (groups != 1 || R * S < 2 || P * Q * R * S * C > kTapFloats || C > kStripFilters) return false;
+  const double product = double(P * Q) * double(F) * double(round_up(R * S * C, kTileCols));
+  const double writing = 2.0 * double(P * Q) * double(R * S * C);
+  const double adding = 3.0 * double(Y * X) * double(R * S) / double(stride_y * stride_x) * double(round_up(C, kLanes));
+  return product + writing + adding < 0.9 * other;
+}
+
+// to[i * to_step ..] += from[i * from_step ..], V vectors each.
+template <int V>
+void add_pixels(const float* from, i64 from_step, i64 count, float* to, i64 to_step) {
+  for (; count > 0; --count, from += from_step, to += to_step) {
+    for (int v = 0; v < V; ++v) store(to + v * kLanes, load(to + v * kLanes) + load(from + v * kLanes));
+  }
+}
+
+void backward_by_taps(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
+                      i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, const Finish& f) {
+  const i64 taps = R * S * C, width = round_up(C, kLanes), pixels = P * Q;
+  const Grid grid = {N, P, Q, F, Y, X, R, S, 1, 1, 1, 1, 0, 0};
+  const Placement place = {Y, X, C, 0, 0, 0, 1, 1, 0, 0};
+  float bias[kStripFilters + 2 * kLanes];
+  gather_bias(place, f, 0, C, bias);
+  const i64 samples = larger<i64>(1, kTapFloats / larger<i64>(1, pixels * taps));
+  parallel_for(N, samples, [&](i64 begin, i64 end) {
+    float* const t = thread_scratch(2, static_cast<size_t>(kTapFloats + kLanes + X * width + 2 * kLanes));
+    float* const row = align(t + kTapFloats + kLanes);
+    for (i64 n0 = begin; n0 < end; n0 += samples) {
+      const i64 n1 = smaller(n0 + samples, end);
+      gemm((n1 - n0) * pixels, taps, F, RowsA{dy + n0 * pixels * F, F}, ColumnsB{w, F}, 0.0f, t, taps, NoEpilogue{});
+      for (i64 g = n0 * Y; g < n1 * Y; ++g) {
+        const i64 y = g % Y;
+        const float* const image = t + (g / Y - n0) * pixels * taps;
+        memset(row, 0, static_cast<size_t>(X * width) * sizeof(float));
+        for (i64 r = 0; r < R; ++r) {
+          const i64 down = y + pad_y - r * dilation_y, p = down / stride_y;
+          if (down < 0 || p >= P || p * stride_y != down) continue;
+          for (i64 s = 0; s < S; ++s) {
+            // Column q of dy meets column q stride + shift of dx.
+            const i64 shift = s * dilation_x - pad_x;
+            const i64 q0 = shift < 0 ? (-shift + stride_x - 1) / stride_x : 0;
+            const i64 q1 = X - 1 - shift < 0 ? 0 : smaller(Q, (X - 1 - shift) / stride_x + 1);
+            const float* from = image + (p * Q + q0) * taps + (r * S + s) * C;
+            float* to = row + (q0 * stride_x + shift) * width;
+            if (width == 2 * kLanes) {
+              add_pixels<2>(from, taps, q1 - q0, to, stride_x * width);
+              continue;
+            }
+            for (i64 c = 0; c < width; c += kLanes) add_pixels<1>(from + c, taps, q1 - q0, to + c, stride_x * width);
+          }
+        }
+        finish_pixels(grid, place, f, row, width, 0, C, bias, g, g + 1, 0, X);
+      }
+    }
+  });
+}
+
+// What the product by classes costs, as above.
+double classes_cost(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 stride_y, i64 stride_x, const Merge& merge) {
+  if (merge.better) return double(merge.P * merge.Q) * double(merge.taps_y * merge.taps_x * F) * lanes_cost(merge.columns);
+  return double(Y * X) * double(R * S * F) / double(stride_y * stride_x) * lanes_cost(C);
+}
+
+i64 backward_workspace(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x, i64 pad_y,
+                       i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
+  if (is_depthwise(C, F, groups, R, S)) return depthwise_floats(C, R + 1, S) + kAlignSlack;
+  const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
+  const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
+  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, stride_x, groups, cost)) return 0;
+  if (merge.better) return packed_floats(merge.taps_y * merge.taps_x * F, merge.columns) + kAlignSlack;
+  return packed_floats(R * S * (F / groups), C / groups) + kAlignSlack;
+}
+
+void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
+              i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups, float* work,
+              const Finish& f) {
+  if (C == 0) return;
+  const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
+  const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
+  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, stride_x, groups, cost)) {
+    backward_by_taps(N, Y, X, C, R, S, F, P, Q, dy, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, f);
+    return;
+  }
+  float* packed = align(work);
+  if (merge.better) {
+    const FiltersMerged filters = {w, R, S, C, F, stride_y, stride_x, merge.wide, merge.taps_y, merge.taps_x};
+    pack_filters(filters, merge.taps_y * merge.taps_x * F, merge.columns, packed);
+    const Grid grid = {N, P, Q, F, merge.P, merge.Q, merge.taps_y, merge.taps_x, 1, merge.wide, 1, 1,
+                       merge.first_y - (merge.taps_y - 1),
+                       merge.first_x * merge.wide - (merge.taps_x - merge.wide)};
+    const i64 block_x = stride_x * merge.wide;
+    const Placement place = {Y, X, C, 0, merge.first_y * stride_y - pad_y, merge.first_x * block_x - pad_x,
+                             stride_y, block_x, stride_y, block_x};
+    convolve(grid, dy, 0, F, packed, merge.columns, place, f);
+    return;
+  }
+  const i64 Cg = C / groups, Fg = F / groups;
+  const bool depthwise = is_depthwise(C, F, groups, R, S);
+  for (i64 i = 0; i < stride_y; ++i) {
+    const AxisClass y = axis_class(i, Y, R, stride_y, pad_y, dilation_y);
+    for (i64 j = 0; j < stride_x; ++j) {
+      const AxisClass x = axis_class(j, X, S, stride_x, pad_x, dilation_x);
+      if (y.count == 0 || x.count == 0) continue;
+      const Grid grid = {N, P, Q, F, y.count, x.count, y.taps, x.taps, 1, 1, y.step, x.step, y.origin, x.origin};
+      const Placement place = {Y, X, C, 0, y.first, x.first, stride_y, stride_x, 0, 0};
+      if (depthwise) {
+        pack_depthwise(w, S, C, y.taps, x.taps, y.last, x.last, y.apart, x.apart, packed);
+        convolve_depthwise(grid, dy, packed, place, f);
+        continue;
+      }
+      for (i64 g = 0; g < groups; ++g) {
+        const FiltersTurned filters = {w, y, x, S, Cg, F, g * Fg, Fg};
+        pack_filters(filters, y.taps * x.taps * Fg, Cg, packed);
+        Placement here = place;
+        here.c0 = g * Cg;
+        convolve(grid, dy, g * Fg, Fg, packed, Cg, here, f);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+i64 conv2d_backward_data_workspace(i64, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x,
+                                   i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
+  return backward_workspace(Y, X, C, R, S, F, P, Q, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
+}
+
+void conv2d_backward_data(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
+                          i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups,
+                          float* work, float* dx, float beta, void*) {
+  backward(N, Y, X, C, R, S, F, P, Q, dy, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups, work,
+           Finish{nullptr, kNone, 0.0f, beta, dx, nullptr});
+}
+
+i64 conv_transpose2d_forward_workspace(i64, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y,
+                                       i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
+  return backward_workspace(Y, X, C, R, S, F, P, Q, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
+}
+
+void conv_transpose2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* x,
+                              const float* w, const float* b, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x,
+                              i64 dilation_y, i64 dilation_x, i64 groups, int act, float slope, float* work, float* y,
+                              float* z, void*) {
+  backward(N, Y, X, C, R, S, F, P, Q, x, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups, work,
+           Finish{b, act, slope, 0.0f, y, z});
+}
+
+}  // namespace fastdl
