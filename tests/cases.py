@@ -1,9 +1,14 @@
 """One row for each kernel: from it come parity on every target, beta, out=, bad arguments, threads, NaN and gradients.
 
+A family of its own has its rows in `cases_<family>.py`, and its definitions in `reference_<family>.py`.
+
 `make(rng, **sizes)` returns the kernel's inputs and attributes by name: float64 arrays (the tests cast them to float32), int64
 and uint8 arrays as they are, plain scalars and strings. What the kernel has no parameter for is for the reference and the
 gradient alone (the x that a backward kernel's y came from).
 """
+
+from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 
@@ -687,6 +692,8 @@ CASES = [
         [dict(L=m, W=w, n=n, at=a) for m, w, n, a in [(1, 1, 1, 0), (5, 20, 7, 3), (3, 9, 9, 0), (0, 4, 2, 1)]],
     ),
 ]
+for _file in sorted(Path(__file__).parent.glob("cases_*.py")):
+    CASES += import_module(_file.stem).CASES
 BY_NAME = {case.kernel: case for case in CASES}
 ROWS = [(case, sizes) for case in CASES for sizes in case.sizes]
 
