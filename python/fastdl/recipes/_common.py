@@ -80,16 +80,19 @@ class Report:
         Whether the model gives probabilities.
     recipe : str
     seconds : float
+    draw : callable, optional
+        ``draw(path)`` writes the recipe's own picture; a classifier has one that fits them all.
     """
 
     metrics: dict
     settings: dict
     model: object
-    test: tuple = field(repr=False)
+    test: tuple = field(default=(), repr=False)
     names: tuple = ()
     probabilistic: bool = True
     recipe: str = ""
     seconds: float = math.nan
+    draw: object = field(default=None, repr=False)
 
 
 def mnist(config):
@@ -225,7 +228,10 @@ def save(report, path):
 
 
 def picture(report, path):
-    """Learning curve, first-layer filters and worst mistakes as one picture."""
+    """The recipe's own picture, or a classifier's: learning curve, first-layer filters and worst mistakes."""
     from .. import plot
 
+    if report.draw is not None:
+        report.draw(path)
+        return
     plot.report_picture(path, report)

@@ -1,0 +1,136 @@
+"""Pictures: what was drawn is read back from the axes; impossible requests are named."""
+
+import numpy as np
+import pytest
+
+matplotlib = pytest.importorskip("matplotlib")
+matplotlib.use("agg")
+
+from fastdl import plot  # noqa: E402
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(autouse=True)
+def closed():
+    yield
+    matplotlib.pyplot.close("all")
+
+
+@pytest.fixture
+def ax():
+    return plot.canvas((3, 3)).subplots()
+
+
+def shown(ax):
+    """The array of the only image on the axes."""
+    (image,) = ax.images
+    return np.asarray(image.get_array())
+
+
+def words(ax):
+    return [t.get_text() for t in ax.texts]
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 6), (5, 4, 6, 1), (5, 4, 6, 3), (5, 16)])
+def test_samples_lie_side_by_side(ax, shape):
+    x = RNG.random(shape).astype(np.float32)
+    assert plot.samples(x, ax, columns=3, title="epoch 1") is ax
+    sheet = shown(ax)
+    y, c = (4, 4) if len(shape) == 2 else shape[1:3]
+    assert sheet.shape[:2] == (2 * y + 1, 3 * c + 2)
+    last = x.reshape(5, y, c, -1)[4]
+    np.testing.assert_allclose(sheet.reshape(*sheet.shape[:2], -1)[y + 1 :, c + 1 : 2 * c + 1], last, rtol=1e-6)
+    assert ax.get_title() == "epoch 1"
+
+
+def test_bytes_are_scaled_and_all_else_is_cut_to_0_and_1(ax):
+    plot.samples(np.array([[[0, 255]]], np.uint8), ax)
+    assert shown(ax).tolist() == [[0.0, 1.0]]
+    assert shown(plot.samples(np.array([[[-1.0, 2.0]]]))).tolist() == [[0.0, 1.0]]
+
+
+def test_reconstructions_stand_below_their_originals(ax):
+    x = RNG.random((5, 4, 4))
+    assert plot.reconstructions(x, 1 - x, x / 2, names=("data", "model", "PCA"), ax=ax, count=3) is ax
+    sheet = shown(ax)
+    assert sheet.shape == (3 * 4 + 2, 3 * 4 + 2)
+    np.testing.assert_allclose(sheet[5:9, 5:9], 1 - x[1], rtol=1e-5)
+    assert words(ax) == ["data", "model", "PCA"]
+
+
+def test_captions_show_text_and_truth():
+    used = plot.captions(RNG.random((3, 4, 4, 3)), ["a red thing", "two", "three"], ["red", "2", "3"], columns=2)
+    assert [a.get_title() for a in used] == ["a red thing", "two", "three"]
+    assert [words(a) for a in used] == [["red"], ["2"], ["3"]]
+
+
+def test_confusion_counts(ax):
+    plot.confusion([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0], ax=ax)
+    np.testing.assert_allclose(shown(ax), [[0.5, 0.5, 0], [0, 1, 0], [1 / 3, 0, 2 / 3]])
+    assert words(ax) == ["1", "1", "1", "1", "2"]
+    named = plot.confusion([0, 0], [0, 0], names=("cat", "dog"))
+    assert shown(named).shape == (2, 2) and [t.get_text() for t in named.get_xticklabels()] == ["cat", "dog"]
+
+
+def test_embeddings_are_coloured_by_class_and_projected(ax):
+    x = RNG.standard_normal((30, 2))
+    plot.embeddings(x, np.arange(30) % 3, ("a", "b", "c"), ax=ax)
+    assert [line.get_label() for line in ax.get_lines()] == ["a", "b", "c"]
+    np.testing.assert_array_equal(ax.get_lines()[1].get_xydata(), x[1::3])
+    many = np.outer(np.arange(8.0), [3.0, 4.0, 0.0])
+    other = plot.embeddings(many)
+    assert other.get_xlabel() == "principal axis 1, 100% of the variance"
+    assert np.ptp(other.get_lines()[0].get_xdata()) == pytest.approx(35.0)
+    written = plot.embeddings(x[:4], texts=["one", "two", "three", "four"])
+    assert words(written) == ["one", "two", "three", "four"] and not written.get_lines()
+
+
+def test_gates_over_time(ax):
+    a = RNG.random((5, 3))
+    plot.gates(a, list("abcde"), ax, "input gate")
+    np.testing.assert_array_equal(shown(ax), a.T)
+    assert ax.images[0].get_clim() == (0.0, 1.0) and [t.get_text() for t in ax.get_xticklabels()] == list("abcde")
+    states = plot.gates(np.array([[0.5], [-2.0]]))
+    assert states.images[0].get_clim() == (-2.0, 2.0)
+
+
+def test_tree_of_a_sentence(ax):
+    root = (3, (2, "not"), ((4, 3), (2, "very"), (0, "bad")))
+    assert plot.tree(root, ax) is ax
+    assert words(ax) == ["0", "0", "--", "++", "+", "not", "very", "bad"]
+    branches = [line for line in ax.get_lines() if line.get_linestyle() == "-"]
+    circles = [line for line in ax.get_lines() if line.get_marker() == "o"]
+    assert len(branches) == 4 and len(circles) == 5
+    assert [c.get_markeredgecolor() == "k" for c in circles] == [False, False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    "call, message",
+    [
+        (lambda: plot.samples(np.zeros((2, 5))), "images: expected images"),
+        (lambda: plot.samples(np.zeros((0, 4, 4))), "images: expected images"),
+        (lambda: plot.reconstructions(np.zeros((2, 4, 4)), np.zeros((2, 3, 4))), r"others\[0\]: expected shape"),
+        (lambda: plot.reconstructions(np.zeros((2, 4)), names=("a", "b")), "names: expected 1, one a line; got 2"),
+        (lambda: plot.captions(np.zeros((2, 4)), ["a"]), "texts: expected 2"),
+        (lambda: plot.confusion([0], [0, 1]), "truth, predicted: expected one shape"),
+        (lambda: plot.confusion(["a", "b"], ["a", "a"], names=("one",)), "names: expected 2"),
+        (lambda: plot.embeddings(np.zeros((3, 1))), "points: expected shape"),
+        (lambda: plot.embeddings(np.zeros((3, 2)), labels=[0]), "labels: expected 3"),
+        (lambda: plot.gates(np.zeros(3)), "activity: expected shape"),
+        (lambda: plot.gates(np.zeros((3, 2)), ["a"]), "tokens: expected 3"),
+        (lambda: plot.tree((0,)), "root: expected"),
+        (lambda: plot.tree((7, "word")), "root: expected labels from 0 to 4; got 7"),
+    ],
+)
+def test_impossible_pictures_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_axes_are_made_where_none_are_given(tmp_path):
+    figure = plot.canvas()
+    plot.samples(np.zeros((2, 4)), figure.subplots())
+    figure.savefig(tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 1000
+    assert plot.gates(np.zeros((2, 2))).figure.number
