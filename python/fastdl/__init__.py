@@ -33,6 +33,7 @@ _SUBMODULES = (
     "optim",
     "random",
     "schedules",
+    "sklearn",
     "train",
 )
 

@@ -1,0 +1,187 @@
+"""Estimators: scikit-learn's own checks, all of them, and the tools that people use estimators with."""
+
+import pickle
+import warnings
+
+import numpy as np
+import pytest
+
+sklearn = pytest.importorskip("sklearn")
+
+from sklearn.base import clone  # noqa: E402
+from sklearn.exceptions import ConvergenceWarning, NotFittedError  # noqa: E402
+from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
+from sklearn.pipeline import make_pipeline  # noqa: E402
+from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
+
+from fastdl.sklearn import CNNClassifier, CNNRegressor, MLPClassifier, MLPRegressor  # noqa: E402
+from test_models import blobs, stripes  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+ESTIMATORS = {
+    "mlp classifier": MLPClassifier(),
+    "mlp regressor": MLPRegressor(),
+    "cnn classifier": CNNClassifier(width=8),
+    "cnn regressor": CNNRegressor(width=8),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+def test_scikit_learns_own_checks(name):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the checks look for those that matter
+        results = check_estimator(ESTIMATORS[name], on_fail=None)
+    failed = {r["check_name"]: repr(r["exception"])[:300] for r in results if r["status"] not in ("passed", "skipped")}
+    assert failed == {}
+    assert len(results) > 45
+    skipped = [str(r["exception"]) for r in results if r["status"] == "skipped"]
+    # what another package's absence skips, never a tag of ours
+    assert all("pandas" in s or "SCIPY_ARRAY_API" in s for s in skipped), skipped
+
+
+def test_pipeline_search_and_cross_validation():
+    X, y = blobs(200, spread=1.0)
+    X = X * 50 + 1000
+    labels = np.array(["red", "green", "blue"])[y]
+    pipe = make_pipeline(StandardScaler(), MLPClassifier((16,), max_iter=30, learning_rate_init=0.01, random_state=0))
+    assert cross_val_score(pipe, X, labels, cv=3).mean() > 0.9
+    search = GridSearchCV(pipe, {"mlpclassifier__alpha": [1e-4, 1e3]}, cv=2).fit(X, labels)
+    assert search.best_params_ == {"mlpclassifier__alpha": 1e-4}
+    assert set(search.predict(X)) == {"red", "green", "blue"}
+    images, kinds = stripes(90, 8)
+    rows = images.reshape(90, 64)
+    net = CNNClassifier((8, 8), width=8, max_iter=20, random_state=0)
+    assert cross_val_score(net, rows, kinds, cv=2).min() > 0.85
+
+
+def test_parallel_workers_read_a_memory_mapped_file(tmp_path):
+    joblib = pytest.importorskip("joblib")
+    X, y = blobs(150)
+    rows = X.astype(np.float32)
+    joblib.dump(rows, tmp_path / "x.joblib")
+    mapped = joblib.load(tmp_path / "x.joblib", mmap_mode="r")
+    assert isinstance(mapped, np.memmap) and not mapped.flags.writeable
+    net = MLPClassifier((8,), max_iter=5, random_state=1)
+    want = clone(net).fit(rows, y).predict_proba(rows)
+    with joblib.parallel_config(backend="threading"):
+        got = joblib.Parallel(n_jobs=2)(joblib.delayed(clone(net).fit)(mapped, y) for _ in range(2))
+    for one in got:
+        np.testing.assert_array_equal(one.predict_proba(mapped), want)
+
+
+@pytest.mark.slow
+def test_parallel_processes_give_the_same_search():
+    X, y = blobs(150)
+    net = MLPClassifier((8,), max_iter=10, learning_rate_init=0.01, random_state=1)
+    grid = {"alpha": [1e-4, 1e2]}
+    alone, together = (GridSearchCV(net, grid, cv=2, n_jobs=n).fit(X, y) for n in (1, 2))
+    np.testing.assert_array_equal(alone.cv_results_["mean_test_score"], together.cv_results_["mean_test_score"])
+
+
+def test_predictions_are_float64_and_independent_of_the_batch():
+    X, y = blobs(120)
+    net = MLPClassifier((16,), max_iter=5, random_state=0).fit(X, y)
+    p = net.predict_proba(X)
+    assert p.dtype == np.float64 and net.predict_log_proba(X).dtype == np.float64
+    np.testing.assert_allclose(p.sum(1), 1.0, rtol=1e-14)
+    for part in (slice(0, 1), slice(3, 50), slice(119, 120)):
+        np.testing.assert_array_equal(net.predict_proba(X[part]), p[part])
+    reg = MLPRegressor((16,), max_iter=5, random_state=0).fit(X, np.stack([X[:, 0], 1e6 * X[:, 1]], 1))
+    q = reg.predict(X)
+    assert q.dtype == np.float64 and q.shape == (120, 2)
+    np.testing.assert_array_equal(reg.predict(X[7:9]), q[7:9])
+
+
+def test_partial_fit_goes_on_with_its_optimiser():
+    X, y = blobs(200)
+    net = MLPClassifier((16,), learning_rate_init=0.01, random_state=0)
+    with pytest.raises(ValueError, match="classes: expected all labels"):
+        net.partial_fit(X, y)
+    for _ in range(15):
+        for part in (slice(0, 100), slice(100, 200)):
+            net.partial_fit(X[part], y[part], classes=[0, 1, 2])
+    assert net.n_iter_ == 30 and net._optimizer.t == 30 and len(net.loss_curve_) == 30
+    assert net.score(*blobs(seed=1)) > 0.95
+    with pytest.raises(ValueError, match=r"classes: expected \[0, 1, 2\]"):
+        net.partial_fit(X, y, classes=[0, 1])
+    with pytest.raises(ValueError, match=r"y: expected labels from \[0, 1, 2\]; got 7"):
+        net.partial_fit(X, np.full(200, 7))
+    reg = MLPRegressor((16,), learning_rate_init=0.01, random_state=0)
+    for _ in range(60):
+        reg.partial_fit(X, 1000 + 100 * X[:, 0])
+    assert reg.score(X, 1000 + 100 * X[:, 0]) > 0.95
+
+
+def test_a_pickled_estimator_predicts_the_same_and_goes_on():
+    X, y = blobs(100)
+    net = MLPClassifier((16,), max_iter=5, random_state=0).fit(X, y)
+    twin = pickle.loads(pickle.dumps(net))
+    np.testing.assert_array_equal(twin.predict_proba(X), net.predict_proba(X))
+    for one in (net, twin):
+        one.partial_fit(X, y)
+    np.testing.assert_array_equal(twin.predict_proba(X), net.predict_proba(X))
+
+
+def test_seeds_warm_start_and_early_stopping():
+    X, y = blobs(150)
+    same = [MLPClassifier((8,), max_iter=3, random_state=s).fit(X, y).predict_proba(X) for s in (0, 0, 1)]
+    assert np.array_equal(same[0], same[1]) and not np.array_equal(same[0], same[2])
+    net = MLPClassifier((8,), max_iter=3, random_state=0, warm_start=True).fit(X, y)
+    first = net.loss_
+    assert net.fit(X, y).loss_ < first
+    stopped = MLPClassifier((16,), learning_rate_init=0.02, early_stopping=True, random_state=0, n_iter_no_change=3).fit(X, y)
+    assert stopped.n_iter_ < 200 and len(stopped.validation_scores_) == stopped.n_iter_
+    assert stopped.best_validation_score_ == max(stopped.validation_scores_)
+    for plan in ("cosine", "adaptive"):
+        for solver in ("sgd", "adamw", "rmsprop", "adagrad"):
+            MLPClassifier((4,), solver=solver, learning_rate=plan, max_iter=2, random_state=0).fit(X, y)
+    with pytest.warns(ConvergenceWarning, match="max_iter: 2 passes"):
+        MLPClassifier((8,), max_iter=2).fit(X, y)
+
+
+def test_images_may_be_bytes():
+    images, y = stripes(60, 8)
+    rows = images.reshape(60, 64)
+    a = CNNClassifier((8, 8), width=4, max_iter=2, random_state=0).fit(rows, y)
+    b = CNNClassifier((8, 8), width=4, max_iter=2, random_state=0).fit(rows.astype(np.float32) * np.float32(1 / 255), y)
+    np.testing.assert_array_equal(a.predict_proba(rows), b.predict_proba(rows.astype(np.float32) * np.float32(1 / 255)))
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(activation="swish"), "activation: expected one of 'identity'"),
+        (dict(solver="lbfgs"), "solver: expected one of 'sgd'"),
+        (dict(learning_rate="invscaling"), "learning_rate: expected one of 'constant'"),
+        (dict(hidden_layer_sizes=(8, 0)), "hidden_layer_sizes: expected a whole number of at least 1; got 0"),
+        (dict(max_iter=0), "max_iter: expected a whole number of at least 1; got 0"),
+        (dict(batch_size=2.5), "batch_size: expected a whole number of at least 1; got 2.5"),
+        (dict(alpha=-1), "alpha: expected a number of 0 to inf; got -1"),
+        (dict(learning_rate_init=0), "learning_rate_init: expected a number of more than 0; got 0"),
+        (dict(early_stopping=True, validation_fraction=1.0), "validation_fraction: expected a number of 0 to 1; got 1.0"),
+        (dict(dropout=1.0), "dropout: expected a number of 0 to 0.999; got 1.0"),
+        (dict(norm="group"), "norm: expected one of None, 'batch', 'layer'; got 'group'"),
+    ],
+)
+def test_wrong_parameters_are_named(wrong, message):
+    X, y = blobs(30)
+    with pytest.raises(ValueError, match=message):
+        MLPClassifier(**wrong).fit(X, y)
+
+
+def test_other_wrong_input_is_named():
+    X, y = blobs(30, inputs=6)
+    with pytest.raises(ValueError, match="image_shape: expected a shape of 6 values, as a row of X has; got"):
+        CNNClassifier((2, 2)).fit(X, y)
+    with pytest.raises(ValueError, match=r"image_shape: expected \(rows, columns\)"):
+        CNNClassifier(6).fit(X, y)
+    with pytest.raises(ValueError, match="architecture: expected 'small'"):
+        CNNClassifier(architecture="vgg").fit(X, y)
+    with pytest.raises(ValueError, match="float32's range"):
+        MLPClassifier().fit(X * 1e300, y)
+    with pytest.raises(NotFittedError):
+        MLPClassifier().predict(X)
+    with pytest.raises(ValueError, match="got 1 class"):
+        MLPClassifier().fit(X, np.zeros(30, int))
