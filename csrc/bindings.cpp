@@ -94,8 +94,8 @@ void bind_pooling(py::module_& m) {
 }
 
 void bind_norms(py::module_& m) {
-  def<batch_norm_forward>(m, "batch_norm_forward",
-                          "n C; x[n...,C] gamma?[C] shift?[C] eps:f=1e-5 momentum:f=0.1 running_mean&?[C]"
+  def<batch_norm_forward, batch_norm_forward_workspace>(m, "batch_norm_forward",
+                          "n C; x[n...,C] gamma?[C] shift?[C] eps:f=1e-5 momentum:f=0.1 work* running_mean&?[C]"
                           " running_var&?[C] y>[n...,C] mean>[C] rstd>[C]; eps>=0",
                           "Batch normalisation while training: each channel over all its rows.\n\n"
                           "    y = gamma (x - mean) rstd + shift,  rstd = 1 / sqrt(var + eps)\n\n"
@@ -103,8 +103,8 @@ void bind_norms(py::module_& m) {
   def<batch_norm_inference>(m, "batch_norm_inference",
                             "n C; x[n...,C] gamma?[C] shift?[C] mean[C] var[C] eps:f=1e-5 y>[n...,C]; eps>=0",
                             "Batch normalisation with given mean and variance.");
-  def<batch_norm_backward>(m, "batch_norm_backward",
-                           "n C; x[n...,C] gamma?[C] mean[C] rstd[C] dy[n...,C] dx>?[n...,C] beta_dx:f=0"
+  def<batch_norm_backward, batch_norm_backward_workspace>(m, "batch_norm_backward",
+                           "n C; x[n...,C] gamma?[C] mean[C] rstd[C] dy[n...,C] work* dx>?[n...,C] beta_dx:f=0"
                            " dgamma>?[C] beta_dgamma:f=0 dshift>?[C] beta_dshift:f=0",
                            "Gradients of batch_norm_forward, + beta times what the buffers hold.");
   def<layer_norm_forward>(
@@ -112,8 +112,8 @@ void bind_norms(py::module_& m) {
       "n C; x[n...,C] gamma?[C] shift?[C] eps:f=1e-5 y>[n...,C] mean>[n...] rstd>[n...]; eps>=0",
       "Layer normalisation: each row over its C values.\n\n    y = gamma (x - mean) rstd + shift\n\nSource: Ba, Kiros &"
       " Hinton (2016).");
-  def<layer_norm_backward>(m, "layer_norm_backward",
-                           "n C; x[n...,C] gamma?[C] mean[n...] rstd[n...] dy[n...,C] dx>?[n...,C] beta_dx:f=0"
+  def<layer_norm_backward, layer_norm_backward_workspace>(m, "layer_norm_backward",
+                           "n C; x[n...,C] gamma?[C] mean[n...] rstd[n...] dy[n...,C] work* dx>?[n...,C] beta_dx:f=0"
                            " dgamma>?[C] beta_dgamma:f=0 dshift>?[C] beta_dshift:f=0",
                            "Gradients of layer_norm_forward, + beta times what the buffers hold.");
 }
@@ -137,7 +137,7 @@ void bind_elementwise(py::module_& m) {
                        "Gradient of reduce_forward, + beta dx; of max and min it goes to the first place that holds y.");
   def<argmax>(m, "argmax", "A B C; x[A,B,C] index>:i64[A,C]; B>=1",
               "Place of the first largest element along the middle axis; a NaN is largest.");
-  def<sum_squares>(m, "sum_squares", "n; x[n...] y>[1]", "y = sum of x^2.");
+  def<sum_squares, sum_squares_workspace>(m, "sum_squares", "n; x[n...] work* y>[1]", "y = sum of x^2.");
   def<get_columns>(m, "get_columns", "L W n; x[L,W] at:i y>[L,n] beta:f=0; at>=0, at+n<=W",
                    "y = columns [at, at + n) of x, + beta y. y must be given (it says how many).");
   def<put_columns>(m, "put_columns", "L W n; x[L,n] at:i y&[L,W] beta:f=0; at>=0, at+n<=W",
@@ -149,26 +149,26 @@ void bind_losses(py::module_& m) {
                        "Softmax of each row, or its logarithm. In place allowed.");
   def<softmax_backward>(m, "softmax_backward", "n C; y[n...,C] dy[n...,C] log:b=0 dx>~[n...,C] beta:f=0",
                         "Gradient of softmax_forward from its output, + beta dx.");
-  def<softmax_cross_entropy_forward>(
+  def<softmax_cross_entropy_forward, softmax_cross_entropy_forward_workspace>(
       m, "softmax_cross_entropy_forward",
-      "n C; x[n...,C] labels:i64[n...]{-1..C} weights?[n...] smoothing:f=0 reduction:reduction=mean loss>[1]"
+      "n C; x[n...,C] labels:i64[n...]{-1..C} weights?[n...] smoothing:f=0 reduction:reduction=mean work* loss>[1]"
       " rows>??[n...] p>??[n...,C]; smoothing>=0, smoothing<=1",
       "Cross entropy of softmax(x) against integer labels, in nats.\n\nLabel -1: not counted. With smoothing e the target is"
       " (1-e) one-hot + e/C. rows, if given, receives each row's own loss; p the probabilities, which the backward pass"
       " needs.");
-  def<softmax_cross_entropy_backward>(
+  def<softmax_cross_entropy_backward, softmax_cross_entropy_backward_workspace>(
       m, "softmax_cross_entropy_backward",
       "n C g; p[n...,C] labels:i64[n...]{-1..C} weights?[n...] dloss[g] smoothing:f=0 reduction:reduction=mean"
-      " by_row:b=0 dx>[n...,C] beta:f=0; g=by_row?n:1",
+      " by_row:b=0 work* dx>[n...,C] beta:f=0; g=by_row?n:1",
       "Gradient of softmax_cross_entropy_forward, + beta dx. dloss is [1], or with by_row the gradient of each row's loss.");
-  def<loss_forward>(m, "loss_forward",
-                    "n; x[n...] t[n...] weights?[n...] kind:loss delta:f=1 reduction:reduction=mean loss>[1]"
+  def<loss_forward, loss_forward_workspace>(m, "loss_forward",
+                    "n; x[n...] t[n...] weights?[n...] kind:loss delta:f=1 reduction:reduction=mean work* loss>[1]"
                     " elements>??[n...]; delta>0",
                     "Loss of a prediction x against a target t, element by element: binary_cross_entropy (x are logits),"
                     " squared_error, absolute_error, huber, hinge (t in {-1, 1}).");
-  def<loss_backward>(m, "loss_backward",
+  def<loss_backward, loss_backward_workspace>(m, "loss_backward",
                      "n g; x[n...] t[n...] weights?[n...] dloss[g] kind:loss delta:f=1 reduction:reduction=mean"
-                     " by_element:b=0 dx>[n...] beta:f=0; delta>0, g=by_element?n:1",
+                     " by_element:b=0 work* dx>[n...] beta:f=0; delta>0, g=by_element?n:1",
                      "Gradient of loss_forward for x, + beta dx. dloss is [1], or with by_element has an entry for each.");
 }
 
@@ -209,7 +209,7 @@ void bind_optimisers(py::module_& m) {
                "v = rho v + (1 - rho) g^2;  w -= lr g / (sqrt(v) + eps). Source: Tieleman & Hinton (2012).");
   def<adagrad>(m, "adagrad", "n; g[n...] eps:f=1e-10 weight_decay:f=0 step(lr) w&[n...] v&[n...]",
                "v += g^2;  w -= lr g / (sqrt(v) + eps). Source: Duchi, Hazan & Singer (2011).");
-  def<clip_norm>(m, "clip_norm", "n; max_norm:f g&[n...] norm>[1]; max_norm>0",
+  def<clip_norm, clip_norm_workspace>(m, "clip_norm", "n; max_norm:f work* g&[n...] norm>[1]; max_norm>0",
                  "norm = |g|; where it is above max_norm, g is scaled down to it. Source: Pascanu, Mikolov & Bengio (2013).");
 }
 

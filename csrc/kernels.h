@@ -119,22 +119,26 @@ void avg_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* 
 // 1/sqrt(var + eps); running = (1 - momentum) running + momentum (mean | unbiased variance). gamma, shift, running_mean,
 // running_var may be null.
 void batch_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const float* shift, float eps, float momentum,
-                        float* running_mean, float* running_var, float* y, float* mean, float* rstd, void* stream);
+                        float* work, float* running_mean, float* running_var, float* y, float* mean, float* rstd,
+                        void* stream);
+i64 batch_norm_forward_workspace(i64 n, i64 C);
 // Inference: y = gamma (x - mean) / sqrt(var + eps) + shift. gamma, shift may be null.
 void batch_norm_inference(i64 n, i64 C, const float* x, const float* gamma, const float* shift, const float* mean,
                           const float* var, float eps, float* y, void* stream);
 // mean, rstd: as written by batch_norm_forward. dx, dgamma, dshift may be null.
 void batch_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const float* mean, const float* rstd,
-                         const float* dy, float* dx, float beta_dx, float* dgamma, float beta_dgamma, float* dshift,
-                         float beta_dshift, void* stream);
+                         const float* dy, float* work, float* dx, float beta_dx, float* dgamma, float beta_dgamma,
+                         float* dshift, float beta_dshift, void* stream);
+i64 batch_norm_backward_workspace(i64 n, i64 C);
 
 // y = gamma (x - mean) rstd + shift, mean and biased variance of each row; mean[n] and rstd[n] are kept for the backward
 // pass. gamma, shift may be null.
 void layer_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const float* shift, float eps, float* y,
                         float* mean, float* rstd, void* stream);
 void layer_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const float* mean, const float* rstd,
-                         const float* dy, float* dx, float beta_dx, float* dgamma, float beta_dgamma, float* dshift,
-                         float beta_dshift, void* stream);
+                         const float* dy, float* work, float* dx, float beta_dx, float* dgamma, float beta_dgamma,
+                         float* dshift, float beta_dshift, void* stream);
+i64 layer_norm_backward_workspace(i64 n, i64 C);
 
 // ----------------------------------------------------------------------------------------------- element-wise
 
@@ -164,7 +168,8 @@ void reduce_backward(i64 A, i64 B, i64 C, const float* x, const float* y, const 
 // index[A,C] of the first largest element along B (a NaN is largest). B >= 1.
 void argmax(i64 A, i64 B, i64 C, const float* x, int64_t* index, void* stream);
 // y[0] = sum of x^2.
-void sum_squares(i64 n, const float* x, float* y, void* stream);
+void sum_squares(i64 n, const float* x, float* work, float* y, void* stream);
+i64 sum_squares_workspace(i64 n);
 
 // Columns [at, at + n) of x[L,W] -> y[L,n], y = columns + beta y: a slice, and the gradient of a concatenation.
 void get_columns(i64 L, i64 W, i64 n, const float* x, i64 at, float* y, float beta, void* stream);
@@ -181,20 +186,25 @@ void softmax_backward(i64 n, i64 C, const float* y, const float* dy, int log, fl
 // target is (1-e) one-hot + e/C. weights[n] may be null (all 1). loss[1]: the reduction; rows[n], if not null: each row's
 // unweighted loss (0 where ignored); p[n,C], if not null: the probabilities, for the backward pass. With nothing counted the mean is 0.
 void softmax_cross_entropy_forward(i64 n, i64 C, const float* x, const int64_t* labels, const float* weights,
-                                   float smoothing, int reduction, float* loss, float* rows, float* p, void* stream);
+                                   float smoothing, int reduction, float* work, float* loss, float* rows, float* p,
+                                   void* stream);
+i64 softmax_cross_entropy_forward_workspace(i64 n, i64 C, i64 reduction);
 // dx = (p - target) times each row's share of the reduction times dloss, + beta dx. dloss has g elements: 1 (gradient of
 // `loss`), or n (gradient of `rows`: reduction and weights play no part then).
 void softmax_cross_entropy_backward(i64 n, i64 C, i64 g, const float* p, const int64_t* labels, const float* weights,
-                                    const float* dloss, float smoothing, int reduction, int by_row, float* dx, float beta,
-                                    void* stream);
+                                    const float* dloss, float smoothing, int reduction, int by_row, float* work, float* dx,
+                                    float beta, void* stream);
+i64 softmax_cross_entropy_backward_workspace(i64 n, i64 C, i64 g, i64 reduction, i64 by_row);
 
 // Losses of a prediction x against a target t, element by element; kinds: binary cross entropy on logits
 // max(x,0) - x t + log(1 + exp(-|x|)); squared (x-t)^2; absolute |x-t|; Huber d^2/2 if |d| <= delta else delta(|d| -
 // delta/2); hinge max(0, 1 - t x) with t in {-1, 1}. weights, elements as above.
 void loss_forward(i64 n, const float* x, const float* t, const float* weights, int kind, float delta, int reduction,
-                  float* loss, float* elements, void* stream);
+                  float* work, float* loss, float* elements, void* stream);
+i64 loss_forward_workspace(i64 n, i64 kind, i64 reduction);
 void loss_backward(i64 n, i64 g, const float* x, const float* t, const float* weights, const float* dloss, int kind,
-                   float delta, int reduction, int by_element, float* dx, float beta, void* stream);
+                   float delta, int reduction, int by_element, float* work, float* dx, float beta, void* stream);
+i64 loss_backward_workspace(i64 n, i64 g, i64 kind, i64 reduction, i64 by_element);
 
 // -------------------------------------------------------------------------------------------------- embedding
 
@@ -239,7 +249,8 @@ void rmsprop(i64 n, const float* g, float rho, float eps, float weight_decay, co
 void adagrad(i64 n, const float* g, float eps, float weight_decay, const StepState* step, float* w, float* v,
              void* stream);
 // norm[0] = |g|; where it is above max_norm, g *= max_norm / |g|. A norm that is not finite leaves g as it is.
-void clip_norm(i64 n, float max_norm, float* g, float* norm, void* stream);
+void clip_norm(i64 n, float max_norm, float* work, float* g, float* norm, void* stream);
+i64 clip_norm_workspace(i64 n);
 
 // ------------------------------------------------------------------------------------------------ augmentation
 

@@ -155,6 +155,12 @@ void loss_slopes(i64 n, const float* x, const float* t, const float* weights, co
 
 }  // namespace
 
+// Sums wait on the stack.
+i64 softmax_cross_entropy_forward_workspace(i64, i64, i64) { return 0; }
+i64 softmax_cross_entropy_backward_workspace(i64, i64, i64, i64, i64) { return 0; }
+i64 loss_forward_workspace(i64, i64, i64) { return 0; }
+i64 loss_backward_workspace(i64, i64, i64, i64, i64) { return 0; }
+
 void softmax_forward(i64 n, i64 C, const float* x, int log_of_it, float* y, void*) {
   if (C == 0) return;
   if (C <= kFewClasses) {
@@ -205,7 +211,7 @@ void softmax_backward(i64 n, i64 C, const float* y, const float* dy, int log_of_
 }
 
 void softmax_cross_entropy_forward(i64 n, i64 C, const float* x, const int64_t* labels, const float* weights,
-                                   float smoothing, int reduction, float* loss, float* rows, float* p, void*) {
+                                   float smoothing, int reduction, float*, float* loss, float* rows, float* p, void*) {
   constexpr i64 kBlock = 4096;  // rows whose losses wait on the stack to be added in order
   float losses[kBlock];
   float total = 0.0f;
@@ -283,8 +289,8 @@ void softmax_cross_entropy_forward(i64 n, i64 C, const float* x, const int64_t* 
 }
 
 void softmax_cross_entropy_backward(i64 n, i64 C, i64, const float* p, const int64_t* labels, const float* weights,
-                                    const float* dloss, float smoothing, int reduction, int by_row, float* dx, float beta,
-                                    void*) {
+                                    const float* dloss, float smoothing, int reduction, int by_row, float*, float* dx,
+                                    float beta, void*) {
   float share = 1.0f;
   if (!by_row) {
     share = dloss[0];
@@ -332,7 +338,7 @@ void softmax_cross_entropy_backward(i64 n, i64 C, i64, const float* p, const int
   }
 
 void loss_forward(i64 n, const float* x, const float* t, const float* weights, int kind, float delta, int reduction,
-                  float* loss, float* elements, void*) {
+                  float*, float* loss, float* elements, void*) {
   float total = 0.0f;
 #define FASTDL_CALL(k) total = loss_sum<k>(n, x, t, weights, delta, elements)
   FASTDL_FOR_LOSS(FASTDL_CALL)
@@ -345,7 +351,7 @@ void loss_forward(i64 n, const float* x, const float* t, const float* weights, i
 }
 
 void loss_backward(i64 n, i64, const float* x, const float* t, const float* weights, const float* dloss, int kind,
-                   float delta, int reduction, int by_element, float* dx, float beta, void*) {
+                   float delta, int reduction, int by_element, float*, float* dx, float beta, void*) {
   float share = by_element || n == 0 ? 1.0f : dloss[0];
   if (!by_element && reduction == kReduceMean) {
     const float count = weights == nullptr ? static_cast<float>(n) : total_weight(n, nullptr, weights);

@@ -95,7 +95,7 @@ class Optimizer:
         self.flat.settle()
         self.t += 1
         if self.clip is not None:
-            self.norm = float(backend.to_host(self._kernels.clip_norm(self.clip, self.flat.grad))[0])
+            self.norm = float(backend.to_host(self._kernels.clip_norm(self.clip, g=self.flat.grad))[0])
         self._update(self._kernels)
 
     def _update(self, k):

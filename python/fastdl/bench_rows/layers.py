@@ -176,12 +176,12 @@ def _batch_norm(shape, backward):
             np.ones(c, np.float32),
         )
         m, rstd, y = np.empty(c, np.float32), np.empty(c, np.float32), np.empty_like(x)
-        forward = Case(kernels.batch_norm_forward, (x, gamma, shift, 1e-5, 0.1, mean, var, y, m, rstd))
+        forward = Case(kernels.batch_norm_forward, (x, gamma, shift, 1e-5, 0.1, None, mean, var, y, m, rstd))
         forward.call(*forward.args)
         cases = {"fastdl": forward}
         if backward:
             out = (np.empty_like(x), 0.0, np.empty(c, np.float32), 0.0, np.empty(c, np.float32), 0.0)
-            cases = {"fastdl": Case(kernels.batch_norm_backward, (x, gamma, m, rstd, dy, *out))}
+            cases = {"fastdl": Case(kernels.batch_norm_backward, (x, gamma, m, rstd, dy, None, *out))}
         if "torch" in peers:
             import torch
 
@@ -218,8 +218,8 @@ def _cross_entropy(n, classes):
         forward, backward = kernels.softmax_cross_entropy_forward, kernels.softmax_cross_entropy_backward
 
         def ours():
-            forward(x, labels, None, 0.0, "mean", loss, None, p)
-            backward(p, labels, None, one, 0.0, "mean", False, dx, 0.0)
+            forward(x, labels, None, 0.0, "mean", None, loss, None, p)
+            backward(p, labels, None, one, 0.0, "mean", False, None, dx, 0.0)
 
         cases = {"fastdl": Case(ours)}
         if "torch" in peers:

@@ -267,10 +267,10 @@ def batch_norm(x, gamma, shift, running_mean, running_var, training, eps=1e-5, m
     k, xd = kernels(x.data), x.data
     g, s = _data(gamma), _data(shift)
     if training:
-        y, mean, rstd = k.batch_norm_forward(xd, g, s, eps, momentum, running_mean, running_var)
+        y, mean, rstd = k.batch_norm_forward(xd, g, s, eps, momentum, None, running_mean, running_var)
 
         def step(dy):
-            k.batch_norm_backward(xd, g, mean, rstd, dy, *_slots(x, gamma, shift))
+            k.batch_norm_backward(xd, g, mean, rstd, dy, None, *_slots(x, gamma, shift))
     else:
         y = k.batch_norm_inference(xd, g, s, running_mean, running_var, eps)
 
@@ -303,7 +303,7 @@ def layer_norm(x, gamma=None, shift=None, eps=1e-5):
     y, mean, rstd = k.layer_norm_forward(xd, g, _data(shift), eps)
 
     def step(dy):
-        k.layer_norm_backward(xd, g, mean, rstd, dy, *_slots(x, gamma, shift))
+        k.layer_norm_backward(xd, g, mean, rstd, dy, None, *_slots(x, gamma, shift))
 
     return record(y, _parents(x, gamma, shift), step)
 
@@ -619,7 +619,7 @@ def softmax_cross_entropy(x, labels, weights=None, smoothing=0.0, reduction="mea
     loss = k.softmax_cross_entropy_forward(xd, labels, weights, smoothing, how, rows=rows, p=p)
 
     def step(dy):
-        k.softmax_cross_entropy_backward(p, labels, weights, dy.reshape(-1), smoothing, how, by_row, *x.slot())
+        k.softmax_cross_entropy_backward(p, labels, weights, dy.reshape(-1), smoothing, how, by_row, None, *x.slot())
 
     return record(rows if by_row else loss, (x,), step)
 
@@ -637,7 +637,7 @@ def _loss(x, target, kind, weights, reduction, delta=1.0):
     loss = k.loss_forward(xd, t, weights, kind, delta, how, elements=elements)
 
     def step(dy):
-        k.loss_backward(xd, t, weights, dy.reshape(-1), kind, delta, how, by_element, *x.slot())
+        k.loss_backward(xd, t, weights, dy.reshape(-1), kind, delta, how, by_element, None, *x.slot())
 
     return record(elements if by_element else loss, (x,), step)
 
