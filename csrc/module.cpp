@@ -6,9 +6,18 @@
 
 namespace py = pybind11;
 
+#if defined(FASTDL_BIND)
+namespace fastdl {
+void FASTDL_BIND(py::module_& m);  // what this target has besides
+}
+#endif
+
 PYBIND11_MODULE(FASTDL_MODULE, m) {
   m.doc() = "The kernels of fastdl, compiled for one target; see fastdl.kernels.";
   fastdl::bind_kernels(m);
+#if defined(FASTDL_BIND)
+  fastdl::FASTDL_BIND(m);
+#endif
   m.def("set_num_threads", &fastdl::set_num_threads, py::arg("threads"));
   m.def("get_num_threads", &fastdl::get_num_threads);
   m.def("num_helpers", &fastdl::num_helpers, "Helper threads started so far.");

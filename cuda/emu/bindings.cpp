@@ -1,0 +1,38 @@
+// The emulator's settings, for tests.
+#include <pybind11/pybind11.h>
+
+#include <string>
+
+#include "emulator.h"
+
+namespace py = pybind11;
+
+namespace fastdl {
+namespace {
+
+const char* const kOrders[] = {"forward", "reverse", "random"};
+const char* const kCopies[] = {"late", "early", "random"};
+
+int place_of(const char* name, const std::string& wanted, const char* const (&words)[3]) {
+  for (int i = 0; i < 3; ++i)
+    if (wanted == words[i]) return i;
+  throw py::value_error(std::string(name) + ": expected " + words[0] + ", " + words[1] + " or " + words[2] + "; got " + wanted);
+}
+
+}  // namespace
+
+void bind_emulator(py::module_& m) {
+  m.def(
+      "emulate",
+      [](const std::string& order, const std::string& copies, uint64_t seed, int arch) {
+        emu::Settings& s = emu::settings();
+        const auto before = py::make_tuple(kOrders[static_cast<int>(s.order)], kCopies[static_cast<int>(s.copies)], s.seed, s.arch);
+        s = {static_cast<emu::Order>(place_of("order", order, kOrders)),
+             static_cast<emu::Copies>(place_of("copies", copies, kCopies)), seed, arch};
+        return before;
+      },
+      py::arg("order") = "forward", py::arg("copies") = "late", py::arg("seed") = 0, py::arg("arch") = 86,
+      "Choose the order of threads, when asynchronous copies land, and the device's architecture; returns what held before.");
+}
+
+}  // namespace fastdl
