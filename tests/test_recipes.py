@@ -61,7 +61,7 @@ def test_every_recipe_says_what_it_is(name):
     assert recipes.title(name).endswith(".") and len(recipes.title(name)) < 100
     for word in ("Task:", "Network:", "Reference:"):
         assert word in module.__doc__
-    assert set(module.EPOCHS) in ({"mnist", "mnist-embedded"}, {"cifar10", "cifar10-small"})
+    assert module.EPOCHS and all(n >= 1 for n in module.EPOCHS.values())  # a number for each data set
 
 
 def test_mlp_has_no_augmentation():

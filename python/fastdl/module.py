@@ -51,6 +51,11 @@ _observer = ContextVar("observer", default=None)
 _observer_of_now = _observer.get
 
 
+def observed():
+    """Whether somebody observes the calls of modules in this thread."""
+    return _observer_of_now() is not None
+
+
 class observing:
     """``with observing(f):`` every call of a module in this thread is ``f(module, inputs)``."""
 

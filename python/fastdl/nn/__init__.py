@@ -11,12 +11,14 @@ from .. import ops
 from .._arguments import pair
 from ..module import Module, Parameter
 from ..tensor import Tensor
+from .checkpoint import Checkpoint
 
 __all__ = [
     "GELU",
     "Activation",
     "AvgPool2d",
     "BatchNorm",
+    "Checkpoint",
     "Conv1d",
     "Conv2d",
     "ConvTranspose2d",

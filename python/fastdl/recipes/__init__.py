@@ -14,6 +14,8 @@ NAMES = (
     "mnist-lenet",
     "mnist-cnn",
     "cifar-cnn",
+    "mnist-1000-layers",
+    "cifar-resnet",
 )
 
 __all__ = ["NAMES", "Config", "Report", "picture", "run", "save", "say", "title", "write_json"]
