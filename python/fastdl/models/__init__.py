@@ -1,11 +1,12 @@
 """Network families with their training: `fit`, `predict`, `summary`, `save`. One family a file, readable alone."""
 
+from .autoencoder import Autoencoder
 from .cnn import CNN, CNNRegressor
 from .mlp import MLP, MLPRegressor
 from .perceptron import Perceptron
 from .softmax_regression import SoftmaxRegression
 
-__all__ = ["CNN", "MLP", "CNNRegressor", "MLPRegressor", "Perceptron", "SoftmaxRegression", "load"]
+__all__ = ["CNN", "MLP", "Autoencoder", "CNNRegressor", "MLPRegressor", "Perceptron", "SoftmaxRegression", "load"]
 
 
 def load(path):

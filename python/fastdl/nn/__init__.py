@@ -520,3 +520,8 @@ class Residual(Module):
 
     def describe(self):
         return "" if self.act == "none" else self.act
+
+
+from .generative import Noise, Reshape, SpectralNorm, TiedDense  # noqa: E402
+
+__all__ += ["Noise", "Reshape", "SpectralNorm", "TiedDense"]

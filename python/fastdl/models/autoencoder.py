@@ -1,0 +1,528 @@
+"""Autoencoders: dense, tied, denoising, sparse, contractive, convolutional, variational, stacked, unrolled from RBMs."""
+
+import math
+
+import numpy as np
+
+from .. import backend, nn, ops, optim, train
+from ..random import Stream
+from ..tensor import Tensor, inference
+from ._base import Model, as_input
+from .cnn import CNN
+
+
+class Autoencoder(Model):
+    """A network that gives back its input through a narrow code: an encoder and its mirror image, a decoder.
+
+        c = encode(x);  y = decode(c);  loss = |x - y|^2 a sample, summed over its values, mean over the samples
+
+    Parameters
+    ----------
+    hidden : tuple of int
+        Units between input and code; with kind 'conv' filters of 3x3 convolutions of stride 2.
+    code : int
+        Numbers in a code.
+    kind : {'dense', 'conv'}
+    act, code_act : {'none', 'relu', 'leaky_relu', 'sigmoid', 'tanh', 'gelu'}
+        Of hidden units; of the code.
+    output : {'sigmoid', 'none'}
+        'sigmoid' for values in [0,1].
+    loss : {'mse', 'binary_cross_entropy'}
+        The squared error, or the cross entropy of values in [0,1], in nats. Both are sums over a sample's values.
+    tied : bool
+        The decoder uses the transposed weights of the encoder (dense).
+    noise : {None, 'gaussian', 'mask', 'salt'}
+        Denoising: the input is corrupted while training, see `fastdl.nn.Noise`; the target is not.
+    noise_level : float
+    sparsity : float, optional
+        Wanted mean activity of each code unit, between 0 and 1: adds `sparsity_weight` times the sum of KL(sparsity ||
+        mean activity over the batch). Needs code_act 'sigmoid'.
+    sparsity_weight : float
+    contraction : float
+        Adds this many times the squared Frobenius norm of the Jacobian of every encoding layer. Needs dense layers of
+        'sigmoid', 'tanh' or 'none'.
+    variational : bool
+        The code is a normal distribution; adds `beta` KL(q(c | x) || N(0, 1)). `transform` gives its mean.
+    beta : float
+    image_shape : tuple of int, optional
+        As in `CNN`, where X comes as flat rows and kind is 'conv'.
+    seed : int
+        Decides initial weights, order of samples, noise and draws.
+
+    Attributes
+    ----------
+    module_ : Module
+        With parts `encoder` and `decoder`.
+    sample_shape_ : tuple of int
+        Of one sample, as it came.
+    history_ : dict
+        What the last `fit` recorded; `loss` includes penalties and is measured with noise, `val_loss` neither.
+    pretrain_history_ : list of dict
+        The same for each layer that was trained greedily.
+
+    Source
+    ------
+    Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural networks" (2006); Bengio, Lamblin, Popovici &
+    Larochelle, "Greedy layer-wise training of deep networks" (2007); Vincent et al., "Stacked denoising autoencoders"
+    (2010); Rifai, Vincent, Muller, Glorot & Bengio, "Contractive auto-encoders" (2011); Kingma & Welling,
+    "Auto-encoding variational Bayes" (2014).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.models import Autoencoder
+    >>> t = np.linspace(0, 1, 256)
+    >>> X = np.stack([t, t**2, np.sqrt(t)], 1)  # a curve: one number says where
+    >>> model = Autoencoder((16,), code=1, act="tanh").fit(X, epochs=100, batch_size=32, lr=0.01)
+    >>> model.transform(X).shape, bool(model.score(X) > -0.01)
+    ((256, 1), True)
+    """
+
+    _fitted = ("module_", "input_shape_", "sample_shape_")
+
+    def __init__(self, hidden=(128,), code=32, kind="dense", act="relu", code_act="none", output="sigmoid", loss="mse",
+                 tied=False, noise=None, noise_level=0.3, sparsity=None, sparsity_weight=1.0, contraction=0.0,
+                 variational=False, beta=1.0, image_shape=None, seed=0):  # fmt: skip
+        if kind not in ("dense", "conv"):
+            raise ValueError(f"kind: expected 'dense' or 'conv'; got {kind!r}")
+        if output not in ("sigmoid", "none"):
+            raise ValueError(f"output: expected 'sigmoid' or 'none'; got {output!r}")
+        if loss not in ("mse", "binary_cross_entropy"):
+            raise ValueError(f"loss: expected 'mse' or 'binary_cross_entropy'; got {loss!r}")
+        if loss == "binary_cross_entropy" and output != "sigmoid":
+            raise ValueError(f"output: expected 'sigmoid' with binary_cross_entropy; got {output!r}")
+        if kind == "conv" and (tied or contraction):
+            raise ValueError(f"{'tied' if tied else 'contraction'}: expected none with kind 'conv'; got one")
+        if variational and tied:
+            raise ValueError("tied: expected False with variational; got True")
+        if sparsity is not None and not (0.0 < sparsity < 1.0 and code_act == "sigmoid" and not variational):
+            raise ValueError(
+                f"sparsity: expected a number between 0 and 1, with code_act 'sigmoid'; got {sparsity} with {code_act!r}"
+            )
+        used = {act, code_act} if hidden else {code_act}
+        if not contraction >= 0.0 or (contraction and (variational or not used <= {"sigmoid", "tanh", "none"})):
+            raise ValueError(
+                "contraction: expected 0 or more, with act and code_act 'sigmoid', 'tanh' or 'none' and a code that is "
+                f"not variational; got {contraction} with {act!r} and {code_act!r}"
+            )
+        if noise is not None:
+            nn.Noise(noise, noise_level)  # says what is wrong
+        if not beta >= 0.0:
+            raise ValueError(f"beta: expected 0 or more; got {beta}")
+        self.hidden, self.code, self.kind, self.act, self.code_act = tuple(hidden), code, kind, act, code_act
+        self.output, self.loss, self.tied, self.noise, self.noise_level = output, loss, tied, noise, noise_level
+        self.sparsity, self.sparsity_weight, self.contraction = sparsity, sparsity_weight, contraction
+        self.variational, self.beta, self.image_shape, self.seed = variational, beta, image_shape, seed
+
+    # ------------------------------------------------------------------------------------------ the network
+
+    def _shape(self, x, name="X"):
+        return CNN._shape(self, x, name) if self.kind == "conv" else super()._shape(x, name)
+
+    def _make(self, input_shape, outputs=None):
+        out = "none" if self.loss == "binary_cross_entropy" else self.output
+        if self.kind == "conv":
+            encoder, decoder = _conv_halves(input_shape, self.hidden, self.code, self.act, self.code_act, out)
+        else:
+            encoder, decoder = self._dense_halves(input_shape[0], out)
+        if self.variational:
+            encoder = _Normal(encoder.layers[:-1], self.code)
+        return _Network(encoder, decoder, self)
+
+    def _dense_halves(self, inputs, out):
+        units = (*self.hidden, self.code)
+        acts = (*(self.act for _ in self.hidden), self.code_act)
+        encoder = [nn.Dense(u, a) for u, a in zip(units, acts, strict=True)]
+        back = (*(self.act for _ in self.hidden), out)
+        if self.tied:
+            decoder = [nn.TiedDense(layer, a) for layer, a in zip(reversed(encoder), back, strict=True)]
+        else:
+            decoder = [nn.Dense(u, a) for u, a in zip((*reversed(self.hidden), inputs), back, strict=True)]
+        return nn.Sequential(*encoder), nn.Sequential(*decoder)
+
+    def build(self, input_shape):
+        """Make the network with initial weights.
+
+        Parameters
+        ----------
+        input_shape : tuple of int
+            Of one sample.
+
+        Returns
+        -------
+        The model itself.
+        """
+        self.sample_shape_ = tuple(int(s) for s in np.atleast_1d(input_shape))
+        self.input_shape_ = self._shape(np.empty((0, *self.sample_shape_), np.float32)).shape[1:]
+        self.module_ = self._make(self.input_shape_).build(self.input_shape_, self.seed).eval()
+        self.module_.to(self._device)
+        return self
+
+    def _describe(self):
+        return super()._describe() | {"sample_shape": list(self.sample_shape_)}
+
+    def _build_from(self, config):
+        return self.build(tuple(config["sample_shape"]))
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def fit(
+        self,
+        X,
+        y=None,
+        *,
+        epochs=20,
+        batch_size=128,
+        validation=None,
+        optimizer="adam",
+        lr=None,
+        weight_decay=None,
+        clip=None,
+        pretrain=0,
+        warm_start=False,
+        **options,
+    ):
+        """Learn to give samples back.
+
+        Parameters
+        ----------
+        X : array [N,...]
+            Any real dtype; uint8 images are read as values in [0,1].
+        y : ignored
+            There for pipelines.
+        epochs, batch_size : int
+        validation : array or float, optional
+            Samples that are only judged, or the share of X to set aside.
+        optimizer : str or callable
+        lr, weight_decay, clip : float, optional
+            As in `Classifier.fit`.
+        pretrain : int
+            Epochs for each layer alone before all are trained together: it learns to give back the codes of the layer
+            below (greedy layer-wise training; dense and not variational).
+        warm_start : bool
+            Go on from the weights of now.
+        **options
+            Passed to `fastdl.train.fit`. An `augment` makes new samples, to be given back as they came out of it.
+
+        Returns
+        -------
+        The model itself; `history_` holds the curves.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The message names the argument.
+        FloatingPointError
+            The loss became infinite or NaN; the message says where.
+        """
+        x = self._begin(X, warm_start)
+        if not hasattr(self, "module_"):
+            self.build(as_input(X).shape[1:])
+        places = np.arange(len(x))  # the network remembers what it was given: no targets are gathered
+        if validation is None or isinstance(validation, (int, float)):
+            x, places, held = self._split(x, places, validation)
+            held = held and held[0]
+        else:
+            held = self._input(validation, "validation")
+        if held is not None:
+            held = (held, _floats(held))
+        if pretrain:
+            self._pretrain(x, pretrain, batch_size, optimizer, lr)
+        if options.get("augment") is not None and len(self.sample_shape_) > 1:
+            x = x.reshape(len(x), *self.sample_shape_)
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
+        try:
+            self.history_ = train.fit(
+                self.module_,
+                x,
+                np.arange(len(x)),
+                loss=self.module_.objective,
+                optimizer=optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None}),
+                epochs=epochs,
+                batch_size=batch_size,
+                validation=held,
+                **{"seed": self.seed} | options,
+            )
+        finally:
+            self.module_.forget()
+        return self
+
+    def _pretrain(self, x, epochs, batch_size, optimizer, lr):
+        """Each layer and its mirror image alone, the lowest first, on the codes of those below."""
+        if self.kind == "conv" or self.variational:
+            raise ValueError(f"pretrain: expected 0 with kind 'conv' or variational; got {epochs}")
+        net, values, self.pretrain_history_ = self.module_, x, []
+        for i, (up, down) in enumerate(zip(net.encoder.layers, reversed(net.decoder.layers), strict=True)):
+            pair = _Network(nn.Sequential(up), nn.Sequential(down), self, last=i == len(self.hidden))
+            if i and self.noise is not None:
+                # Codes have a scale of their own: above the data, elements are set to 0.
+                pair.noise = nn.Noise("mask", min(self.noise_level, 0.5))
+                pair.noise.stream = Stream(self.seed).split(f"pretrain {i}")
+            pair.plain = i > 0  # codes are not probabilities
+            given = {} if lr is None else {"lr": lr}
+            update = optim.get(optimizer, pair, **given)
+            self.pretrain_history_.append(
+                train.fit(
+                    pair,
+                    values,
+                    np.arange(len(values)),
+                    loss=pair.objective,
+                    optimizer=update,
+                    epochs=epochs,
+                    batch_size=batch_size,
+                    seed=self.seed,
+                )
+            )
+            pair.forget()
+            values = train.predict(nn.Sequential(up), values)
+
+    @classmethod
+    def from_rbms(cls, rbms, input_shape=None, **params):
+        """A deep autoencoder unrolled from a stack of Boltzmann machines: encoder upwards, decoder with the transposed weights.
+
+        Parameters
+        ----------
+        rbms : sequence
+            From the data upwards: fitted `RBM` models, or tuples (w [V,H], b_visible [V], b_hidden [H]).
+        input_shape : tuple of int, optional
+            Of one sample; [V] if left out.
+        **params
+            Of the autoencoder but `hidden` and `code`; `act` is 'sigmoid' if left out.
+
+        Returns
+        -------
+        Autoencoder
+            To be fine-tuned by ``fit(X, warm_start=True)``.
+        """
+        stack = [_weights_of(r, i) for i, r in enumerate(rbms)]
+        if not stack:
+            raise ValueError("rbms: expected one or more; got none")
+        for i, (below, above) in enumerate(zip(stack, stack[1:], strict=False)):
+            if below[0].shape[1] != above[0].shape[0]:
+                raise ValueError(
+                    f"rbms[{i + 1}]: expected {below[0].shape[1]} visible units, the hidden ones below; got {above[0].shape[0]}"
+                )
+        sizes = [w.shape[1] for w, _, _ in stack]
+        model = cls(tuple(sizes[:-1]), sizes[-1], **{"act": "sigmoid"} | params)
+        if model.kind != "dense" or model.variational:
+            raise ValueError("kind, variational: expected 'dense' and False; got others")
+        model.build(input_shape or (stack[0][0].shape[0],))
+        layers, mirror = model.module_.encoder.layers, model.module_.decoder.layers[::-1]
+        for (w, visible, hidden), up, down in zip(stack, layers, mirror, strict=True):
+            backend.assign(up.w.data, w)
+            backend.assign(up.b.data, hidden)
+            backend.assign(down.b.data, visible)
+            if not model.tied:
+                backend.assign(down.w.data, np.ascontiguousarray(w.T))
+        return model
+
+    # ------------------------------------------------------------------------------------------ use
+
+    def transform(self, X):
+        """Codes, float32 [N, code]; of a variational code its mean."""
+        self._need_fit()
+        return backend.to_host(train.predict(self.module_.encoder, self._input(X)))
+
+    def fit_transform(self, X, y=None, **options):
+        """`fit`, then `transform`."""
+        return self.fit(X, y, **options).transform(X)
+
+    def inverse_transform(self, codes):
+        """Samples from codes [N, code], in the shape of the samples that the model learned from."""
+        self._need_fit()
+        c = as_input(codes, "codes")
+        if c.shape[1:] != (self.code,):
+            raise ValueError(f"codes: expected shape [N,{self.code}]; got {list(c.shape)}")
+        y = self._finished(train.predict(self.module_.decoder, backend.array(c, np.float32)))
+        return y.reshape(len(y), *self.sample_shape_)
+
+    def reconstruct(self, X):
+        """What the network makes of samples, float32, in the shape of X."""
+        self._need_fit()
+        return self._finished(train.predict(self.module_, self._input(X))).reshape(np.shape(X))
+
+    def _finished(self, outputs):
+        if self.loss == "binary_cross_entropy":
+            with inference():
+                outputs = ops.sigmoid(Tensor(outputs)).data
+        return backend.to_host(outputs)
+
+    def sample(self, n, seed=0):
+        """n new samples of a variational autoencoder: codes from N(0, 1), decoded."""
+        if not self.variational:
+            raise ValueError("variational: expected True, for a code whose distribution is known; got False")
+        from ..random import normal
+
+        return self.inverse_transform(normal((n, self.code), seed=seed))
+
+    def score_samples(self, X):
+        """Minus the squared error of each sample, summed over its values, float64 [N]: low for what is unlike the data."""
+        x = self._input(X)
+        y = self.reconstruct(X).reshape(len(x), -1)
+        x = backend.to_host(_floats(x)).reshape(y.shape)
+        return -np.square(x.astype(np.float64) - y).sum(1)
+
+    def score(self, X, y=None):
+        """Mean of `score_samples`: minus the squared error a sample."""
+        return float(np.mean(self.score_samples(X)))
+
+
+def _floats(x):
+    """Values of samples as the network sees them: uint8 becomes [0,1]."""
+    return train.Rows(x).take(np.arange(len(x)))
+
+
+def _weights_of(rbm, i):
+    """(w [V,H], b_visible [V], b_hidden [H]) of a machine or tuple."""
+    if not isinstance(rbm, (tuple, list)):
+        weights = rbm.get_weights() if callable(getattr(rbm, "get_weights", None)) else vars(rbm)
+        by_shape = {np.ndim(v): v for v in weights.values() if np.ndim(v) == 2}
+        names = [next((n for n in known if n in weights), None) for known in _BIASES]
+        if 2 not in by_shape or None in names:
+            raise ValueError(f"rbms[{i}]: expected an RBM or (w, b_visible, b_hidden); got {type(rbm).__name__}")
+        rbm = (by_shape[2], *(weights[n] for n in names))
+    if len(rbm) != 3:
+        raise ValueError(f"rbms[{i}]: expected (w, b_visible, b_hidden); got {len(rbm)} arrays")
+    w, visible, hidden = (np.asarray(backend.to_host(a), np.float32) for a in rbm)
+    if w.ndim != 2 or visible.shape != w.shape[:1] or hidden.shape != w.shape[1:]:
+        shapes = ", ".join(str(list(a.shape)) for a in (w, visible, hidden))
+        raise ValueError(f"rbms[{i}]: expected shapes [V,H], [V], [H]; got {shapes}")
+    return w, visible, hidden
+
+
+_BIASES = (("b_visible", "bv", "b", "visible_bias"), ("b_hidden", "bh", "c", "hidden_bias"))
+
+
+# ---------------------------------------------------------------------------------------------------- networks
+
+
+def _conv_halves(image, filters, code, act, code_act, out):
+    """Convolutions of stride 2, a dense code, and the way back through transposed convolutions."""
+    if not filters:
+        raise ValueError("hidden: expected filters of one convolution or more with kind 'conv'; got none")
+    sizes = [image[:2]]
+    for _ in filters:
+        sizes.append(tuple((s - 1) // 2 + 1 for s in sizes[-1]))
+    top = (*sizes[-1], filters[-1])
+    up = [nn.Conv2d(f, 3, act, stride=2, padding=1) for f in filters]
+    down = []
+    for i in range(len(filters) - 1, -1, -1):
+        extra = tuple(want - (2 * have - 1) for want, have in zip(sizes[i], sizes[i + 1], strict=True))
+        last = i == 0
+        layer = nn.ConvTranspose2d(
+            image[2] if last else filters[i - 1], 3, out if last else act, stride=2, padding=1, out_padding=extra
+        )
+        down.append(layer)
+    decoder = nn.Sequential(nn.Dense(math.prod(top), act), nn.Reshape(*top), *down)
+    return nn.Sequential(*up, nn.Flatten(), nn.Dense(code, code_act)), decoder
+
+
+class _Normal(nn.Module):
+    """An encoder whose code is a normal distribution: mean and logarithm of the variance."""
+
+    def __init__(self, body, code):
+        self.layers = list(body)
+        self.mean, self.log_variance = nn.Dense(code), nn.Dense(code, init=0.0)
+        self.stream = Stream(0)
+
+    def forward(self, x):
+        return self.distribution(x)[0]
+
+    def distribution(self, x):
+        """(mean, log variance), Tensors [N, code]."""
+        for layer in self.layers:
+            x = layer(x)
+        return self.mean(x), self.log_variance(x)
+
+
+class _Network(nn.Module):
+    """Noise, encoder, decoder; while training it keeps what its objective needs."""
+
+    def __init__(self, encoder, decoder, model, last=True):
+        self.noise = nn.Noise(model.noise, model.noise_level) if model.noise is not None else None
+        self.encoder, self.decoder = encoder, decoder
+        self.cross_entropy = model.loss == "binary_cross_entropy"
+        self.rate, self.rate_weight = (model.sparsity if last else None), model.sparsity_weight
+        self.contraction, self.beta, self.plain = model.contraction, model.beta, False
+        self._kept = None
+
+    def __getstate__(self):
+        return self.__dict__ | {"_kept": None}
+
+    def forget(self):
+        """Let go of the last batch."""
+        self._kept = None
+
+    def forward(self, x):
+        if not self.training:
+            if isinstance(self.encoder, _Normal):  # both heads, so that building finds all sizes
+                return self.decoder(self.encoder.distribution(x)[0])
+            return self.decoder(self.encoder(x))
+        if isinstance(self.encoder, nn.Sequential) and type(self.encoder[0]).__name__ == "Dense" and len(x.shape) > 2:
+            x = ops.flatten(x)
+        clean = x.data
+        h = x if self.noise is None else self.noise(x)
+        terms = []
+        if isinstance(self.encoder, _Normal):
+            mean, log_variance = self.encoder.distribution(h)
+            code = _drawn(mean, log_variance, self.encoder.stream)
+            if self.beta:
+                terms.append(ops.multiply(_divergence(mean, log_variance), self.beta))
+        elif self.contraction:
+            for layer in self.encoder.layers:
+                h = layer(h)
+                terms.append(ops.multiply(_jacobian(layer, h), self.contraction))
+            code = h
+        else:
+            code = self.encoder(h)
+        if self.rate is not None:
+            terms.append(ops.multiply(_idleness(code, self.rate), self.rate_weight))
+        self._kept = clean, terms
+        return self.decoder(code)
+
+    def objective(self, output, target):
+        """Error of a sample summed over its values, mean over the batch; while training with the penalties."""
+        n = output.shape[0]
+        terms = []
+        if self.training:
+            target, terms = self._kept
+            target = target.reshape(output.shape)
+        kind = ops.binary_cross_entropy if self.cross_entropy and not self.plain else ops.mse
+        total = ops.multiply(kind(output, target, None, "sum"), 1.0 / n)
+        for term in terms:
+            total = ops.add(total, term)
+        return total
+
+
+def _drawn(mean, log_variance, stream):
+    """mean + exp(log_variance / 2) times a standard normal draw."""
+    k, a = backend.kernels(mean.data), mean.data
+    draw = k.normal(0.0, 1.0, *stream.take(a.size), backend.empty(a.shape, a))
+    return ops.add(mean, ops.multiply(ops.exp(ops.multiply(log_variance, 0.5)), Tensor(draw)))
+
+
+def _divergence(mean, log_variance):
+    """KL(N(mean, variance) || N(0, 1)) of a sample, mean over the batch."""
+    n = mean.shape[0]
+    inside = ops.subtract(ops.add(ops.square(mean), ops.exp(log_variance)), ops.add(log_variance, 1.0))
+    return ops.multiply(ops.sum(inside), 0.5 / n)
+
+
+def _jacobian(layer, h):
+    """Squared Frobenius norm of a layer's Jacobian, mean over the batch: sum_j s_j^2 sum_i w_ij^2, s the slope."""
+    sizes = ops.sum(ops.square(layer.w), 0)
+    if layer.act == "none":
+        return ops.sum(sizes)
+    sigmoid = layer.act == "sigmoid"
+    slope = ops.multiply(h, ops.subtract(1.0, h)) if sigmoid else ops.subtract(1.0, ops.square(h))
+    return ops.multiply(ops.sum(ops.multiply(ops.square(slope), sizes)), 1.0 / h.shape[0])
+
+
+def _idleness(code, rate):
+    """Sum over units of KL(rate || mean activity over the batch)."""
+    p = ops.mean(code, 0)
+    on = ops.multiply(ops.log(ops.add(p, 1e-7)), -rate)
+    off = ops.multiply(ops.log(ops.add(ops.subtract(1.0, p), 1e-7)), rate - 1.0)
+    constant = rate * math.log(rate) + (1.0 - rate) * math.log(1.0 - rate)
+    return ops.add(ops.sum(ops.add(on, off)), constant * p.shape[0])
