@@ -17,6 +17,15 @@ __device__ __forceinline__ float fma(float a, float b, float c) {
 #endif
 }
 
+// Hides x from the optimiser: what is computed from it inside a loop stays there, instead of waiting in registers outside.
+__device__ __forceinline__ void keep_inside(int& x) {
+#if defined(__CUDA_ARCH__)
+  asm volatile("" : "+r"(x));
+#else
+  (void)x;
+#endif
+}
+
 // ------------------------------------------------------------------------------------------------ reductions
 // Butterflies: every lane gets the same bits. All 32 lanes must take part.
 

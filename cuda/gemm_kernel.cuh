@@ -1,0 +1,351 @@
+// The main loop of all products: fp32 on CUDA cores, tf32 and bf16 on tensor cores. gemm.cuh chooses among the tiles and is
+// what other files include.
+//
+//             N                      a block's tile, fp32, 128 x 128         a warp's 64 x 32: lane = 4 lm + ln
+//        +----------+                   32   32   32   32                       4  4  4  4      4 x 4 of each of the
+//        |  b       |                 +----+----+----+----+                   +--+--+--+--+.    four quarters: 8 x 8 sums
+//     K  |..||......|  chunk 256      | w0 | w1 | w2 | w3 | 64              4 | 0| 1| 2| 3|     a thread, from 2 + 2 loads
+//        |  ||tile16|                 |    |    |    |    |                 4 | 4| 5| 6| 7|     of 16 bytes for every k
+//        +----------+                 +----+----+----+----+                   |  ...      |
+//   +-+  +----------+                 | w4 | w5 | w6 | w7 | 64                +--+--+--+--+.
+//   | |  |  c  +--+ |                 |    |    |    |    |                   .           .
+// M |a|  |     |  | |                 +----+----+----+----+
+//   | |  |     +--+ |
+//   +-+  +----------+    tensor cores: the same warps, each 4 x 4 of mma's 16 x 8
+//
+// Shared memory holds kStages tiles of a and b, 16 deep: while one is multiplied, the next are on their way (cp.async). One
+// barrier a tile. Order of every sum: K is cut into chunks of 256; inside a chunk sum = fma(a, b, sum) for k ascending, from
+// 0; then c = beta c + sum for the first chunk and c = c + sum for the others, as the CPU does it. So fp32 products of any
+// shape have the bits of the CPU's, whatever the tile. Between chunks the sums live in c (the block's own part of it): 64
+// registers less, at 64 reads and writes for 16,384 multiplications. Tensor cores go through K in steps of 8 or 16 without
+// chunks.
+//
+// Small tiles take several chunks at once (kGroups groups of threads, one each, added in the order of chunks); where even that
+// leaves a GPU empty and the caller has scratch, parts of K go to blocks of their own (gemm.cuh).
+#pragma once
+#include "gemm_operands.cuh"
+
+namespace fastdl {
+
+// Where four neighbours of c stand, for epilogues.
+struct Place {
+  i64 batch, m, n;  // columns n .. n + count of row m
+  i64 at;           // element c[at] is the first of them
+  int count;        // 1 to 4
+};
+
+struct Product {
+  i64 M, N, K;
+  i64 batch, a_step, b_step, c_step;  // elements from one product of a batch to the next
+  float beta;
+  float* c;
+  i64 ldc;
+  bool mapped;  // row m of c begins at `rows`' offset, not at m * ldc
+  bool wide;    // c may be read and written by 16 bytes
+  Axis rows;
+  i64 parts, part_chunks, part_step;  // blockIdx.y takes this many chunks, and writes this far from c
+};
+
+// ------------------------------------------------------------------------------------------------------- tiles
+
+// WarpsM x WarpsN warps, each of MQ x NQ squares of 32 x 16 (8 x 4 lanes, 4 x 4 each).
+template <int WarpsM, int WarpsN, int MQ, int NQ, int Groups, int Blocks>
+struct CudaCores {
+  static constexpr int kWarpsM = WarpsM, kWarpsN = WarpsN, kPasses = MQ, kGroups = Groups;
+  static constexpr int kBlocksPerSM = Blocks;
+  static constexpr int kWarpM = 32 * MQ, kWarpN = 16 * NQ;
+  static constexpr int kM = WarpsM * kWarpM, kN = WarpsN * kWarpN;
+  static constexpr int kStages = 2;
+  static constexpr int kGroupThreads = 32 * WarpsM * WarpsN;
+  static constexpr bool kTensor = false;
+  using FrameA = TileFrame<kM, kGroupThreads, false>;
+  using FrameB = TileFrame<kN, kGroupThreads, false>;
+
+  float sum[4 * MQ][4 * NQ];
+  int at_m, at_n;
+
+  __device__ __forceinline__ explicit CudaCores(int t) {
+    const int lane = t % 32, warp = t / 32;
+    at_m = warp / WarpsN * kWarpM + lane / 4 * 4;
+    at_n = warp % WarpsN * kWarpN + lane % 4 * 4;
+  }
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int i = 0; i < 4 * MQ; ++i)
+#pragma unroll
+      for (int j = 0; j < 4 * NQ; ++j) sum[i][j] = 0.0f;
+  }
+  __device__ __forceinline__ void multiply(const float* a, const float* b) {
+#pragma unroll
+    for (int k = 0; k < kTileK; ++k) {
+      float x[4 * MQ], y[4 * NQ];
+#pragma unroll
+      for (int q = 0; q < MQ; ++q) load4(a + FrameA::place(at_m + 32 * q, k), x + 4 * q);
+#pragma unroll
+      for (int q = 0; q < NQ; ++q) load4(b + FrameB::place(at_n + 16 * q, k), y + 4 * q);
+#pragma unroll
+      for (int i = 0; i < 4 * MQ; ++i)
+#pragma unroll
+        for (int j = 0; j < 4 * NQ; ++j) sum[i][j] = fma(x[i], y[j], sum[i][j]);
+    }
+  }
+  // Rows 32 pass .. 32 pass + 32 of every warp's part, one line of kN + 4 floats each.
+  __device__ __forceinline__ void stage(float* to, int pass) const {
+    const int line = at_m / kWarpM * 32 + at_m % 32;
+#pragma unroll
+    for (int r = 0; r < 4; ++r)
+#pragma unroll
+      for (int q = 0; q < NQ; ++q) {
+        float4 v = make_float4(sum[r][4 * q], sum[r][4 * q + 1], sum[r][4 * q + 2], sum[r][4 * q + 3]);
+        if (MQ > 1 && pass > 0) {  // selected, not indexed: an array indexed by a variable would live in memory
+          const int s = 4 * (MQ - 1) + r;
+          v = make_float4(sum[s][4 * q], sum[s][4 * q + 1], sum[s][4 * q + 2], sum[s][4 * q + 3]);
+        }
+        *reinterpret_cast<float4*>(to + (line + r) * (kN + 4) + at_n + 16 * q) = v;
+      }
+  }
+
+ private:
+  static_assert(MQ <= 2, "stage selects between two");
+  static __device__ __forceinline__ void load4(const float* from, float* to) {
+    const float4 v = *reinterpret_cast<const float4*>(from);
+    to[0] = v.x, to[1] = v.y, to[2] = v.z, to[3] = v.w;
+  }
+};
+
+// WarpsM x WarpsN warps, each of 2 MH x 4 mma tiles of 16 x 8. Both formats take their words from shared memory by ldmatrix
+// as fp32 and round them in registers. bf16 pairs element k + t with k + t + 4: the order inside one mma is not defined
+// anyway, and a and b agree.
+template <int WarpsM, int WarpsN, int MH, bool BF16, int Blocks>
+struct TensorCores {
+  static constexpr int kWarpsM = WarpsM, kWarpsN = WarpsN, kPasses = MH, kGroups = 1;
+  static constexpr int kBlocksPerSM = Blocks;
+  static constexpr int kWarpM = 32 * MH, kWarpN = 32;
+  static constexpr int kM = WarpsM * kWarpM, kN = WarpsN * kWarpN;
+  static constexpr int kStages = 3;
+  static constexpr int kGroupThreads = 32 * WarpsM * WarpsN;
+  static constexpr bool kTensor = true;
+  using FrameA = TileFrame<kM, kGroupThreads, true>;
+  using FrameB = TileFrame<kN, kGroupThreads, true>;
+
+  float sum[2 * MH][4][4];
+  int warp_m, warp_n, lane;
+
+  __device__ __forceinline__ explicit TensorCores(int t)
+      : warp_m(t / 32 / WarpsN * kWarpM), warp_n(t / 32 % WarpsN * kWarpN), lane(t % 32) {}
+  __device__ __forceinline__ void clear() {
+#pragma unroll
+    for (int i = 0; i < 2 * MH; ++i)
+#pragma unroll
+      for (int j = 0; j < 4; ++j)
+#pragma unroll
+        for (int e = 0; e < 4; ++e) sum[i][j][e] = 0.0f;
+  }
+  __device__ __forceinline__ void multiply(const float* a, const float* b) {
+    const float* row_a = a + FrameA::place(warp_m + lane % 16, lane / 16 * 4);
+    const float* row_b = b + FrameB::place(warp_n + lane / 16 * 8 + lane % 8, lane / 8 % 2 * 4);
+    if constexpr (BF16) {
+      uint32_t y[4][2];
+#pragma unroll
+      for (int j = 0; j < 4; j += 2) {
+        uint32_t low[4], high[4];
+        load_matrix_x4(low, row_b + FrameB::place(8 * j, 0));
+        load_matrix_x4(high, row_b + FrameB::place(8 * j, 8));
+#pragma unroll
+        for (int h = 0; h < 2; ++h) {
+          y[j + h][0] = pair(low[2 * h], low[2 * h + 1]);
+          y[j + h][1] = pair(high[2 * h], high[2 * h + 1]);
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < 2 * MH; ++i) {
+        uint32_t low[4], high[4];
+        load_matrix_x4(low, row_a + FrameA::place(16 * i, 0));
+        load_matrix_x4(high, row_a + FrameA::place(16 * i, 8));
+        const uint32_t x[4] = {pair(low[0], low[2]), pair(low[1], low[3]), pair(high[0], high[2]), pair(high[1], high[3])};
+#pragma unroll
+        for (int j = 0; j < 4; ++j) mma_bf16_16x8x16(sum[i][j], x, y[j]);
+      }
+    } else {
+#pragma unroll
+      for (int k = 0; k < kTileK; k += 8) {
+        uint32_t y[4][2];
+#pragma unroll
+        for (int j = 0; j < 4; j += 2) {
+          uint32_t w[4];
+          load_matrix_x4(w, row_b + FrameB::place(8 * j, k));
+          y[j][0] = rounded(w[0]), y[j][1] = rounded(w[1]), y[j + 1][0] = rounded(w[2]), y[j + 1][1] = rounded(w[3]);
+        }
+#pragma unroll
+        for (int i = 0; i < 2 * MH; ++i) {
+          uint32_t x[4];
+          load_matrix_x4(x, row_a + FrameA::place(16 * i, k));
+#pragma unroll
+          for (int e = 0; e < 4; ++e) x[e] = rounded(x[e]);
+#pragma unroll
+          for (int j = 0; j < 4; ++j) mma_tf32_16x8x8(sum[i][j], x, y[j]);
+        }
+      }
+    }
+  }
+  __device__ __forceinline__ void stage(float* to, int pass) const {
+    const int line = warp_m / kWarpM * 32 + lane / 4;
+#pragma unroll
+    for (int h = 0; h < 2; ++h)
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        float2 up = make_float2(sum[h][j][0], sum[h][j][1]), down = make_float2(sum[h][j][2], sum[h][j][3]);
+        if (MH > 1 && pass > 0) {
+          const int s = 2 * (MH - 1) + h;
+          up = make_float2(sum[s][j][0], sum[s][j][1]), down = make_float2(sum[s][j][2], sum[s][j][3]);
+        }
+        float* p = to + (line + 16 * h) * (kN + 4) + warp_n + 8 * j + lane % 4 * 2;
+        *reinterpret_cast<float2*>(p) = up;
+        *reinterpret_cast<float2*>(p + 8 * (kN + 4)) = down;
+      }
+  }
+
+ private:
+  static_assert(MH <= 2, "stage selects between two");
+  static __device__ __forceinline__ uint32_t rounded(uint32_t word) { return to_tf32(__uint_as_float(word)); }
+  static __device__ __forceinline__ uint32_t pair(uint32_t low, uint32_t high) {
+    return to_bf16x2(__uint_as_float(low), __uint_as_float(high));
+  }
+};
+
+// ------------------------------------------------------------------------------------------------------ kernel
+
+template <class Tile, class A, class B>
+struct GemmShared {
+  static constexpr int kA = Tile::FrameA::kFloats, kB = Tile::FrameB::kFloats;
+  static constexpr int kLines = Tile::kWarpsM * 32, kLine = Tile::kN + 4;  // of the sums, on their way out
+  static constexpr int kTiles = Tile::kStages * (kA + kB);
+  alignas(16) float tiles[Tile::kGroups][kTiles];
+  typename TableOf<A, Tile::kM>::type a_table[Tile::kGroups];
+  typename TableOf<B, Tile::kN>::type b_table[Tile::kGroups];
+  static_assert(kLines * kLine <= kTiles, "the sums go out through the memory of the tiles");
+};
+
+template <class Tile, class A, class B, class Epilogue>
+__global__ void __launch_bounds__(Tile::kGroups * Tile::kGroupThreads, Tile::kBlocksPerSM)
+    product(Product p, A a, B b, Epilogue epilogue) {
+  using Shared = GemmShared<Tile, A, B>;
+  Shared& shared = shared_memory<Shared>();
+  constexpr int kGroups = Tile::kGroups, kThreads = kGroups * Tile::kGroupThreads, kStages = Tile::kStages;
+  constexpr bool kTables = A::kTable || B::kTable;
+  const int group = kGroups > 1 ? threadIdx.x / Tile::kGroupThreads : 0;
+  const int t = threadIdx.x % Tile::kGroupThreads;
+
+  // Tiles in bands of eight rows of tiles, column by column: those that run together share what they read in L2.
+  const i64 tiles_m = (p.M + Tile::kM - 1) / Tile::kM, tiles_n = (p.N + Tile::kN - 1) / Tile::kN;
+  const i64 band = quotient(blockIdx.x, 8 * tiles_n), in_band = blockIdx.x - band * 8 * tiles_n;
+  const i64 height = tiles_m - band * 8 < 8 ? tiles_m - band * 8 : 8, column = quotient(in_band, height);
+  const i64 m0 = (band * 8 + in_band - column * height) * Tile::kM, n0 = column * Tile::kN;
+
+  // Tensor cores without tables take all of a part as one chunk.
+  const i64 chunk = Tile::kTensor && !kTables ? p.part_chunks * kChunk : kChunk;
+  const i64 k_begin = blockIdx.y * p.part_chunks * kChunk;
+  const i64 k_end = p.K - k_begin < p.part_chunks * kChunk ? p.K : k_begin + p.part_chunks * kChunk;
+
+  for (i64 batch = blockIdx.z; batch < p.batch; batch += gridDim.z) {
+    Loader<A, typename Tile::FrameA> load_a(a, batch * p.a_step, m0, p.M, t, shared.a_table[group]);
+    Loader<B, typename Tile::FrameB> load_b(b, batch * p.b_step, n0, p.N, t, shared.b_table[group]);
+    float* const c = p.c + batch * p.c_step + blockIdx.y * p.part_step;
+    Tile tile(t);
+    tile.clear();
+    i64 k0 = k_begin;
+    do {  // once even for K = 0
+      const i64 left = k_end - k0;
+      const int count = static_cast<int>(left < chunk ? left : chunk);
+      const i64 mine = left - group * chunk;
+      load_a.chunk(k0 + group * chunk, mine < chunk ? mine : chunk);
+      load_b.chunk(k0 + group * chunk, mine < chunk ? mine : chunk);
+      if (kTables) __syncthreads();
+
+      const auto fetch = [&](int k) {
+        float* to = shared.tiles[group] + k / kTileK % kStages * (Shared::kA + Shared::kB);
+        if (k < count) {
+          load_a.tile(to, k);
+          load_b.tile(to + Shared::kA, k);
+        }
+        copy_async_commit();
+      };
+#pragma unroll
+      for (int s = 0; s < kStages - 1; ++s) fetch(s * kTileK);
+#pragma unroll 1
+      for (int k = 0; k < count; k += kTileK) {
+        copy_async_wait<kStages - 2>();
+        __syncthreads();  // the tile is there for all, and all are done with the one before: its memory is free
+        fetch(k + (kStages - 1) * kTileK);
+        const float* from = shared.tiles[group] + k / kTileK % kStages * (Shared::kA + Shared::kB);
+        tile.multiply(from, from + Shared::kA);
+      }
+
+      const bool first = k0 == k_begin, last = left <= kGroups * chunk;
+      k0 += kGroups * chunk;
+      if (Tile::kTensor && !last) {
+        __syncthreads();  // before the tables and tiles of the next chunk
+        continue;
+      }
+      int groups = 1;  // that had a chunk; the first has even for K = 0
+      while (groups < kGroups && groups * chunk < left) ++groups;
+#pragma unroll 1
+      for (int pass = 0; pass < Tile::kPasses; ++pass) {
+        __syncthreads();
+        tile.stage(shared.tiles[group], pass);
+        __syncthreads();
+        for (int q = threadIdx.x; q < Shared::kLines * Tile::kN / 4; q += kThreads) {
+          const int line = q / (Tile::kN / 4), column4 = q % (Tile::kN / 4) * 4;
+          Place place;
+          place.batch = batch;
+          place.m = m0 + line / 32 * Tile::kWarpM + pass * 32 + line % 32;
+          place.n = n0 + column4;
+          if (place.m >= p.M || place.n >= p.N) continue;
+          place.at = (p.mapped ? entry_at(p.rows, place.m).offset : place.m * p.ldc) + place.n;
+          place.count = p.N - place.n < 4 ? static_cast<int>(p.N - place.n) : 4;
+          float* const out = c + place.at;
+          place.at += batch * p.c_step;
+          const bool wide = p.wide && place.count == 4;
+
+          float v[4] = {};
+          const bool reads = !first || p.beta != 0.0f;
+          if (reads) {
+            if (wide) {
+              const float4 old = *reinterpret_cast<const float4*>(out);
+              v[0] = old.x, v[1] = old.y, v[2] = old.z, v[3] = old.w;
+            } else {
+#pragma unroll
+              for (int i = 0; i < 4; ++i)
+                if (i < place.count) v[i] = out[i];
+            }
+            if (first) {
+#pragma unroll
+              for (int i = 0; i < 4; ++i) v[i] *= p.beta;
+            }
+          }
+          for (int g = 0; g < groups; ++g) {
+            const float4 s =
+                *reinterpret_cast<const float4*>(shared.tiles[g] + line * Shared::kLine + column4);
+            if (g == 0 && !reads) {
+              v[0] = s.x, v[1] = s.y, v[2] = s.z, v[3] = s.w;
+            } else {
+              v[0] += s.x, v[1] += s.y, v[2] += s.z, v[3] += s.w;
+            }
+          }
+          if (last && p.parts == 1) epilogue(v, place);
+          if (wide) {
+            *reinterpret_cast<float4*>(out) = make_float4(v[0], v[1], v[2], v[3]);
+          } else {
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+              if (i < place.count) out[i] = v[i];
+          }
+        }
+      }
+      __syncthreads();
+      if (!last) tile.clear();
+    } while (k0 < k_end);
+  }
+}
+
+}  // namespace fastdl
