@@ -21,6 +21,7 @@ __all__ = [
 
 _SUBMODULES = (
     "checkpoint",
+    "chooser",
     "data",
     "diagnostics",
     "flat",
@@ -43,6 +44,10 @@ def __getattr__(name):
         from importlib import import_module
 
         return import_module(f"fastdl.{name}")
+    if name == "choose":
+        from .chooser import choose
+
+        return choose
     # The machinery that knows versions takes longer to import than the rest of this package.
     if name == "__version__":
         from importlib.metadata import PackageNotFoundError, version
@@ -55,4 +60,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return [*__all__, *_SUBMODULES, "__version__"]
+    return [*__all__, *_SUBMODULES, "choose", "__version__"]

@@ -1,4 +1,4 @@
-"""The command line: ``fastdl train | demo | bench | info | data``.
+"""The command line: ``fastdl train | choose | demo | bench | info | data``.
 
 Each command imports what it needs when it runs. A wrong value ends with one line that names it, and exit status 2.
 """
@@ -99,6 +99,13 @@ def parser():
     train.add_argument(
         "--plot", metavar="FILE", type=_writable, help="learning curve, filters, worst mistakes (needs matplotlib)"
     )
+
+    choose = command("choose", _choose, "which network suits a task or data, and why")
+    choose.add_argument("task", metavar="TASK", nargs="*", help="what is to be done; without it a list")
+    choose.add_argument("--set", metavar="NAME", help="a data set (see fastdl data list), or a .csv or .npz file, to look at")
+    choose.add_argument("--data", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA")
+    choose.add_argument("--target", metavar="COLUMN", help="of a .csv file: the column to predict")
+    choose.add_argument("--seed", metavar="S", type=_whole(0), default=0)
 
     demo = command("demo", _demo, "train a convolutional network on the embedded digits in about a minute")
     demo.add_argument("--threads", metavar="N", type=_whole(1))
@@ -205,6 +212,31 @@ def _train(args):
         recipes.write_json(report, args.json)
     if args.plot:
         recipes.picture(report, args.plot)
+    return 0
+
+
+def _choose(args):
+    from . import choose
+    from .chooser import TASKS
+
+    task = " ".join(args.task) or None
+    if task is None and args.set is None:
+        print("expected a task or --set; there are\n")
+        for name, rule in TASKS.items():
+            print(f"  {name:<16} {', '.join(rule.families) or '-':<22} {', '.join(rule.also)}")
+        return 2
+    x = y = None
+    if args.set is not None:
+        from . import data
+
+        name, folder = args.set, args.data
+        if os.path.isfile(name):
+            folder, name = os.path.split(os.path.abspath(name))
+            for suffix in (".csv.gz", ".csv", ".npz"):
+                name = name.removesuffix(suffix)
+        found = data.load(name, folder, args.target)
+        x, y = found.x_train, found.y_train
+    print(choose(task, x, y, seed=args.seed))
     return 0
 
 

@@ -16,6 +16,7 @@ NAMES = (
     "cifar-cnn",
     "mnist-1000-layers",
     "cifar-resnet",
+    "complexity-sweep",
 )
 
 __all__ = ["NAMES", "Config", "Report", "picture", "run", "save", "say", "title", "write_json"]
