@@ -316,6 +316,21 @@ struct AdamStep {
   float root;           // 1 / sqrt(1 - beta2^t)
   float eps, l2, keep;  // l2: weight decay in the gradient; keep: factor on w, 1 - lr weight_decay if decoupled
 };
+// Update t = 1, 2, ..., in double: the powers are close to 1 for long.
+inline AdamStep adam_step(float beta1, float beta2, float eps, float weight_decay, bool decoupled, int64_t t, float lr) {
+  const double updates = static_cast<double>(t);
+  AdamStep s;
+  s.beta1 = beta1;
+  s.beta2 = beta2;
+  s.one_minus_beta1 = 1.0f - beta1;
+  s.one_minus_beta2 = 1.0f - beta2;
+  s.step = static_cast<float>(lr / (1.0 - __builtin_pow(beta1, updates)));
+  s.root = static_cast<float>(1.0 / __builtin_sqrt(1.0 - __builtin_pow(beta2, updates)));
+  s.eps = eps;
+  s.l2 = decoupled ? 0.0f : weight_decay;
+  s.keep = decoupled ? 1.0f - lr * weight_decay : 1.0f;
+  return s;
+}
 template <class T>
 FASTDL_HD void adam_update(T g, const AdamStep& s, T& w, T& m, T& v) {
   g = g + s.l2 * w;
@@ -334,6 +349,19 @@ FASTDL_HD void adagrad_update(T g, float lr, float eps, float weight_decay, T& w
   g = g + weight_decay * w;
   v = v + g * g;
   w = w - lr * g / (square_root(v) + eps);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Gaussian blur: weight[k] of the pixels k away, k = 0 .. radius = min(ceil(3 sigma), most), normalised. In double: a weight's
+// own rounding is then the only one that matters, and there are few of them.
+inline int blur_weights(float sigma, int most, float* weight) {
+  const double s = static_cast<double>(sigma);
+  const double wanted = s > 0.0 ? __builtin_ceil(3.0 * s) : 0.0;
+  const int radius = wanted < most ? static_cast<int>(wanted) : most;
+  double sum = 1.0;
+  for (int k = 1; k <= radius; ++k) sum += 2.0 * __builtin_exp(-0.5 * k * k / (s * s));
+  for (int k = 0; k <= radius; ++k) weight[k] = static_cast<float>(__builtin_exp(-0.5 * k * k / (s * s)) / sum);
+  return radius;
 }
 
 // ---------------------------------------------------------------------------------------------------------------------

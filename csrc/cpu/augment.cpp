@@ -10,6 +10,7 @@
 // each are fetched one by one (no gather instruction: on the AVX2 machines that have one it is no faster than loads).
 //
 // Only plain multiplies and adds, no fma: augmented images have the same bits on every target.
+#include "../formulas.h"
 #include "../kernels.h"
 #include "parallel.h"
 #include "simd.h"
@@ -194,20 +195,8 @@ void warp_u8(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const uint8_t* x, const f
 i64 blur_workspace(i64 N, i64 Y, i64 X, i64 C) { return N * Y * X * C; }
 
 void blur(i64 N, i64 Y, i64 X, i64 C, const float* x, float sigma, float* work, float* y, void*) {
-  // In double: a weight's own rounding is then the only one that matters, and there are few of them.
   float weight[kMaxRadius + 1];
-  const double s = static_cast<double>(sigma);
-  const double wanted = s > 0.0 ? __builtin_ceil(3.0 * s) : 0.0;
-  const int radius = wanted < kMaxRadius ? static_cast<int>(wanted) : kMaxRadius;
-  double g[kMaxRadius + 1];
-  double sum = 1.0;
-  g[0] = 1.0;
-  for (int k = 1; k <= radius; ++k) {
-    g[k] = __builtin_exp(-0.5 * k * k / (s * s));
-    sum += 2.0 * g[k];
-  }
-  for (int k = 0; k <= radius; ++k) weight[k] = static_cast<float>(g[k] / sum);
-
+  const int radius = blur_weights(sigma, kMaxRadius, weight);
   const i64 size = Y * X * C;
   const float* w = weight;
   parallel_for(N, images_per_task(size), [=](i64 begin, i64 end) {

@@ -26,17 +26,7 @@ void sgd(i64 n, const float* g, float momentum, int nesterov, float weight_decay
 
 void adam(i64 n, const float* g, float beta1, float beta2, float eps, float weight_decay, int decoupled,
           const StepState* step, float* w, float* m, float* v, void*) {
-  const double t = static_cast<double>(step->t);
-  AdamStep s;
-  s.beta1 = beta1;
-  s.beta2 = beta2;
-  s.one_minus_beta1 = 1.0f - beta1;
-  s.one_minus_beta2 = 1.0f - beta2;
-  s.step = static_cast<float>(step->lr / (1.0 - __builtin_pow(beta1, t)));
-  s.root = static_cast<float>(1.0 / __builtin_sqrt(1.0 - __builtin_pow(beta2, t)));
-  s.eps = eps;
-  s.l2 = decoupled ? 0.0f : weight_decay;
-  s.keep = decoupled ? 1.0f - step->lr * weight_decay : 1.0f;
+  const AdamStep s = adam_step(beta1, beta2, eps, weight_decay, decoupled != 0, step->t, step->lr);
   for_elements(n, [=](i64 i, auto lanes) {
     vec wi = lanes.load(w + i), mi = lanes.load(m + i), vi = lanes.load(v + i);
     adam_update(lanes.load(g + i), s, wi, mi, vi);
