@@ -199,7 +199,7 @@ def test_augmented_samples_are_their_own_targets(digits):
     black.draws = lambda n, y, x: 4
     model = Autoencoder((16,), 4, seed=1).fit(x[:50], epochs=60, batch_size=50, lr=0.05, augment=black)
     assert seen[0] == (50, 28, 28, 1)
-    assert model.reconstruct(np.zeros((1, 28, 28))).max() < 0.1  # to repeat the digits it would be their mean
+    assert model.reconstruct(np.zeros((1, 28, 28))).max() < 0.2  # to repeat the digits it would be their mean
 
 
 # ----------------------------------------------------------------------------------------------- files and mistakes

@@ -14,6 +14,7 @@ NAMES = (
     "mnist-lenet",
     "mnist-cnn",
     "cifar-cnn",
+    "mnist-autoencoder",
     "mnist-1000-layers",
     "cifar-resnet",
     "complexity-sweep",
