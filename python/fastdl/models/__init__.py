@@ -2,11 +2,12 @@
 
 from .autoencoder import Autoencoder
 from .cnn import CNN, CNNRegressor
+from .gan import GAN
 from .mlp import MLP, MLPRegressor
 from .perceptron import Perceptron
 from .softmax_regression import SoftmaxRegression
 
-__all__ = ["CNN", "MLP", "Autoencoder", "CNNRegressor", "MLPRegressor", "Perceptron", "SoftmaxRegression", "load"]
+__all__ = ["CNN", "GAN", "MLP", "Autoencoder", "CNNRegressor", "MLPRegressor", "Perceptron", "SoftmaxRegression", "load"]
 
 
 def load(path):

@@ -84,7 +84,12 @@ def judge(digits):
     if model is None:
         model = CNN("lenet5", seed=7)
         model.fit(
-            digits.x, digits.y, augment=augment, schedule=cosine(0.05), callbacks=digits.callbacks("the judge"), **options
+            digits.x,
+            digits.y,
+            augment=augment,
+            schedule=cosine(0.05),
+            callbacks=digits.callbacks("the judge"),
+            **options,
         )
         whole(model)
         try:

@@ -1,0 +1,315 @@
+"""GANs learn a distribution under every loss, notice a collapse, and go on from a checkpoint; metrics against their formulas."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+from fastdl import metrics, models, nn, ops
+from fastdl.models import CNN, GAN
+from fastdl.models.gan import _Duel, spread_of
+from fastdl.tensor import Tensor
+
+
+def two_heaps(n=1024, seed=0, spread=0.35):
+    rng = np.random.default_rng(seed)
+    side = rng.integers(0, 2, n)
+    return (np.where(side, 1.0, -1.0)[:, None] * [1.0, 0.5] + spread * rng.standard_normal((n, 2))).astype(np.float32)
+
+
+SETTINGS = {
+    "non_saturating": dict(smoothing=0.1),
+    "least_squares": dict(),
+    "hinge": dict(),
+    "wasserstein": dict(clip_weights=0.1, steps_d=3),
+}
+
+
+@pytest.mark.parametrize("loss", SETTINGS)
+def test_two_heaps_are_both_found(loss):
+    x = two_heaps()
+    model = GAN("mlp", 4, (32, 32), output="none", loss=loss, seed=3, **SETTINGS[loss])
+    options = dict(optimizer="rmsprop", lr=2e-3) if loss == "wasserstein" else dict(lr=2e-3, lr_d=4e-3)
+    model.fit(x, epochs=40, batch_size=64, **options)
+    y = model.sample(400)
+    assert 0.3 < np.mean(y[:, 0] > 0) < 0.7
+    assert metrics.frechet_distance(y, x) < 0.15
+    h = model.history_
+    assert len(h["loss"]) == len(h["diversity"]) == 40 and h["diversity"][-1] > 0.2 and not h["collapsed"][-1]
+    p = model.discriminate(x)
+    assert p.shape == (1024,) and p.min() >= 0 and p.max() <= 1
+    if loss != "wasserstein":  # whose scale means nothing
+        far = model.discriminate(np.full((8, 2), 20.0) * [1, -1])
+        assert far.mean() < p.mean()
+
+
+def test_losses_are_those_of_the_table():
+    real, fake = np.array([[0.3], [-2.0]]), np.array([[0.1], [1.4]])
+
+    def log_sigmoid(d):
+        return -np.log1p(np.exp(-d))
+
+    expected = {
+        "non_saturating": (-(log_sigmoid(real) + log_sigmoid(-fake)).mean(), -log_sigmoid(fake).mean()),
+        "least_squares": (((real - 1) ** 2 + fake**2).mean(), ((fake - 1) ** 2).mean()),
+        "hinge": ((np.maximum(0, 1 - real) + np.maximum(0, 1 + fake)).mean(), -fake.mean()),
+        "wasserstein": ((fake - real).mean(), -fake.mean()),
+    }
+    for loss, (of_d, of_g) in expected.items():
+        model = GAN("mlp", 2, (4,), output="none", loss=loss).build((2,))
+        from fastdl import optim
+
+        players = [optim.get("sgd", net) for net in (model.module_.generator, model.module_.discriminator)]
+        duel = _Duel(model, players, None, 2)
+        a, b = Tensor(real.astype(np.float32)), Tensor(fake.astype(np.float32))
+        assert duel._loss_d(a, b).item() == pytest.approx(of_d, rel=1e-5)
+        assert duel._loss_g(b).item() == pytest.approx(of_g, rel=1e-5)
+
+
+def test_weights_of_a_critic_are_clipped():
+    model = GAN("mlp", 2, (8,), output="none", loss="wasserstein", clip_weights=0.02)
+    model.fit(two_heaps(64), epochs=1, batch_size=32, on_collapse="ignore")
+    weights = model.module_.discriminator.get_weights()
+    assert max(np.abs(w).max() for w in weights.values()) == np.float32(0.02)
+    assert max(np.abs(w).max() for w in model.module_.generator.get_weights().values()) > 0.1
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (9, 10, 3)])
+def test_images_by_convolutions(shape):
+    rng = np.random.default_rng(0)
+    x = (255 * rng.random((48, *shape))).astype(np.uint8)
+    model = GAN("dcgan", 8, width=4, seed=1).fit(x, epochs=2, batch_size=16, on_collapse="ignore")
+    y = model.sample(5)
+    assert y.shape == (5, *shape) and y.min() >= 0 and y.max() <= 1
+    np.testing.assert_array_equal(y, model.sample(5))
+    np.testing.assert_array_equal(y[:2], model.sample(2))
+    assert not np.array_equal(y, model.sample(5, seed=1))
+    GAN("dcgan", 8, width=4, loss="hinge", spectral_norm=True).fit(x, epochs=1, batch_size=16, on_collapse="ignore")
+
+
+# ------------------------------------------------------------------------------------------------------- collapse
+
+
+def test_a_collapse_is_noticed():
+    x = two_heaps(256)
+    model = GAN("mlp", 2, (4,), output="none", seed=1)
+
+    def freeze(state):  # a generator that ignores its input
+        for name, p in state.module.generator.named_parameters():
+            p.data[...] = 0.7 if name.endswith("b") else 0.0
+
+    with pytest.warns(RuntimeWarning, match="mode collapse at epoch 1"):
+        model.fit(x, epochs=2, batch_size=64, on_step=[freeze])
+    assert model.history_["collapsed"] == [True, True] and model.history_["diversity"][0] < 1e-3
+    model.fit(x, epochs=5, batch_size=64, on_step=[freeze], on_collapse="stop")
+    assert model.history_["epoch"] == [1] and model.history_["stopped"] == "collapsed"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.fit(x, epochs=1, batch_size=64, on_step=[freeze], on_collapse="ignore")
+
+
+def test_diversity_of_the_data_itself_is_one():
+    x = two_heaps(256)
+    assert spread_of(two_heaps(256, seed=1), x) > 0.7
+    tight = two_heaps(256, spread=0.05)
+    one_heap = tight[tight[:, 0] > 0]
+    assert spread_of(one_heap, tight[: len(one_heap)]) < 0.2
+    copies = np.repeat(x[:8], 32, 0)
+    assert spread_of(copies, x) < 0.05
+
+
+# -------------------------------------------------------------------------------------------------- spectral norm
+
+
+@pytest.mark.parametrize("layer", ["dense", "conv"])
+def test_spectral_norm_divides_by_the_largest_singular_value(layer):
+    rng = np.random.default_rng(0)
+    inner = nn.Dense(5) if layer == "dense" else nn.Conv2d(5, 3)
+    plain = nn.Dense(5) if layer == "dense" else nn.Conv2d(5, 3)
+    shape = (7,) if layer == "dense" else (6, 6, 2)
+    net, other = nn.SpectralNorm(inner).build(shape, 3), plain.build(shape, 3)
+    x = rng.standard_normal((4, *shape)).astype(np.float32)
+    net.train()
+    for _ in range(60):
+        net(Tensor(x))
+    w = inner.w.data
+    largest = np.linalg.svd(w.reshape(-1, 5), compute_uv=False)[0]
+    other.w.data[...] = w / largest
+    np.testing.assert_allclose(net.eval()(Tensor(x)).data, other(Tensor(x)).data, rtol=1e-3, atol=1e-4)
+    before = net.u.copy()
+    net(Tensor(x))
+    np.testing.assert_array_equal(net.u, before)
+    # the gradient includes that of the singular value
+    weights = rng.standard_normal(net(Tensor(x)).shape).astype(np.float32)
+
+    def loss():
+        return ops.sum(ops.multiply(net(Tensor(x)), Tensor(weights)))
+
+    inner.w.grad = None
+    inner.w.beta = 0.0
+    value = loss()
+    value.backward()
+    gradient, start = inner.w.grad.copy(), w.copy()
+    way = rng.standard_normal(w.shape).astype(np.float32)
+
+    def at(step):
+        w[...] = start + step * way
+        return loss().item()
+
+    slope = (at(1e-2) - at(-1e-2)) / 2e-2
+    assert slope == pytest.approx(float((gradient * way).sum()), rel=2e-2, abs=2e-3)
+    assert abs(float((gradient * start).sum())) < 1e-2 * np.linalg.norm(gradient) * np.linalg.norm(start)
+
+
+# ------------------------------------------------------------------------------------------------- files and bits
+
+
+def test_checkpoints_go_on_bit_for_bit(tmp_path):
+    x = two_heaps(128)
+    make = lambda: GAN("mlp", 3, (8,), output="none", spectral_norm=True, seed=4)
+    options = dict(batch_size=32, on_collapse="ignore")
+    whole = make().fit(x, epochs=4, **options)
+    make().fit(x, epochs=2, checkpoint=tmp_path / "c", **options)
+    resumed = make().fit(x, epochs=4, resume=tmp_path / "c", **options)
+    np.testing.assert_array_equal(resumed.sample(9), whole.sample(9))
+    assert resumed.history_["loss"] == whole.history_["loss"]
+    assert models.load(tmp_path / "c").sample(2).shape == (2, 2)
+    with pytest.raises(ValueError, match="batch_size: expected 32, as in the checkpoint"):
+        make().fit(x, epochs=4, batch_size=16, resume=tmp_path / "c")
+
+
+def test_files(tmp_path):
+    x = np.random.default_rng(0).random((32, 8, 8))
+    model = GAN("dcgan", 4, width=2, loss="hinge", spectral_norm=True, seed=3)
+    model.fit(x, epochs=1, batch_size=16, on_collapse="ignore").save(tmp_path / "a")
+    again = models.load(tmp_path / "a")
+    np.testing.assert_array_equal(again.sample(3), model.sample(3))
+    np.testing.assert_array_equal(again.discriminate(x), model.discriminate(x))
+
+
+@pytest.mark.parametrize(
+    "params, message",
+    [
+        (dict(architecture="vae"), "architecture: expected 'mlp' or 'dcgan'"),
+        (dict(loss="wgan-gp"), "loss: expected one of non_saturating"),
+        (dict(output="relu"), "output: expected"),
+        (dict(loss="hinge", smoothing=0.1), "smoothing: expected 0 <= smoothing < 1, with"),
+        (dict(clip_weights=0), "clip_weights: expected more than 0"),
+        (dict(latent=0), "latent: expected at least 1"),
+    ],
+)
+def test_impossible_settings_are_named(params, message):
+    with pytest.raises(ValueError, match=message):
+        GAN(**params)
+
+
+def test_wrong_use_is_named():
+    x = two_heaps(64)
+    model = GAN("mlp", 2, (4,), output="none")
+    with pytest.raises(RuntimeError, match="expected a model that was built or fitted"):
+        model.sample(1)
+    for options, message in (
+        (dict(batch_size=65), "batch_size: expected 1 to 64"),
+        (dict(epochs=0), "epochs: expected at least 1"),
+        (dict(on_collapse="cry"), "on_collapse: expected"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.fit(x, **options)
+    model.build((2,))
+    with pytest.raises(ValueError, match=r"z: expected shape \[N,2\]; got \[1, 3\]"):
+        model.generate(np.zeros((1, 3)))
+    with pytest.raises(ValueError, match="at least 4x4 pixels"):
+        GAN("dcgan").build((3, 8))
+    with pytest.raises(FloatingPointError, match="loss: expected finite numbers"):
+        model.fit(np.full((64, 2), np.nan), epochs=1)
+
+
+# --------------------------------------------------------------------------------------------------------- metrics
+
+
+def test_frechet_distance_of_normals():
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((4000, 3))
+    b = 2 * a[::-1] + [3.0, 0, 0]
+    assert metrics.frechet_distance(a, a) == pytest.approx(0, abs=1e-6)
+    centre = np.square(a.mean(0) - b.mean(0)).sum()
+    # covariances C and 4 C: tr(C + 4 C - 4 C)
+    assert metrics.frechet_distance(a, b) == pytest.approx(centre + np.trace(np.cov(a.T)), rel=1e-4)
+    from numpy.linalg import eigvals
+
+    c = a @ rng.standard_normal((3, 3))
+    ca, cc = np.cov(a.T), np.cov(c.T)
+    expected = np.square(a.mean(0) - c.mean(0)).sum() + np.trace(ca + cc) - 2 * np.sqrt(eigvals(ca @ cc).real).sum()
+    assert metrics.frechet_distance(a, c) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(ValueError, match="b: expected 3 values a sample"):
+        metrics.frechet_distance(a, np.zeros((5, 2)))
+    with pytest.raises(ValueError, match="expected two samples or more"):
+        metrics.frechet_distance(a, np.zeros((1, 3)))
+
+
+def test_parzen_window():
+    rng = np.random.default_rng(0)
+    s, x = rng.standard_normal((2, 40, 3))
+    d = np.square(x[:, None] - s[None]).sum(2)
+    logs = [np.log(np.mean(np.exp(-d / (2 * h * h)), 1)) - 1.5 * math.log(2 * math.pi * h * h) for h in (0.5, 1.0)]
+    mean, error = metrics.parzen_log_likelihood(s, x, [0.5, 1.0])
+    np.testing.assert_allclose(mean, [a.mean() for a in logs], rtol=1e-4)
+    np.testing.assert_allclose(error, [a.std() / math.sqrt(40) for a in logs], rtol=1e-3)
+    assert metrics.parzen_log_likelihood(s, x, 1.0)[0] == pytest.approx(mean[1])
+    with pytest.raises(ValueError, match="bandwidth: expected more than 0"):
+        metrics.parzen_log_likelihood(s, x, 0.0)
+
+
+def test_copies_are_found():
+    rng = np.random.default_rng(0)
+    data, held, new = rng.random((3, 300, 4))
+    distance, place = metrics.nearest_distances(data[5:8], data)
+    assert place.tolist() == [5, 6, 7] and distance.max() < 1e-2
+    assert metrics.share_of_copies(data[:50] + 1e-4, data, held) == 1.0
+    assert metrics.share_of_copies(new, data, held) < 0.05
+
+
+def test_mixture_of_normals():
+    x = two_heaps(2000, spread=0.15)
+    for covariance in ("diagonal", "full"):
+        m = metrics.GaussianMixture(2, covariance, floor=1e-4, seed=1).fit(x)
+        np.testing.assert_allclose(np.abs(m.means_), [[1.0, 0.5]] * 2, atol=0.05)
+        assert metrics.frechet_distance(m.sample(2000), x) < 0.05
+    turned = np.random.default_rng(0).standard_normal((3000, 2)) @ [[1.0, 0.9], [0.0, 0.3]]
+    one = metrics.GaussianMixture(1, "full").fit(turned)
+    np.testing.assert_allclose(np.cov(one.sample(3000).T), np.cov(turned.T), atol=0.1)
+    assert one.sample(100, low=0.0).min() == 0.0
+    with pytest.raises(ValueError, match="X: expected 5 samples or more"):
+        metrics.GaussianMixture(5).fit(x[:4])
+    with pytest.raises(ValueError, match="covariance: expected"):
+        metrics.GaussianMixture(covariance="tied")
+
+
+def test_judged_by_a_classifier():
+    rng = np.random.default_rng(0)
+    x = rng.random((60, 12, 12)).astype(np.float32)
+    y = np.arange(60) % 2
+    x[y == 1] += 1
+    judge = CNN("lenet5", seed=0).fit(x, y, epochs=8, lr=3e-3)
+    assert metrics.class_shares(judge, x).tolist() == [0.5, 0.5]
+    assert metrics.class_shares(judge, x[y == 1]).tolist() == [0.0, 1.0]
+    f = metrics.features(judge, x)
+    assert f.shape == (60, 84)
+    last = judge.module_[-1]
+    np.testing.assert_allclose(f @ last.w.data + last.b.data, judge.decision_function(x), rtol=1e-4, atol=1e-5)
+    from fastdl.models import SoftmaxRegression
+
+    with pytest.raises(ValueError, match="judge: expected a classifier of two layers"):
+        metrics.features(SoftmaxRegression().fit(x, y, epochs=1), x)
+
+
+def test_the_generator_is_not_changed_by_the_discriminators_update():
+    model = GAN("mlp", 2, (8,), output="none", seed=1)
+    seen = []
+
+    def watch(state):
+        seen.append(state.module.generator.get_weights())
+
+    model.fit(two_heaps(64), epochs=1, batch_size=32, lr=0.0, lr_d=1e-2, on_step=[watch], on_collapse="ignore")
+    assert all(np.array_equal(seen[0][k], seen[-1][k]) for k in seen[0])
