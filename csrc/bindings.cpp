@@ -6,6 +6,9 @@
 namespace py = pybind11;
 
 namespace fastdl {
+
+void bind_recurrent(py::module_& m);
+
 namespace {
 
 #define CONV_ATTRIBUTES \
@@ -234,6 +237,7 @@ void bind_kernels(py::module_& m) {
   bind_elementwise(m);
   bind_losses(m);
   bind_embedding(m);
+  bind_recurrent(m);
   bind_random(m);
   bind_optimisers(m);
   bind_augmentation(m);

@@ -477,5 +477,92 @@ FASTDL_HD float normal_at(uint64_t seed, uint64_t position) {
   return (position & 1) ? n.second : n.first;
 }
 
+// ---------------------------------------------------------------------------------------------------------------------
+// Recurrent cells, one unit of one sequence: what is done between two products.
+
+// LSTM. i f g o hold the pre-activations and then the gates; c and h the new cell and output.
+template <class T>
+struct LstmUnit {
+  T i, f, g, o, c, h;
+};
+// What a cell may have besides: peepholes, a factor on the candidate (dropout), shares of the old state kept (zoneout).
+template <class T>
+struct LstmOptions {
+  T peep_i, peep_f, peep_o, drop, keep_h, keep_c;
+};
+template <class T>
+FASTDL_HD void lstm_unit(LstmUnit<T>& u, T c_before) {
+  u.i = sigmoid(u.i);
+  u.f = sigmoid(u.f);
+  u.g = tanh(u.g);
+  u.o = sigmoid(u.o);
+  u.c = u.f * c_before + u.i * u.g;
+  u.h = u.o * tanh(u.c);
+}
+template <class T>
+FASTDL_HD void lstm_unit(LstmUnit<T>& u, T c_before, T h_before, const LstmOptions<T>& with) {
+  u.i = sigmoid(u.i + with.peep_i * c_before);
+  u.f = sigmoid(u.f + with.peep_f * c_before);
+  u.g = tanh(u.g);
+  const T fresh = u.f * c_before + u.i * (u.g * with.drop);
+  u.o = sigmoid(u.o + with.peep_o * fresh);
+  u.c = with.keep_c * c_before + (1.0f - with.keep_c) * fresh;
+  u.h = with.keep_h * h_before + (1.0f - with.keep_h) * (u.o * tanh(fresh));
+}
+// From dh and dc to the gradients of the pre-activations (in u.i u.f u.g u.o) and of the cell before (in dc). u.c, u.h are
+// not used by the first; `fresh` is the cell before zoneout.
+template <class T>
+FASTDL_HD void lstm_unit_backward(LstmUnit<T>& u, T c_before, T dh, T& dc) {
+  const T t = tanh(u.c);
+  const T d = dc + dh * u.o * tanh_slope(t);
+  const T dg = d * u.i, di = d * u.g;
+  dc = d * u.f;
+  u.o = dh * t * sigmoid_slope(u.o);
+  u.i = di * sigmoid_slope(u.i);
+  u.f = d * c_before * sigmoid_slope(u.f);
+  u.g = dg * tanh_slope(u.g);
+}
+// Also gives the share of dh that goes straight to the output before.
+template <class T>
+FASTDL_HD T lstm_unit_backward(LstmUnit<T>& u, T c_before, T dh, T& dc, const LstmOptions<T>& with) {
+  const T t = tanh(u.f * c_before + u.i * (u.g * with.drop));
+  const T through = dh * (1.0f - with.keep_h);
+  const T dzo = through * t * sigmoid_slope(u.o);
+  const T d = dc * (1.0f - with.keep_c) + through * u.o * tanh_slope(t) + dzo * with.peep_o;
+  const T dg = d * u.i * with.drop, di = d * (u.g * with.drop);
+  const T before = dc * with.keep_c + d * u.f;
+  u.o = dzo;
+  u.i = di * sigmoid_slope(u.i);
+  u.f = d * c_before * sigmoid_slope(u.f);
+  u.g = dg * tanh_slope(u.g);
+  dc = before + u.i * with.peep_i + u.f * with.peep_f;
+  return dh * with.keep_h;
+}
+
+// GRU, reset after the product: r z n hold pre-activations (n the input's share alone) and then the gates, q the recurrent
+// share of the candidate.
+template <class T>
+struct GruUnit {
+  T r, z, n, q;
+};
+template <class T>
+FASTDL_HD T gru_unit(GruUnit<T>& u, T h_before) {
+  u.r = sigmoid(u.r);
+  u.z = sigmoid(u.z);
+  u.n = tanh(u.n + u.r * u.q);
+  return (1.0f - u.z) * u.n + u.z * h_before;
+}
+// Gradients of the pre-activations into u (u.q: of the recurrent share); the result is what goes straight to h_before.
+template <class T>
+FASTDL_HD T gru_unit_backward(GruUnit<T>& u, T h_before, T dh) {
+  const T z = u.z, r = u.r;
+  const T dn = dh * (1.0f - z) * tanh_slope(u.n);
+  u.z = dh * (h_before - u.n) * sigmoid_slope(z);
+  u.r = dn * u.q * sigmoid_slope(r);
+  u.n = dn;
+  u.q = dn * r;
+  return dh * z;
+}
+
 }  // namespace
 }  // namespace fastdl

@@ -1,7 +1,7 @@
 // THE interface: every kernel of fastdl, declared and documented once. Each target (an instruction set of the CPU, the
 // CUDA emulator, CUDA) supplies one definition of each; csrc/bindings.cpp gives them their Python names.
 //
-// Letters, everywhere the same: N samples, T time steps, I inputs, O outputs, C channels, F filters, Y x X image,
+// Letters, everywhere the same: N samples, T time steps, I inputs, O outputs, H hidden, C channels, F filters, Y x X image,
 // R x S filter, P x Q output image, D embedding width, L rows of a table, n elements or rows (leading axes flattened).
 // Arrays are float32 and C-contiguous unless the type says otherwise; images are channels last.
 //
@@ -32,6 +32,7 @@ struct StepState {
 // Activation of a fused epilogue. "saved" is what its derivative is computed from: the output y, but for gelu the
 // pre-activation z.
 enum Act { kNone, kRelu, kLeakyRelu, kSigmoid, kTanh, kGelu };
+enum Elman { kElmanRelu, kElmanTanh };
 enum Unary { kNegate, kAbs, kSquare, kSqrt, kReciprocal, kExp, kLog, kSoftplus, kSin, kCos };
 enum Binary { kAdd, kSubtract, kMultiply, kDivide, kMaximum, kMinimum };
 enum Reduce { kSum, kMean, kMax, kMin };
@@ -215,6 +216,81 @@ void embedding_backward(i64 n, i64 L, i64 D, const int64_t* index, const float* 
                         void* stream);
 // y[n,D] = scale * table[index[n]] from bytes: one pass makes a float batch out of stored images.
 void gather_u8(i64 n, i64 L, i64 D, const uint8_t* table, const int64_t* index, float scale, float* y, void* stream);
+
+// --------------------------------------------------------------------------------------------------- recurrent
+// Sequences x[N,T,I] -> y[N,T,H] with input weights w, recurrent weights u, bias b, first states h0, c0 (null: 0) and last
+// states hn, cn. lengths[N], 0 to T, may be null (all T): steps from lengths[n] on do not exist for sequence n; nothing is
+// computed there, y and dx are 0 there, hn and cn are those of its last step. reverse = 1 runs every sequence from its last
+// step to its first. Biases may be null.
+// `gates` (and `cells`) are what the backward pass needs, in packed rows: step by step, the sequences by descending length
+// (stable), only those that have the step; with reverse = 1 step 0 is the last of each sequence.
+
+// LSTM. With z = x_t w + h_{t-1} u + b, in four parts of H in the order i f g o:
+//   i = sigmoid(z_i + p_i c_{t-1})   f = sigmoid(z_f + p_f c_{t-1})   g = tanh(z_g)   m = f c_{t-1} + i (drop_t g)
+//   o = sigmoid(z_o + p_o m)   c_t = keep_c_t c_{t-1} + (1 - keep_c_t) m
+//   h_t = y_t = keep_h_t h_{t-1} + (1 - keep_h_t) o tanh(m)
+// p: peepholes [3,H] in the order i f o; drop, keep_h, keep_c: [N,T,H], recurrent dropout and zoneout. Null: without.
+// gates: i f g o after their activations. cells: c_t.
+void lstm_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* b,
+                  const float* h0, const float* c0, const int64_t* lengths, const float* p, const float* drop,
+                  const float* keep_h, const float* keep_c, int reverse, float* work, float* y, float* hn, float* cn,
+                  float* gates, float* cells, void* stream);
+i64 lstm_forward_workspace(i64 N, i64 T, i64 I, i64 H, i64 reverse);
+// dy, dhn, dcn may be null (0). dx, dw, du, db, dp, dh0, dc0 may be null; db needs no b.
+void lstm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* h0,
+                   const float* c0, const int64_t* lengths, const float* p, const float* drop, const float* keep_h,
+                   const float* keep_c, const float* y, const float* gates, const float* cells, const float* dy,
+                   const float* dhn, const float* dcn, int reverse, float* work, float* dx, float beta_dx, float* dw,
+                   float beta_dw, float* du, float beta_du, float* db, float beta_db, float* dp, float beta_dp,
+                   float* dh0, float beta_dh0, float* dc0, float beta_dc0, void* stream);
+i64 lstm_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64 reverse);
+// One step: x[N,I], h[N,H], c[N,H] -> y, c_new, and gates[N,4H] for the backward pass.
+void lstm_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* c, const float* w,
+                       const float* u, const float* b, float* y, float* c_new, float* gates, void* stream);
+void lstm_cell_backward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* c, const float* w,
+                        const float* u, const float* gates, const float* c_new, const float* dy, const float* dc_new,
+                        float* work, float* dx, float beta_dx, float* dh, float beta_dh, float* dc, float beta_dc,
+                        float* dw, float beta_dw, float* du, float beta_du, float* db, float beta_db, void* stream);
+i64 lstm_cell_backward_workspace(i64 N, i64 I, i64 H);
+
+// GRU, reset gate after the product. With a = x_t w + b and s = h_{t-1} u, in three parts in the order r z n:
+//   r = sigmoid(a_r + s_r)   z = sigmoid(a_z + s_z)   q = s_n + bn   n = tanh(a_n + r q)   h_t = (1 - z) n + z h_{t-1}
+// b[3H], bn[H]. gates[N,T,4H]: r z n after their activations, and q.
+void gru_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* b,
+                 const float* bn, const float* h0, const int64_t* lengths, int reverse, float* work, float* y, float* hn,
+                 float* gates, void* stream);
+i64 gru_forward_workspace(i64 N, i64 T, i64 I, i64 H, i64 reverse);
+void gru_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* h0,
+                  const int64_t* lengths, const float* y, const float* gates, const float* dy, const float* dhn,
+                  int reverse, float* work, float* dx, float beta_dx, float* dw, float beta_dw, float* du, float beta_du,
+                  float* db, float beta_db, float* dbn, float beta_dbn, float* dh0, float beta_dh0, void* stream);
+i64 gru_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64 reverse);
+void gru_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u, const float* b,
+                      const float* bn, float* work, float* y, float* gates, void* stream);
+i64 gru_cell_forward_workspace(i64 N, i64 I, i64 H);
+void gru_cell_backward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u,
+                       const float* gates, const float* dy, float* work, float* dx, float beta_dx, float* dh,
+                       float beta_dh, float* dw, float beta_dw, float* du, float beta_du, float* db, float beta_db,
+                       float* dbn, float beta_dbn, void* stream);
+i64 gru_cell_backward_workspace(i64 N, i64 I, i64 H);
+
+// Elman's network: h_t = y_t = act(x_t w + h_{t-1} u + b), act one of Elman. states[N,T,H]: y in packed rows.
+void rnn_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* b,
+                 const float* h0, const int64_t* lengths, int act, int reverse, float* work, float* y, float* hn,
+                 float* states, void* stream);
+i64 rnn_forward_workspace(i64 N, i64 T, i64 I, i64 H, i64 act, i64 reverse);
+void rnn_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* h0,
+                  const int64_t* lengths, const float* states, const float* dy, const float* dhn, int act, int reverse,
+                  float* work, float* dx, float beta_dx, float* dw, float beta_dw, float* du, float beta_du, float* db,
+                  float beta_db, float* dh0, float beta_dh0, void* stream);
+i64 rnn_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64 act, i64 reverse);
+void rnn_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u, const float* b,
+                      int act, float* y, void* stream);
+void rnn_cell_backward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u,
+                       const float* y, const float* dy, int act, float* work, float* dx, float beta_dx, float* dh,
+                       float beta_dh, float* dw, float beta_dw, float* du, float beta_du, float* db, float beta_db,
+                       void* stream);
+i64 rnn_cell_backward_workspace(i64 N, i64 I, i64 H, i64 act);
 
 // ------------------------------------------------------------------------------------------------- randomness
 // Philox4x32-10 (Salmon et al. 2011): element i uses word (offset + i) & 3 of block (offset + i) >> 2 under the key seed.

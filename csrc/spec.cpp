@@ -14,6 +14,7 @@ namespace {
 const std::map<std::string, Choices>& choice_types() {
   static const std::map<std::string, Choices> types = {
       {"act", {{"none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu"}}},
+      {"elman", {{"relu", "tanh"}}},
       {"unary", {{"negate", "abs", "square", "sqrt", "reciprocal", "exp", "log", "softplus", "sin", "cos"}}},
       {"binary", {{"add", "subtract", "multiply", "divide", "maximum", "minimum"}}},
       {"reduce", {{"sum", "mean", "max", "min"}}},

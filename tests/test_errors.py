@@ -143,7 +143,8 @@ def test_outputs_left_out_are_made(target, case, rng):
         if ">" in t.split("[")[0] and "??" not in t.split("[")[0]
     ]
     for name, array in zip(names, fresh, strict=True):
-        np.testing.assert_array_equal(array, given[name], err_msg=name)
+        if name in given:  # what only the backward kernel reads has no definition
+            np.testing.assert_array_equal(array, given[name], err_msg=name)
     if set(names) <= set(out):
         arrays = tuple(np.zeros_like(out[n]) for n in names)
         back = kernel(**inputs, out=arrays if len(names) > 1 else arrays[0])

@@ -31,20 +31,21 @@ FASTDL_INLINE void sum_strip(i64 n, i64 step, const float* x, i64 lanes, float b
   }
 }
 
-// out[C] = sum over the n rows of x[n,C], + beta out.
-inline void sum_columns(i64 n, i64 C, const float* x, float beta, float* out) {
+// out[C] = sum over n rows of C floats at x, `step` apart, + beta out.
+inline void sum_columns(i64 n, i64 C, const float* x, i64 step, float beta, float* out) {
   const i64 grain = (32768 / (n + 1) / (4 * kLanes) + 1) * 4 * kLanes;
   parallel_for(C, grain, [=](i64 begin, i64 end) {
     i64 c = begin;
     if (n == 0) {
       for (; c < end; ++c) out[c] = beta == 0.0f ? 0.0f : beta * out[c];
     }
-    for (; c + 4 * kLanes <= end; c += 4 * kLanes) sum_strip<4, false>(n, C, x + c, kLanes, beta, out + c);
-    for (; c + 2 * kLanes <= end; c += 2 * kLanes) sum_strip<2, false>(n, C, x + c, kLanes, beta, out + c);
-    for (; c + kLanes <= end; c += kLanes) sum_strip<1, false>(n, C, x + c, kLanes, beta, out + c);
-    if (c < end) sum_strip<1, true>(n, C, x + c, end - c, beta, out + c);
+    for (; c + 4 * kLanes <= end; c += 4 * kLanes) sum_strip<4, false>(n, step, x + c, kLanes, beta, out + c);
+    for (; c + 2 * kLanes <= end; c += 2 * kLanes) sum_strip<2, false>(n, step, x + c, kLanes, beta, out + c);
+    for (; c + kLanes <= end; c += kLanes) sum_strip<1, false>(n, step, x + c, kLanes, beta, out + c);
+    if (c < end) sum_strip<1, true>(n, step, x + c, end - c, beta, out + c);
   });
 }
+inline void sum_columns(i64 n, i64 C, const float* x, float beta, float* out) { sum_columns(n, C, x, C, beta, out); }
 
 }  // namespace
 }  // namespace fastdl

@@ -268,21 +268,35 @@ void gemm_row_sums(int rows, const float* a, i64 a_step, i64 depth, const float*
   }
 }
 
-namespace {
-
-void multiply(i64 M, i64 N, i64 K, const float* a, const float* b, int trans_a, int trans_b, float beta, float* c) {
+void gemm_strided(i64 M, i64 N, i64 K, const float* a, i64 a_step, int trans_a, const float* b, i64 b_step, int trans_b,
+                  float beta, float* c, i64 c_step) {
   if (trans_a && trans_b) {
-    gemm(M, N, K, ColumnsA{a, M}, ColumnsB{b, K}, beta, c, N, NoEpilogue{});
+    gemm(M, N, K, ColumnsA{a, a_step}, ColumnsB{b, b_step}, beta, c, c_step, NoEpilogue{});
   } else if (trans_a) {
-    gemm(M, N, K, ColumnsA{a, M}, RowsB{b, N}, beta, c, N, NoEpilogue{});
+    gemm(M, N, K, ColumnsA{a, a_step}, RowsB{b, b_step}, beta, c, c_step, NoEpilogue{});
   } else if (trans_b) {
-    gemm(M, N, K, RowsA{a, K}, ColumnsB{b, K}, beta, c, N, NoEpilogue{});
+    gemm(M, N, K, RowsA{a, a_step}, ColumnsB{b, b_step}, beta, c, c_step, NoEpilogue{});
   } else {
-    gemm(M, N, K, RowsA{a, K}, RowsB{b, N}, beta, c, N, NoEpilogue{});
+    gemm(M, N, K, RowsA{a, a_step}, RowsB{b, b_step}, beta, c, c_step, NoEpilogue{});
   }
 }
 
-}  // namespace
+i64 panel_floats(i64 K, i64 N) { return K * ((N + kTileCols - 1) / kTileCols * kTileCols); }
+
+void pack_panels(i64 K, i64 N, const float* b, i64 b_step, int trans_b, float* panels) {
+  for (i64 n = 0; n < N; n += kTileCols) {
+    const i64 cols = smaller<i64>(kTileCols, N - n);
+    if (trans_b) {
+      ColumnsB{b, b_step}.pack(0, K, n, cols, panels + n * K);
+    } else {
+      RowsB{b, b_step}.pack(0, K, n, cols, panels + n * K);
+    }
+  }
+}
+
+void gemm_panels(i64 M, i64 N, i64 K, const float* a, i64 a_step, const float* panels, float beta, float* c, i64 c_step) {
+  gemm(M, N, K, RowsA{a, a_step}, PanelsB{panels, K}, beta, c, c_step, NoEpilogue{});
+}
 
 void matmul(i64 B, i64 M, i64 N, i64 K, const float* a, const float* b, int trans_a, int trans_b, float beta, float* c,
             void*) {
@@ -291,7 +305,8 @@ void matmul(i64 B, i64 M, i64 N, i64 K, const float* a, const float* b, int tran
   const i64 grain = flops > 2e6 ? B : i64(5e5 / (flops + 1e3)) + 1;
   parallel_for(B, grain, [=](i64 begin, i64 end) {
     for (i64 i = begin; i < end; ++i) {
-      multiply(M, N, K, a + i * M * K, b + i * K * N, trans_a, trans_b, beta, c + i * M * N);
+      gemm_strided(M, N, K, a + i * M * K, trans_a ? M : K, trans_a, b + i * K * N, trans_b ? K : N, trans_b, beta,
+                   c + i * M * N, N);
     }
   });
 }

@@ -91,6 +91,18 @@ extern const TileFunction gemm_ten_by_rows, gemm_ten_by_columns;
 void gemm_row_sums(int rows, const float* a, int64_t a_step, int64_t depth, const float* b, int64_t b_step,
                    int64_t cols, float* sums, int64_t sums_step);
 
+// The product of plain matrices whose rows lie a_step, b_step, c_step floats apart, compiled once for all who need no
+// epilogue: c[M,N] = op(a) op(b) + beta c, op transposing as in matmul.
+void gemm_strided(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_step, int trans_a, const float* b,
+                  int64_t b_step, int trans_b, float beta, float* c, int64_t c_step);
+
+// A right operand that many products share, packed once: pack_panels writes op(b)[K,N] into panel_floats(K, N) floats.
+int64_t panel_floats(int64_t K, int64_t N);
+void pack_panels(int64_t K, int64_t N, const float* b, int64_t b_step, int trans_b, float* panels);
+// c[M,N] = a[M,K] b + beta c.
+void gemm_panels(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_step, const float* panels, float beta, float* c,
+                 int64_t c_step);
+
 namespace {
 
 // -------------------------------------------------------------------------------------------------- operands
@@ -279,6 +291,20 @@ struct ColumnsB {
   }
 };
 
+// Panels as pack_panels leaves them: kTileCols columns, all of K, one panel after the other. Tiles read them where they are.
+struct PanelsB {
+  static constexpr bool kDirect = true;
+  const float* data;
+  i64 depth;  // K
+  const float* row(i64 k, i64 n) const { return data + n * depth + k * kTileCols; }  // n a multiple of kTileCols
+  i64 row_step() const { return kTileCols; }
+  void pack(i64, i64, i64, i64, float*) const {}
+};
+template <class B>
+constexpr bool kIsPanels = false;
+template <>
+constexpr bool kIsPanels<PanelsB> = true;
+
 // ------------------------------------------------------------------------------------------------- epilogues
 //
 // An epilogue is a functor `vec operator()(vec sum, i64 m, i64 n, i64 lanes) const`: it gets the finished elements
@@ -363,14 +389,14 @@ inline Cut cut_for(double flops) {
 template <class A, class B, class E>
 void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
                   const E& epilogue, const Cut& cut) {
-  if constexpr (B::kDirect) {
+  if constexpr (B::kDirect && !kIsPanels<B>) {
     if (M <= 2) return gemm_rows(int(M), n0, n1, K, a, b, beta, c, ldc, epilogue);
   }
   // The caller's buffers: helpers fill and read them too.
   float* const a_packed = thread_scratch(0, size_t((cut.group_rows + kTileRows) * kChunk));
   float* const b_packed = thread_scratch(1, size_t(kStripCols * kChunk));
   // Packing b costs about as much as multiplying it by one or two slices of a.
-  const bool direct_b = B::kDirect && M <= 2 * kTileRows;
+  const bool direct_b = kIsPanels<B> || (B::kDirect && M <= 2 * kTileRows);
   Run runs[kMaxRuns];
   for (i64 j0 = n0; j0 < n1; j0 += kStripCols) {
     const i64 strip = smaller(kStripCols, n1 - j0), panels = (strip + kTileCols - 1) / kTileCols;
@@ -401,7 +427,7 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
       for (i64 i0 = 0; i0 < M; i0 += cut.group_rows) {
         const i64 i1 = smaller(i0 + cut.group_rows, M);
         // Pack: the panels of b once, for the first rows; then the slices of a.
-        const i64 new_panels = i0 == 0 ? panels : 0;
+        const i64 new_panels = i0 == 0 && !kIsPanels<B> ? panels : 0;
         const i64 new_slices = pack_a ? (i1 - i0 + kTileRows - 1) / kTileRows : 0;
         parallel_for(new_panels + new_slices, cut.pack_grain, [&](i64 begin, i64 end) {
           for (i64 item = begin; item < end; ++item) {
@@ -445,7 +471,7 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
               t.b = b_packed + p * kTileCols * depth;
               t.b_step = kTileCols;
               if constexpr (B::kDirect) {
-                if (direct_b && t.cols == kTileCols) {
+                if (direct_b && (kIsPanels<B> || t.cols == kTileCols)) {
                   t.b = b.row(k0, j);
                   t.b_step = b.row_step();
                 }
@@ -489,7 +515,8 @@ void gemm(i64 M, i64 N, i64 K, const A& a, const B& b, float beta, float* c, i64
   if (M <= 2 * kTileRows && cut.task_flops < INT64_MAX) {
     // Few rows: every column of b is used once or twice, so each thread had better fetch its own. The columns of a task
     // fill cache lines and, at a stride of pages, still give the prefetchers runs to follow.
-    const i64 columns = (cut.task_flops / (2 * M * K) / 256 + 1) * 256;
+    constexpr i64 kUnit = kIsPanels<B> ? kTileCols * 16 : 256;
+    const i64 columns = (cut.task_flops / (2 * M * K) / kUnit + 1) * kUnit;
     const Cut whole = {kBlockRows, INT64_MAX, INT64_MAX};
     parallel_for(N, columns, [&](i64 n0, i64 n1) {
       for (i64 n = n0; n < n1; n += columns) {

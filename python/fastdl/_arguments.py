@@ -19,3 +19,12 @@ def pair(name, value, least=None, kind=index):
     what = "an integer" if kind is index else "one number"
     what += "" if least is None else f" of at least {least},"
     raise ValueError(f"{name}: expected {what} or two; got {value!r}")
+
+
+def positive(name, value):
+    """A whole number from 1 on."""
+    if not hasattr(value, "__index__"):
+        raise TypeError(f"{name}: expected an integer; got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1; got {value}")
+    return int(value)

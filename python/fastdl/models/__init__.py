@@ -2,12 +2,30 @@
 
 from .autoencoder import Autoencoder
 from .cnn import CNN, CNNRegressor
+from .forecaster import Forecaster
 from .gan import GAN
+from .language import CharLM, WordLM
 from .mlp import MLP, MLPRegressor
 from .perceptron import Perceptron
+from .rnn import RNNClassifier, RNNRegressor
 from .softmax_regression import SoftmaxRegression
 
-__all__ = ["CNN", "GAN", "MLP", "Autoencoder", "CNNRegressor", "MLPRegressor", "Perceptron", "SoftmaxRegression", "load"]
+__all__ = [
+    "CNN",
+    "GAN",
+    "MLP",
+    "Autoencoder",
+    "CNNRegressor",
+    "CharLM",
+    "Forecaster",
+    "MLPRegressor",
+    "Perceptron",
+    "RNNClassifier",
+    "RNNRegressor",
+    "SoftmaxRegression",
+    "WordLM",
+    "load",
+]
 
 
 def load(path):

@@ -9,12 +9,17 @@ from functools import partial
 from .. import init as _init
 from .. import ops
 from .._arguments import pair
+from .._arguments import positive as _positive
 from ..module import Module, Parameter
 from ..tensor import Tensor
 from .checkpoint import Checkpoint
+from .recurrent import GRU, LSTM, RNN
 
 __all__ = [
     "GELU",
+    "GRU",
+    "LSTM",
+    "RNN",
     "Activation",
     "AvgPool2d",
     "BatchNorm",
@@ -47,14 +52,6 @@ def _check_act(act):
     if act not in _ACTIVATIONS:
         raise ValueError(f"act: expected one of {', '.join(_ACTIVATIONS)}; got {act!r}")
     return act
-
-
-def _positive(name, value):
-    if not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an integer; got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name}: expected at least 1; got {value}")
-    return int(value)
 
 
 def _padding(padding, size, dilation):

@@ -11,6 +11,7 @@ import numpy as np
 from .._arguments import pair
 from ..backend import empty, full, kernels
 from ..tensor import Tensor, record, recording
+from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell  # noqa: F401
 
 # ---------------------------------------------------------------------------------------------------- products
 

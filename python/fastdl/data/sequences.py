@@ -1,0 +1,87 @@
+"""Sequences of unequal length as one array, and back."""
+
+import numpy as np
+
+
+def pad(sequences, value=0, length=None):
+    """Sequences side by side in one array, filled up at their ends.
+
+    Parameters
+    ----------
+    sequences : list of arrays [T_n,...]
+        All of one kind but for their length; an array [N,T,...] is taken as it is.
+    value : number
+        What fills up.
+    length : int, optional
+        T; the longest if left out.
+
+    Returns
+    -------
+    x : array [N,T,...]
+        float32, int64 for whole numbers.
+    lengths : int64 array [N]
+
+    Raises
+    ------
+    ValueError
+        No sequences, one longer than `length`, or sequences that differ in more than their length.
+
+    Examples
+    --------
+    >>> from fastdl import data
+    >>> x, lengths = data.pad([[1, 2, 3], [4]])
+    >>> x.tolist(), lengths.tolist()
+    ([[1, 2, 3], [4, 0, 0]], [3, 1])
+    """
+    arrays = [np.asarray(s) for s in sequences]
+    if not arrays:
+        raise ValueError("sequences: expected one or more; got none")
+    for i, a in enumerate(arrays):
+        if a.ndim == 0:
+            raise ValueError(f"sequences[{i}]: expected an axis of steps; got a single number")
+        if a.dtype.kind not in "fiub":
+            raise TypeError(f"sequences[{i}]: expected real numbers; got {a.dtype}")
+    steps = [a.shape[1:] for a in arrays if len(a)] or [arrays[0].shape[1:]]
+    for i, a in enumerate(arrays):
+        if len(a) and a.shape[1:] != steps[0]:
+            raise ValueError(f"sequences[{i}]: expected steps of shape {list(steps[0])}; got {list(a.shape[1:])}")
+    lengths = np.array([len(a) for a in arrays], np.int64)
+    longest = int(lengths.max())
+    if length is not None and longest > length:
+        raise ValueError(f"sequences[{int(lengths.argmax())}]: expected at most {length} steps; got {longest}")
+    whole = all(a.dtype.kind in "iub" for a in arrays if len(a))
+    x = np.full((len(arrays), longest if length is None else length, *steps[0]), value, np.int64 if whole else np.float32)
+    for row, a in zip(x, arrays, strict=True):
+        if len(a):
+            row[: len(a)] = a
+    return x, lengths
+
+
+def unpad(x, lengths):
+    """The list of sequences in a padded array [N,T,...]: views of their first steps."""
+    return [row[:n] for row, n in zip(x, lengths, strict=True)]
+
+
+def windows(series, width, ahead=1):
+    """Every run of `width` values of a series, and the `ahead` values that follow it.
+
+    Parameters
+    ----------
+    series : array [L] or [L,K]
+
+    Returns
+    -------
+    x : float32 array [N,width,K]
+    y : float32 array [N,ahead,K]
+        N = L - width - ahead + 1.
+    """
+    s = np.asarray(series, np.float32)
+    s = s[:, None] if s.ndim == 1 else s
+    if s.ndim != 2:
+        raise ValueError(f"series: expected shape [L] or [L,K]; got {list(s.shape)}")
+    n = len(s) - width - ahead + 1
+    if width < 1 or ahead < 1 or n < 1:
+        raise ValueError(f"series: expected {width + ahead} values or more for one window; got {len(s)}")
+    at = np.arange(n)[:, None] + np.arange(width + ahead)
+    runs = s[at]
+    return np.ascontiguousarray(runs[:, :width]), np.ascontiguousarray(runs[:, width:])

@@ -1,0 +1,112 @@
+"""Text as numbers: words, vocabularies."""
+
+import re
+
+import numpy as np
+
+# A word with apostrophes and hyphens inside, a number, or any other visible sign on its own.
+_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s]|_")
+
+
+def words(text):
+    """The words, numbers and signs of a text, in order.
+
+    Examples
+    --------
+    >>> from fastdl import data
+    >>> data.words("Don't stop: it's 3.5 miles!")
+    ["Don't", 'stop', ':', "it's", '3.5', 'miles', '!']
+    """
+    return _WORD.findall(text)
+
+
+class Vocabulary:
+    """Symbols (characters, words, labels) and their numbers.
+
+    Parameters
+    ----------
+    symbols : iterable of str
+        In the order of their numbers; each once.
+    unknown : str, optional
+        The symbol that stands for all others; added at the end if it is not among them. Without it an unseen symbol is
+        an error.
+
+    Examples
+    --------
+    >>> from fastdl.data import Vocabulary
+    >>> v = Vocabulary.of("abracadabra")
+    >>> v.encode("cab").tolist()
+    [2, 0, 1]
+    >>> v.decode([3, 0, 1])
+    ['d', 'a', 'b']
+    """
+
+    def __init__(self, symbols, unknown=None):
+        self.symbols = list(symbols)
+        if unknown is not None and unknown not in self.symbols:
+            self.symbols.append(unknown)
+        self.unknown = unknown
+        self._number = {s: i for i, s in enumerate(self.symbols)}
+        if not self.symbols:
+            raise ValueError("symbols: expected one or more; got an empty vocabulary")
+        if len(self._number) != len(self.symbols):
+            twice = next(s for i, s in enumerate(self.symbols) if self._number[s] != i)
+            raise ValueError(f"symbols: expected each symbol once; got {twice!r} twice")
+
+    @classmethod
+    def of(cls, *sequences, least=1, most=None, unknown=None):
+        """The symbols that occur in sequences (texts, or lists of words).
+
+        Parameters
+        ----------
+        least : int
+            Symbols that are seen less often are left out.
+        most : int, optional
+            Keep the most frequent ones only, `unknown` counted.
+        unknown : str, optional
+            Needed where something is left out.
+
+        Returns
+        -------
+        Vocabulary
+            All symbols in sorted order; the most frequent first where `most` is given.
+        """
+        from collections import Counter
+
+        counts = Counter()
+        for sequence in sequences:
+            counts.update(sequence)
+        kept = sorted(s for s, n in counts.items() if n >= least and s != unknown)
+        if most is not None:
+            kept = sorted(kept, key=lambda s: -counts[s])[: most - (unknown is not None)]
+        if len(kept) < len(counts) - (unknown in counts) and unknown is None:
+            raise ValueError("unknown: expected a symbol for those that are left out (least, most); got None")
+        return cls(kept, unknown)
+
+    def __len__(self):
+        return len(self.symbols)
+
+    def __contains__(self, symbol):
+        return symbol in self._number
+
+    def __repr__(self):
+        return f"Vocabulary({len(self)} symbols{'' if self.unknown is None else f', unknown {self.unknown!r}'})"
+
+    def encode(self, sequence):
+        """int64 [T] of a sequence of symbols.
+
+        Raises
+        ------
+        ValueError
+            A symbol that is not in the vocabulary, where no `unknown` stands for it; the message says which and where.
+        """
+        other = None if self.unknown is None else self._number[self.unknown]
+        codes = [self._number.get(s, other) for s in sequence]
+        if other is None and None in codes:
+            at = codes.index(None)
+            raise ValueError(f"sequence[{at}]: expected a symbol of the vocabulary; got {list(sequence)[at]!r}")
+        return np.array(codes, np.int64)
+
+    def decode(self, codes):
+        """The list of symbols."""
+        return [self.symbols[int(c)] for c in codes]

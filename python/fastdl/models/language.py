@@ -1,0 +1,319 @@
+"""Language models: recurrent networks that say what comes next."""
+
+import math
+
+import numpy as np
+
+from .. import backend, nn, optim, random, train
+from .._arguments import positive
+from ..data.text import Vocabulary, words
+from ..random import Stream
+from ..tensor import Tensor, inference
+from ._base import Model
+from .rnn import recurrent
+
+
+class _Language(nn.Module):
+    """Tokens [N,T] to logits [N,T,symbols]. While training, the states after a batch are those before the next.
+
+    Rows of a batch are then pieces of the same texts as those of the batch before: truncated backpropagation through time
+    (Williams & Peng, 1990).
+    """
+
+    buffers = ("h", "c")
+
+    def __init__(self, symbols, embedding, layers, dropout):
+        self.embedding, self.recurrent = nn.Embedding(symbols, embedding), layers
+        self.drop = nn.Dropout(dropout) if dropout else None
+        self.head = nn.Dense(symbols, inputs=layers.units)
+        self.h = self.c = None
+
+    def carry(self, n):
+        """Keep states for n texts from now on; 0: none."""
+        shape = (self.recurrent.layers, n, self.recurrent.units)
+        self.h, self.c = (backend.zeros(shape, self.head.w.data) for _ in "hc") if n else (None, None)
+
+    def forward(self, index):
+        if isinstance(index, Tensor):  # of a network that is being traced
+            index = index.data.astype(np.int64)
+        carried = self.training and self.h is not None and self.h.shape[1] == len(index)
+        state = self._states() if carried else None
+        y, last = self.step(index, state)
+        if carried:
+            for i, one in enumerate(last):
+                for kept, now in zip((self.h, self.c), one, strict=False):
+                    backend.assign(kept[i], now.data)
+        return y
+
+    def _states(self):
+        # copies: the backward pass of this batch reads them after the new ones are written
+        kept = (self.h, self.c)[: len(self.recurrent.states)]
+        return [tuple(Tensor(a[i].copy()) for a in kept) for i in range(len(self.h))]
+
+    def step(self, index, state):
+        """(logits, states)."""
+        x = self.embedding(index)
+        y, last = self.recurrent.sequence(x if self.drop is None else self.drop(x), None, state)
+        return self.head(y if self.drop is None else self.drop(y)), last
+
+
+class LanguageModel(Model):
+    """Base of `CharLM` and `WordLM`: what comes next after each symbol of a text; trained by cross entropy.
+
+    Attributes
+    ----------
+    module_ : Module
+    vocabulary_ : fastdl.data.Vocabulary
+    history_ : dict
+    """
+
+    _fitted = ("module_", "input_shape_", "vocabulary_")
+
+    def __init__(self, units=256, cell="lstm", layers=1, embedding=64, dropout=0.0, seed=0):
+        positive("units", units), positive("layers", layers), positive("embedding", embedding)
+        self.units, self.cell, self.layers, self.embedding = units, cell, layers, embedding
+        self.dropout, self.seed = dropout, seed
+
+    # ------------------------------------------------------------------------------------------ for families
+
+    def _symbols(self, text):
+        """The symbols of a text."""
+        raise NotImplementedError
+
+    def _first_vocabulary(self, symbols):
+        raise NotImplementedError
+
+    def _join(self, symbols):
+        raise NotImplementedError
+
+    # ------------------------------------------------------------------------------------------ public
+
+    def build(self, vocabulary):
+        """Make the network with initial weights.
+
+        Parameters
+        ----------
+        vocabulary : fastdl.data.Vocabulary
+        """
+        self.vocabulary_, self.input_shape_ = vocabulary, (1,)
+        layers = recurrent(self.cell, self.units, layers=self.layers, dropout=self.dropout)
+        self.module_ = _Language(len(vocabulary), self.embedding, layers, self.dropout)
+        self.module_.build(self.input_shape_, self.seed).eval().to(self._device)
+        return self
+
+    def encode(self, text):
+        """int64 [T] of a text; a symbol that is not known is an error, or `vocabulary_.unknown` where there is one."""
+        return self.vocabulary_.encode(self._symbols(text))
+
+    def fit(self, text, *, epochs=10, batch_size=32, window=64, optimizer="adam", lr=None, weight_decay=None, clip=1.0,
+            vocabulary=None, warm_start=False, **options):  # fmt: skip
+        """Train on a text, read by `batch_size` readers side by side, each from a place of its own.
+
+        Parameters
+        ----------
+        text : str, or list of symbols
+        epochs, batch_size : int
+        window : int
+            Steps that gradients flow back through; states flow on from window to window.
+        optimizer, lr, weight_decay, clip
+            As in `Classifier.fit`.
+        vocabulary : fastdl.data.Vocabulary, optional
+            The symbols of the text if left out.
+        warm_start : bool
+        **options
+            Passed to `fastdl.train.fit`: steps, schedule, callbacks, progress, checkpoint, resume, ...
+
+        Returns
+        -------
+        The model itself; `history_` holds the curves, losses in nats a symbol.
+        """
+        positive("batch_size", batch_size), positive("window", window)
+        if not (warm_start and hasattr(self, "module_")):
+            for name in self._fitted:
+                self.__dict__.pop(name, None)
+        symbols = self._symbols(text)
+        if not hasattr(self, "module_"):
+            if not len(symbols):
+                raise ValueError("text: expected one symbol or more; got an empty text")
+            self.build(self._first_vocabulary(symbols) if vocabulary is None else vocabulary)
+        codes = self.vocabulary_.encode(symbols)
+        pieces = (len(codes) - 1) // (batch_size * window)
+        if pieces < 1:
+            raise ValueError(
+                f"text: expected more than batch_size x window = {batch_size * window} symbols; got {len(codes)}"
+            )
+        x, y = (
+            np.ascontiguousarray(
+                codes[s : s + batch_size * pieces * window].reshape(batch_size, pieces, window).swapaxes(0, 1)
+            ).reshape(-1, window)
+            for s in (0, 1)
+        )
+        self.module_.carry(batch_size)
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
+        try:
+            self.history_ = train.fit(
+                self.module_,
+                x,
+                y,
+                loss="softmax_cross_entropy",
+                optimizer=optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None}),
+                epochs=epochs,
+                batch_size=batch_size,
+                shuffle=False,
+                **{"seed": self.seed} | options,
+            )
+        finally:
+            self.module_.carry(0)
+        return self
+
+    def nats(self, text, window=1024):
+        """Mean cross entropy of a text's symbols, each given all before it (the first is given), in nats."""
+        self._need_fit()
+        codes = self.encode(text)
+        if len(codes) < 2:
+            raise ValueError(f"text: expected two symbols or more; got {len(codes)}")
+        total, state = 0.0, None
+        loss = train.LOSSES["softmax_cross_entropy"]
+        with inference():
+            for at in range(0, len(codes) - 1, window):
+                x, y = codes[at : at + window], codes[at + 1 : at + window + 1]
+                logits, state = self._run(x[: len(y)], state)
+                total += loss(logits, backend.to_device(y[None], logits.data)).item() * len(y)
+        return total / (len(codes) - 1)
+
+    def perplexity(self, text):
+        """exp of `nats`."""
+        return math.exp(self.nats(text))
+
+    def _run(self, codes, state):
+        index = backend.to_device(np.ascontiguousarray(codes[None]), self.module_.any_array())
+        return self.module_.step(index, state)
+
+    def predict_proba(self, prompt):
+        """Probability of each symbol to come next after a prompt, float32 [symbols]."""
+        self._need_fit()
+        codes = self.encode(prompt)
+        if not len(codes):
+            raise ValueError("prompt: expected one symbol or more; got none")
+        with inference():
+            logits, _ = self._run(codes, None)
+            last = np.ascontiguousarray(backend.to_host(logits.data)[0, -1:])
+            return backend.kernels(last).softmax_forward(last)[0]
+
+    def next(self, prompt, k=5):
+        """The k most probable next symbols with their probabilities, best first."""
+        p = self.predict_proba(prompt)
+        return [(self.vocabulary_.symbols[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:k]]
+
+    def sample(self, n, prompt=None, temperature=1.0, top_k=None, seed=0):
+        """Write on: n symbols after a prompt.
+
+        Parameters
+        ----------
+        n : int
+        prompt : str or list of symbols, optional
+            The vocabulary's first symbol if left out.
+        temperature : float
+            Logits are divided by it: below 1 bolder, towards 0 always the most probable symbol.
+        top_k : int, optional
+            Choose among the most probable ones only.
+        seed : int
+
+        Returns
+        -------
+        str or list of symbols, as the text was given; without the prompt.
+        """
+        self._need_fit()
+        if not temperature > 0.0:
+            raise ValueError(f"temperature: expected a number above 0; got {temperature}")
+        if top_k is not None and top_k < 1:
+            raise ValueError(f"top_k: expected at least 1; got {top_k}")
+        codes = np.zeros(1, np.int64) if prompt is None else self.encode(prompt)
+        if not len(codes):
+            raise ValueError("prompt: expected one symbol or more; got none")
+        draws, state, written = random.uniform((n,), seed=seed, offset=Stream(seed).offset), None, []
+        with inference():
+            for u in draws:
+                logits, state = self._run(codes, state)
+                z = backend.to_host(logits.data)[0, -1].astype(np.float64) / temperature
+                if top_k is not None and top_k < len(z):
+                    z[np.argsort(-z, kind="stable")[top_k:]] = -np.inf
+                p = np.cumsum(np.exp(z - z.max()))
+                codes = np.array([min(np.searchsorted(p, u * p[-1], side="right"), len(p) - 1)], np.int64)
+                written.append(int(codes[0]))
+        return self._join(self.vocabulary_.decode(written))
+
+    def _describe(self):
+        v = {"symbols": self.vocabulary_.symbols, "unknown": self.vocabulary_.unknown}
+        carried = 0 if self.module_.h is None else self.module_.h.shape[1]
+        return super()._describe() | {"vocabulary": v, "carried": carried}
+
+    def _build_from(self, config):
+        self.build(Vocabulary(config["vocabulary"]["symbols"], config["vocabulary"]["unknown"]))
+        self.module_.carry(config["carried"])
+        return self
+
+
+class CharLM(LanguageModel):
+    """Language model over characters.
+
+    Parameters
+    ----------
+    units : int
+        H of each recurrent layer.
+    cell : {'lstm', 'gru', 'rnn'}
+    layers : int
+    embedding : int
+        Width of the characters' vectors.
+    dropout : float
+        Before, between and after the recurrent layers.
+    seed : int
+
+    Examples
+    --------
+    >>> from fastdl.models import CharLM
+    >>> model = CharLM(units=24, seed=1).fit("abc" * 200, epochs=10, batch_size=4, window=10, lr=0.02)
+    >>> model.sample(6, "ab", temperature=0.1)
+    'cabcab'
+    """
+
+    def _symbols(self, text):
+        if not isinstance(text, str):
+            raise TypeError(f"text: expected a string; got {type(text).__name__}")
+        return text
+
+    def _first_vocabulary(self, symbols):
+        return Vocabulary.of(symbols)
+
+    def _join(self, symbols):
+        return "".join(symbols)
+
+
+class WordLM(LanguageModel):
+    """Language model over words; rare ones, and those never seen, are one symbol.
+
+    Parameters
+    ----------
+    most : int
+        Size of the vocabulary: the most frequent words.
+    unknown : str
+        The symbol of all others.
+    units, cell, layers, embedding, dropout, seed
+        As in `CharLM`.
+
+    A text is a string (split by `fastdl.data.words`) or a list of words; samples are lists of words.
+    """
+
+    def __init__(self, most=10000, unknown="<unk>", units=256, cell="lstm", layers=1, embedding=128, dropout=0.0, seed=0):
+        super().__init__(units, cell, layers, embedding, dropout, seed)
+        self.most, self.unknown = positive("most", most), unknown
+
+    def _symbols(self, text):
+        return words(text) if isinstance(text, str) else list(text)
+
+    def _first_vocabulary(self, symbols):
+        return Vocabulary.of(symbols, most=self.most, unknown=self.unknown)
+
+    def _join(self, symbols):
+        return symbols

@@ -1,0 +1,180 @@
+"""Recurrent networks over whole sequences: a class or quantities for each."""
+
+import numpy as np
+
+from .. import backend, nn
+from .._arguments import positive
+from ..data.sequences import pad
+from ..tensor import Tensor
+from ._base import Classifier, Regressor, as_input
+
+_CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
+
+
+def recurrent(cell, units, **how):
+    """A recurrent layer by the name of its cell."""
+    if cell not in _CELLS:
+        raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
+    return _CELLS[cell](units, **how)
+
+
+def _ragged(X):
+    """Whether X is a list of sequences rather than one array."""
+    return isinstance(X, (list, tuple)) or getattr(getattr(X, "dtype", None), "kind", "") == "O"
+
+
+class Rows(nn.Module):
+    """The front of a network over sequences that travel as rows: the steps of each end to end, then their number.
+
+    It gives the steps [N,T,I] (by an embedding, where they are tokens) and the lengths. Steps without a row around them,
+    [N,T,I] or tokens [N,T], count as T each.
+    """
+
+    def __init__(self, inputs=None, vocabulary=None, embedding=None):
+        self.inputs = inputs
+        self.embedding = None if vocabulary is None else nn.Embedding(vocabulary, embedding)
+
+    def forward(self, x):
+        return self.unpack(x)[0]
+
+    def unpack(self, x):
+        """(steps, lengths or None)."""
+        if self.embedding is not None:
+            if isinstance(x, Tensor):  # of a network that is being traced
+                return self.embedding(x.data.astype(np.int64)), None
+            return self.embedding(x[:, :-1].copy()), x[:, -1].copy()
+        if len(x.shape) == 3:
+            return x, None
+        k, n, steps = backend.kernels(x.data), x.shape[0], x.shape[1] - 1
+        values = k.get_columns(x.data, 0, y=backend.empty((n, steps), x.data)).reshape(n, -1, self.inputs)
+        counts = k.get_columns(x.data, steps, y=backend.empty((n, 1), x.data))
+        lengths = np.rint(backend.to_host(counts).reshape(-1)).astype(np.int64)
+        return Tensor(values), backend.to_device(lengths, x.data)
+
+
+class Reader(nn.Module):
+    """Rows, recurrent layers, and a dense layer on the last outputs of each sequence."""
+
+    def __init__(self, rows, layers, outputs, dropout=0.0):
+        self.rows, self.recurrent = rows, layers
+        self.drop = nn.Dropout(dropout) if dropout else None
+        self.head = nn.Dense(outputs)
+
+    def forward(self, x):
+        steps, lengths = self.rows.unpack(x)
+        y = self.recurrent(steps, lengths)
+        return self.head(y if self.drop is None else self.drop(y))
+
+
+class _Sequences:
+    """What the models over sequences share: their arguments and the door for X."""
+
+    def __init__(self, units=64, cell="lstm", layers=1, bidirectional=False, dropout=0.0, vocabulary=None, embedding=32,
+                 seed=0):  # fmt: skip
+        if cell not in _CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
+        positive("units", units), positive("layers", layers), positive("embedding", embedding)
+        if vocabulary is not None:
+            positive("vocabulary", vocabulary)
+        self.units, self.cell, self.layers, self.bidirectional = units, cell, layers, bidirectional
+        self.dropout, self.vocabulary, self.embedding, self.seed = dropout, vocabulary, embedding, seed
+
+    def _make(self, input_shape, outputs):
+        rows = Rows(None if self.vocabulary else input_shape[-1], self.vocabulary, self.embedding)
+        how = {"layers": self.layers, "bidirectional": self.bidirectional, "dropout": self.dropout, "output": "last"}
+        return Reader(rows, recurrent(self.cell, self.units, **how), outputs, self.dropout)
+
+    def build(self, input_shape, *targets, **more):
+        shape = tuple(int(s) for s in np.atleast_1d(input_shape))
+        if self.vocabulary is None and len(shape) == 1:  # rows, as the training loop has them
+            shape = ((shape[0] - 1) // self._inputs, self._inputs)
+        return super().build(shape, *targets, **more)
+
+    def _input(self, X, name="X"):
+        rows = self._tokens(X, name) if self.vocabulary else self._steps(X, name)
+        return rows
+
+    def _steps(self, X, name):
+        """Rows float32 [N, T I + 1] of a list of arrays [T_n,I] or of an array [N,T,I] in which NaN fills up."""
+        if _ragged(X):
+            x, lengths = pad(X)
+            x = x.astype(np.float32, copy=False)
+        else:
+            x = backend.to_host(as_input(X, name))
+            x = x.astype(np.float32) / 255.0 if x.dtype == np.uint8 else x
+            lengths = None
+        if x.ndim == 2:
+            x = x[:, :, None]
+        if x.ndim != 3:
+            raise ValueError(f"{name}: expected sequences [N,T] or [N,T,I], or a list of them; got shape {list(x.shape)}")
+        if lengths is None:
+            there = ~np.isnan(x).all(2) if x.shape[2] else np.ones(x.shape[:2], bool)
+            # what follows the last step that holds anything
+            lengths = x.shape[1] - np.argmax(there[:, ::-1], 1) if x.shape[1] else np.zeros(len(x), np.int64)
+            lengths = np.where(there.any(1), lengths, 0)
+        if hasattr(self, "input_shape_") and x.shape[2] != self.input_shape_[-1]:
+            raise ValueError(
+                f"{name}: expected {self.input_shape_[-1]} values a step, as the model was made for; got {x.shape[2]}"
+            )
+        self._inputs = x.shape[2]
+        x = np.where(np.arange(x.shape[1])[:, None] < lengths[:, None, None], x, np.float32(0.0))
+        return np.concatenate([x.reshape(len(x), -1), lengths[:, None]], 1).astype(np.float32)
+
+    def _tokens(self, X, name):
+        """Rows int64 [N, T + 1] of lists of tokens, or of an array [N,T] in which negative numbers fill up."""
+        if _ragged(X):
+            x, lengths = pad([np.asarray(s, np.int64) if len(s) == 0 else s for s in X])
+        else:
+            x = np.asarray(backend.to_host(backend.array(X, None)))
+            lengths = None
+        if x.dtype.kind not in "iu" or x.ndim != 2:
+            raise TypeError(f"{name}: expected whole numbers [N,T], or a list of them; got {x.dtype} {list(x.shape)}")
+        x = x.astype(np.int64)
+        if lengths is None:
+            there = x >= 0
+            lengths = np.where(there.any(1), x.shape[1] - np.argmax(there[:, ::-1], 1), 0) if x.shape[1] else there.sum(1)
+        inside = np.arange(x.shape[1]) < lengths[:, None]
+        wrong = inside & ((x < 0) | (x >= self.vocabulary))
+        if wrong.any():
+            raise ValueError(f"{name}: expected tokens from 0 to {self.vocabulary - 1}; got {x[wrong][0]}")
+        return np.concatenate([np.where(inside, x, 0), lengths[:, None]], 1)
+
+
+class RNNClassifier(_Sequences, Classifier):
+    """Recurrent layers and softmax on the last output of each sequence; trained by cross entropy.
+
+    X is a list of arrays [T_n,I], or an array [N,T,I] (or [N,T]) in which steps of NaN at the end fill up; with a
+    `vocabulary`, lists of tokens, or an int64 array [N,T] in which negative numbers fill up. Nothing is computed for
+    steps that fill up, and a later X may have another T.
+
+    Parameters
+    ----------
+    units : int
+        H of each layer.
+    cell : {'lstm', 'gru', 'rnn'}
+    layers : int
+    bidirectional : bool
+    dropout : float
+        Between layers, and before the last one.
+    vocabulary : int, optional
+        X are tokens, 0 to vocabulary - 1.
+    embedding : int
+        Width of their vectors.
+    seed : int
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.models import RNNClassifier
+    >>> x = [np.full((n, 1), n % 2, "float32") for n in range(1, 21)]
+    >>> y = [n % 2 for n in range(1, 21)]
+    >>> RNNClassifier(units=8).fit(x, y, epochs=30, lr=0.02).score(x, y)
+    1.0
+    """
+
+
+class RNNRegressor(_Sequences, Regressor):
+    """Recurrent layers and linear outputs on the last output of each sequence; trained by squared error.
+
+    X and arguments as in `RNNClassifier`.
+    """
