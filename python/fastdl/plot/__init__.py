@@ -7,11 +7,13 @@ from ._figure import canvas, require
 from .images import attribution, captions, filters, hierarchy, mistakes, reconstructions, samples
 from .maps import confusion, embeddings
 from .reports import mnist_cnn_picture, report_picture
+from .scores import calibration, roc
 from .sequences import gates, tree
 from .training import doctor, learning_curve, updates
 
 __all__ = [
     "attribution",
+    "calibration",
     "canvas",
     "captions",
     "confusion",
@@ -26,6 +28,7 @@ __all__ = [
     "reconstructions",
     "report_picture",
     "require",
+    "roc",
     "samples",
     "tree",
     "updates",

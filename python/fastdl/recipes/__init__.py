@@ -18,6 +18,13 @@ NAMES = (
     "mnist-1000-layers",
     "cifar-resnet",
     "complexity-sweep",
+    "heart-disease",
+    "breast-cancer",
+    "diabetes",
+    "cartpole",
+    "cats-dogs",
+    "image-folder",
+    "face-detect",
 )
 
 __all__ = ["NAMES", "Config", "Report", "picture", "run", "save", "say", "title", "write_json"]
