@@ -31,6 +31,7 @@ _SUBMODULES = (
     "models",
     "module",
     "nn",
+    "onnx",
     "optim",
     "random",
     "schedules",
