@@ -36,6 +36,7 @@ _SUBMODULES = (
     "random",
     "schedules",
     "sklearn",
+    "tensorboard",
     "train",
 )
 
