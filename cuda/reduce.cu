@@ -6,8 +6,10 @@
 //              y = 0   rows    0 ..  255   --> part[0]
 //              y = 1   rows  256 ..  511   --> part[1]     total = ((total + part[0]) + part[1]) + ...
 //                ...
-//            which is the order, and so the rounding, of the CPU's kernel.
-//   C == 1:  a team of threads for each row.
+//   C == 1:  a lane takes a chunk of 256 floats of a row; the warp reads the chunks of its 32 lanes together, 32 x 32 floats at a
+//            time, and transposes them in shared memory.
+//
+// Both are the order, and so the rounding, of the CPU's kernel.
 #include "loops.cuh"
 
 namespace fastdl {
@@ -51,15 +53,54 @@ __global__ void reduce_columns_kernel(i64 A, i64 B, i64 C, const float* x, int o
   }
 }
 
-template <int T>
-__global__ void reduce_rows_kernel(i64 A, i64 B, const float* x, int op, float* y) {
-  const Team<T> team;
-  for (i64 a = team.row; a < A; a += team.stride) {
-    const float* row = x + a * B;
-    float r = first_of(op);
-    for (i64 b = team.lane; b < B; b += T) r = take(r, row[b], op);
-    r = op == kMax ? team.max(r) : op == kMin ? -team.max(-r) : team.sum(r);
-    if (team.lane == 0) y[a] = op == kMean ? r / static_cast<float>(B) : r;
+struct RowTiles {
+  float tile[kThreads / 32][32][33];  // one a warp; 33: neither reads nor writes meet in a bank
+  float part[kThreads];
+};
+
+// Each lane's reduction of its own `step` (at most kSumChunk) floats from x[begin + lane step] on, those before x[limit], in
+// order. The warp reads them 32 neighbours at a time and hands them over through its tile.
+__device__ __forceinline__ float reduce_chunks(float (&tile)[32][33], const float* x, i64 begin, i64 step, i64 limit, int op) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const i64 left = limit - (begin + lane * step), mine = left < step ? left : step;
+  float r = first_of(op);
+  for (i64 at = 0; at < step; at += 32) {
+#pragma unroll 8
+    for (int k = 0; k < 32; ++k) {
+      const i64 i = at + lane, from = begin + k * step + i;
+      tile[k][lane] = i < step && from < limit ? x[from] : 0.0f;
+    }
+    __syncwarp();
+    for (int k = 0; k < 32 && at + k < mine; ++k) r = take(r, tile[lane][k], op);
+    __syncwarp();
+  }
+  return r;
+}
+
+// Rows of at most kSumChunk, a lane each.
+__global__ void reduce_short_rows_kernel(i64 A, i64 B, const float* x, int op, float* y) {
+  RowTiles& s = shared_memory<RowTiles>();
+  const Team<32> warp;
+  for (i64 a = warp.row * 32; a < A; a += warp.stride * 32) {
+    const float r = take(first_of(op), reduce_chunks(s.tile[threadIdx.x / 32], x, a * B, B, A * B, op), op);
+    if (a + warp.lane < A) y[a + warp.lane] = op == kMean ? r / static_cast<float>(B) : r;
+  }
+}
+
+// A block a row: chunks side by side, then added in order.
+__global__ void reduce_long_rows_kernel(i64 A, i64 B, const float* x, int op, float* y) {
+  RowTiles& s = shared_memory<RowTiles>();
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  for (i64 a = blockIdx.x; a < A; a += gridDim.x) {
+    float total = first_of(op);
+    for (i64 begin = 0; begin < B; begin += kThreads * kSumChunk) {
+      const i64 from = begin + warp * 32 * kSumChunk;
+      if (from < B) s.part[threadIdx.x] = reduce_chunks(s.tile[warp], x + a * B, from, kSumChunk, B, op);
+      __syncthreads();
+      for (int k = 0; k < kThreads && begin + k * kSumChunk < B; ++k) total = take(total, s.part[k], op);
+      __syncthreads();
+    }
+    if (threadIdx.x == 0) y[a] = op == kMean ? total / static_cast<float>(B) : total;
   }
 }
 
@@ -163,7 +204,9 @@ __global__ void sum_kernel(i64 count, const float* part, int root, float* y) {
 
 void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* y, void* stream) {
   if (C == 1) {
-    launch_teams(reduce_rows_kernel<32>, reduce_rows_kernel<kThreads>, A, B, stream, A, B, x, op, y);
+    const bool one_chunk = B <= kSumChunk;
+    launch(one_chunk ? reduce_short_rows_kernel : reduce_long_rows_kernel, blocks_for(A, one_chunk ? kThreads : 1), kThreads,
+           sizeof(RowTiles), stream, A, B, x, op, y);
     return;
   }
   const dim3 grid(static_cast<unsigned>((C + kColumns - 1) / kColumns), static_cast<unsigned>(A < 65535 ? A : 65535));

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from cases import ROWS, row_id
+from conftest import LOADED
 from fastdl import backend
 
 
@@ -172,3 +173,24 @@ def test_nan_is_not_hidden(target, row, rng):
     inputs[name][...] = np.nan
     got = run(target, case, inputs, buffers(case, target, inputs, expected, np.zeros))
     assert any(np.isnan(a).any() for a in got.values() if a.dtype.kind == "f" and a.size)
+
+
+# No sum in them whose order a target chooses, and no fused multiply-add: formulas, copies, draws, updates, plain sums.
+SAME_BITS = """
+    activation_forward activation_backward unary_forward unary_backward binary axpby get_columns put_columns argmax
+    reduce_forward reduce_backward max_pool2d_forward max_pool2d_backward avg_pool2d_forward avg_pool2d_backward
+    batch_norm_inference embedding_forward embedding_backward gather_u8 random_words uniform normal bernoulli
+    dropout_forward dropout_backward sgd adam rmsprop adagrad warp warp_u8 blur
+"""
+
+
+@rows(lambda case, sizes: case.kernel in SAME_BITS.split())
+def test_same_bits_on_every_target(row, rng):
+    case, sizes = row
+    inputs, expected, _ = prepare(case, sizes, rng)
+    first, *others = (
+        run(module, case, inputs, buffers(case, module, inputs, expected, np.zeros)) for module in LOADED.values()
+    )
+    for other in others:
+        for name, array in first.items():
+            np.testing.assert_array_equal(array, other[name], err_msg=name)
