@@ -15,7 +15,15 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
 
-from fastdl.sklearn import CNNClassifier, CNNRegressor, MLPClassifier, MLPRegressor  # noqa: E402
+from fastdl.sklearn import (  # noqa: E402
+    Autoencoder,
+    CNNClassifier,
+    CNNRegressor,
+    MLPClassifier,
+    MLPRegressor,
+    RNNClassifier,
+    RNNRegressor,
+)
 from test_models import blobs, stripes  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -25,6 +33,9 @@ ESTIMATORS = {
     "mlp regressor": MLPRegressor(),
     "cnn classifier": CNNClassifier(width=8),
     "cnn regressor": CNNRegressor(width=8),
+    "rnn classifier": RNNClassifier(units=16),
+    "rnn regressor": RNNRegressor(units=16),
+    "autoencoder": Autoencoder((8,), n_components=2),
 }
 
 
@@ -147,6 +158,30 @@ def test_images_may_be_bytes():
     a = CNNClassifier((8, 8), width=4, max_iter=2, random_state=0).fit(rows, y)
     b = CNNClassifier((8, 8), width=4, max_iter=2, random_state=0).fit(rows.astype(np.float32) * np.float32(1 / 255), y)
     np.testing.assert_array_equal(a.predict_proba(rows), b.predict_proba(rows.astype(np.float32) * np.float32(1 / 255)))
+
+
+def test_rows_may_be_sequences():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((150, 12))
+    y = X[:, 9:].sum(1) > 0  # the last of four steps
+    net = RNNClassifier(4, units=8, cell="gru", max_iter=40, learning_rate_init=0.02, random_state=0).fit(X, y)
+    assert net.model_.input_shape_ == (4, 3) and net.score(X, y) > 0.9
+    np.testing.assert_array_equal(net.predict_proba(X[5:6]), net.predict_proba(X)[5:6])
+    with pytest.raises(ValueError, match="n_steps: expected a divisor of 12"):
+        RNNClassifier(5).fit(X, y)
+
+
+def test_codes_restore_rows():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((300, 2)) @ rng.standard_normal((2, 10))
+    net = Autoencoder((32,), n_components=2, learning_rate_init=0.01, random_state=0).fit(X)
+    codes = net.transform(X)
+    assert codes.shape == (300, 2) and codes.dtype == np.float64
+    assert np.mean((net.inverse_transform(codes) - X) ** 2) < 0.1 * X.var()
+    assert net.score(X) > net.score(5.0 * rng.standard_normal((50, 10)))
+    assert net.get_feature_names_out().tolist() == ["autoencoder0", "autoencoder1"]
+    pipe = make_pipeline(StandardScaler(), Autoencoder((16,), 2, max_iter=5), MLPClassifier((8,), max_iter=5))
+    assert pipe.fit(X, X[:, 0] > 0).predict(X).shape == (300,)
 
 
 @pytest.mark.parametrize(

@@ -15,5 +15,15 @@ except ImportError as error:
     ) from error
 
 from ._networks import CNNClassifier, CNNRegressor, MLPClassifier, MLPRegressor
+from ._sequences import RNNClassifier, RNNRegressor
+from ._unsupervised import Autoencoder
 
-__all__ = ["CNNClassifier", "CNNRegressor", "MLPClassifier", "MLPRegressor"]
+__all__ = [
+    "Autoencoder",
+    "CNNClassifier",
+    "CNNRegressor",
+    "MLPClassifier",
+    "MLPRegressor",
+    "RNNClassifier",
+    "RNNRegressor",
+]

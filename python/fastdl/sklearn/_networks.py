@@ -36,7 +36,7 @@ _FITTED = """Attributes
     n_features_in_, feature_names_in_{classes}"""
 
 
-def _documented(cls):
+def documented(cls):
     """Put the parameters that all networks share into the docstring."""
     fitted = _FITTED.format(model=cls._model.__name__, classes=", classes_" if "Classifier" in cls.__name__ else "")
     cls.__doc__ = cls.__doc__.replace("{training}", _TRAINING).replace("{fitted}", fitted)
@@ -107,7 +107,7 @@ class _Dense:
         )
 
 
-@_documented
+@documented
 class MLPClassifier(_Dense, NetworkClassifier):
     """Multi-layer perceptron for classes, with scikit-learn's interface; see `fastdl.models.MLP`.
 
@@ -134,7 +134,7 @@ class MLPClassifier(_Dense, NetworkClassifier):
     _model = models.MLP
 
 
-@_documented
+@documented
 class MLPRegressor(_Dense, NetworkRegressor):
     """Multi-layer perceptron for quantities, with scikit-learn's interface; see `fastdl.models.MLPRegressor`.
 
@@ -229,7 +229,7 @@ class _Convolutional:
         return rows.reshape(len(rows), *self._shape(rows.shape[1]))
 
 
-@_documented
+@documented
 class CNNClassifier(_Convolutional, NetworkClassifier):
     """Convolutional network for classes of images, with scikit-learn's interface; see `fastdl.models.CNN`.
 
@@ -251,7 +251,7 @@ class CNNClassifier(_Convolutional, NetworkClassifier):
     _model = models.CNN
 
 
-@_documented
+@documented
 class CNNRegressor(_Convolutional, NetworkRegressor):
     """Convolutional network for quantities, with scikit-learn's interface; see `fastdl.models.CNNRegressor`.
 
