@@ -270,7 +270,5 @@ class LSTM(_Recurrent):
     def _op(self, k, x, state, lengths, reverse):
         h0, c0 = (None, None) if state is None else state
         p = self.p[k] if self.peephole else None
-        y, h, c = ops.lstm(
-            x, self.w[k], self.u[k], self._bias(k), h0, c0, lengths, p, *self._masks(x), reverse
-        )
+        y, h, c = ops.lstm(x, self.w[k], self.u[k], self._bias(k), h0, c0, lengths, p, *self._masks(x), reverse)
         return y, (h, c)

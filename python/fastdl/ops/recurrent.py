@@ -171,9 +171,7 @@ def rnn_cell(x, h, w, u, b=None, act="tanh"):
     y = k.rnn_cell_forward(xd, hd, wd, ud, _data(b), act)
 
     def step(dy):
-        k.rnn_cell_backward(
-            xd, hd, wd, ud, saved, dy, act, None, *x.slot(), *h.slot(), *w.slot(), *u.slot(), *_slot(b)
-        )
+        k.rnn_cell_backward(xd, hd, wd, ud, saved, dy, act, None, *x.slot(), *h.slot(), *w.slot(), *u.slot(), *_slot(b))
 
     saved = y
     return record(y, _given(x, h, w, u, b), step)

@@ -1,0 +1,72 @@
+"""Activations as layers of their own."""
+
+from .. import ops
+from ..module import Module
+
+_ACTIVATIONS = ("none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu")
+
+
+def check_act(act):
+    if act not in _ACTIVATIONS:
+        raise ValueError(f"act: expected one of {', '.join(_ACTIVATIONS)}; got {act!r}")
+    return act
+
+
+class Activation(Module):
+    """y = act(x) on its own; `Dense` and the convolutions fuse theirs, which is faster."""
+
+    def __init__(self, act, slope=0.01):
+        self.act, self.slope = check_act(act), float(slope)
+
+    def forward(self, x):
+        return ops.activation(x, self.act, self.slope)
+
+    def describe(self):
+        return self.act
+
+
+class _Named(Activation):
+    def describe(self):
+        return ""
+
+
+class ReLU(_Named):
+    """max(x, 0)."""
+
+    def __init__(self):
+        super().__init__("relu")
+
+
+class LeakyReLU(_Named):
+    """x where positive, else slope x."""
+
+    def __init__(self, slope=0.01):
+        super().__init__("leaky_relu", slope)
+
+
+class Sigmoid(_Named):
+    """1 / (1 + exp(-x))."""
+
+    def __init__(self):
+        super().__init__("sigmoid")
+
+
+class Tanh(_Named):
+    """tanh(x)."""
+
+    def __init__(self):
+        super().__init__("tanh")
+
+
+class GELU(_Named):
+    """x times the normal distribution function of x. Source: Hendrycks & Gimpel (2016)."""
+
+    def __init__(self):
+        super().__init__("gelu")
+
+
+class Softmax(Module):
+    """exp(x) / sum(exp(x)) over the last axis. (The cross entropy loss takes logits: no Softmax before it.)"""
+
+    def forward(self, x):
+        return ops.softmax(x)

@@ -1,0 +1,53 @@
+"""Modules made of modules."""
+
+from .. import ops
+from ..module import Module
+from .activation import check_act
+
+
+class Sequential(Module):
+    """Modules one after another.
+
+    >>> from fastdl import nn
+    >>> net = nn.Sequential(nn.Dense(16, "tanh"), nn.Dense(1)).build((2,), seed=0)
+    >>> net.count()
+    65
+    """
+
+    def __init__(self, *layers):
+        for i, layer in enumerate(layers):
+            if not isinstance(layer, Module):
+                raise TypeError(f"layers[{i}]: expected a Module; got {type(layer).__name__}")
+        self.layers = list(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    def __len__(self):
+        return len(self.layers)
+
+    def __getitem__(self, i):
+        return Sequential(*self.layers[i]) if isinstance(i, slice) else self.layers[i]
+
+    def __iter__(self):
+        return iter(self.layers)
+
+
+class Residual(Module):
+    """y = act(branch(x) + x), or with a projection act(branch(x) + projection(x)) where the shape changes.
+
+    Source: He, Zhang, Ren & Sun, "Deep residual learning for image recognition" (2016).
+    """
+
+    def __init__(self, branch, projection=None, act="none"):
+        self.branch, self.projection, self.act = branch, projection, check_act(act)
+
+    def forward(self, x):
+        short = x if self.projection is None else self.projection(x)
+        y = ops.add(self.branch(x), short)
+        return y if self.act == "none" else ops.activation(y, self.act)
+
+    def describe(self):
+        return "" if self.act == "none" else self.act

@@ -1,0 +1,32 @@
+"""What operations of several families need."""
+
+
+def data_of(t):
+    """The array, or None for None."""
+    return None if t is None else t.data
+
+
+def parents(*tensors):
+    """Those that are there."""
+    return tuple(t for t in tensors if t is not None)
+
+
+def slots(*tensors):
+    """(buffer, beta) of each, one after another; None, 0 where there is none."""
+    out = []
+    for t in tensors:
+        out += (None, 0.0) if t is None else t.slot()
+    return out
+
+
+def through_activation(k, saved, dy, act, slope):
+    """Gradient before the activation of a fused layer."""
+    if act == "none":
+        return dy
+    return k.activation_backward(saved, dy, act, slope)
+
+
+def sum_into(k, dz, db, beta):
+    """Column sums of dz into db (+ beta db)."""
+    total = k.reduce_forward(dz.reshape(1, -1, dz.shape[-1]), "sum")
+    k.axpby(1.0, total.reshape(-1), beta, db)

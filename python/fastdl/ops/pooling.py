@@ -1,0 +1,56 @@
+"""Pooling."""
+
+import numpy as np
+
+from .._arguments import pair
+from ..backend import empty, kernels
+from ..tensor import Tensor, record, recording
+from .reductions import reduce_middle
+
+
+def max_pool2d(x, size=2, stride=None, padding=0):
+    """Maximum of each window of x [N,Y,X,C]; stride is the window's size if left out."""
+    k, xd = kernels(x.data), x.data
+    size = pair("size", size)
+    at = (*size, *pair("stride", size if stride is None else stride), *pair("padding", padding))
+    if not (recording() and x.wants_grad):
+        return Tensor(k.max_pool2d_forward(xd, *at))
+    shape = (
+        xd.shape[0],
+        (xd.shape[1] + 2 * at[4] - at[0]) // at[2] + 1,
+        (xd.shape[2] + 2 * at[5] - at[1]) // at[3] + 1,
+        xd.shape[3],
+    )
+    where = empty(tuple(max(s, 0) for s in shape), xd, np.uint8)
+    y = empty(where.shape, xd)
+    k.max_pool2d_forward(xd, *at, y, where)
+
+    def step(dy):
+        k.max_pool2d_backward(where, dy, *at, *x.slot())
+
+    return record(y, (x,), step)
+
+
+def avg_pool2d(x, size=2, stride=None, padding=0, count_padding=True):
+    """Mean of each window of x [N,Y,X,C]; stride is the window's size if left out."""
+    k, xd = kernels(x.data), x.data
+    size = pair("size", size)
+    at = (*size, *pair("stride", size if stride is None else stride), *pair("padding", padding), count_padding)
+    y = k.avg_pool2d_forward(xd, *at)
+
+    def step(dy):
+        k.avg_pool2d_backward(dy, *at, *x.slot())
+
+    return record(y, (x,), step)
+
+
+def global_avg_pool2d(x):
+    """Mean over all pixels: [N,Y,X,C] to [N,C]."""
+    n, rows, columns, c = x.shape
+    return reduce_middle(x, (n, rows * columns, c), "mean", (n, c))
+
+
+def global_max_pool2d(x):
+    """Maximum over all pixels: [N,Y,X,C] to [N,C]."""
+    n, rows, columns, c = x.shape
+    return reduce_middle(x, (n, rows * columns, c), "max", (n, c))
