@@ -10,12 +10,14 @@
 #   make clean    remove what was built; distclean: the virtual environment too
 #
 # PYTHON=python3.12 chooses the interpreter, VENV=dir the environment's place, WERROR=ON makes warnings errors, and
-# TARGETS="base;avx2" the targets (default: this machine's best, and base).
+# TARGETS="base;avx2" the targets (default: this machine's best, and base). CUDA=ON builds the CUDA kernels too (needs nvcc),
+# for this machine's GPU or, with ARCHITECTURES=release (or "80;90"), for those; in a wheel always for all.
 
 PYTHON ?= python3
 VENV ?= .venv
 TARGETS ?= native
 WERROR ?= OFF
+CUDA ?= OFF
 TESTS ?=
 AREAS ?=
 PYTEST_FLAGS ?=
@@ -28,7 +30,7 @@ SHELL := /bin/bash
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 BUILD := build/make
-SOURCES := $(shell find csrc python/fastdl -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.py' -o -path '*/data/files/*' \)) \
+SOURCES := $(shell find csrc cuda cmake python/fastdl -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu*' -o -name '*.cmake' -o -name 'CMakeLists.txt' -o -name '*.py' -o -path '*/data/files/*' \)) \
 	CMakeLists.txt pyproject.toml README.md LICENSE
 # A copy made for the tests holds all that the demo needs.
 INSTALLED := $(firstword $(wildcard $(VENV)/.installed-test) $(VENV)/.installed-demo)
@@ -39,6 +41,7 @@ stage = @echo "== $(1)"; start=$$(date +%s); { $(2); } || { code=$$?; echo "== $
 
 # Built in place, without isolation: the objects of the last build are reused. What pip prints matters only if it fails.
 install = FASTDL_TARGETS='$(TARGETS)' FASTDL_TEST_TARGETS=$(1) FASTDL_WERROR=$(WERROR) \
+	FASTDL_CUDA=$(CUDA) FASTDL_CUDA_ARCHITECTURES='$(ARCHITECTURES)' \
 	$(PIP) install --no-build-isolation --config-settings build-dir=$(BUILD) '.[plot,progress]'
 
 .PHONY: help demo test bench lint asan docs wheel clean distclean FORCE
@@ -46,8 +49,9 @@ help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
 # Changes when what is built does.
+OPTIONS = $(TARGETS) $(WERROR) $(CUDA) $(ARCHITECTURES)
 $(VENV)/.options: FORCE
-	@mkdir -p $(VENV); echo '$(TARGETS) $(WERROR)' | cmp -s - $@ || echo '$(TARGETS) $(WERROR)' > $@
+	@mkdir -p $(VENV); echo '$(OPTIONS)' | cmp -s - $@ || echo '$(OPTIONS)' > $@
 
 $(VENV)/.ready: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -93,7 +97,8 @@ docs: $(VENV)/.group-docs $(INSTALLED)
 	$(call stage,documentation,$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs/html)
 
 wheel: $(VENV)/.ready
-	$(call stage,wheel with every target,rm -rf dist; FASTDL_TARGETS=all $(PIP) wheel --no-deps --wheel-dir dist .; ls -l dist)
+	$(call stage,wheel with every target,rm -rf dist; FASTDL_TARGETS=all FASTDL_CUDA=$(CUDA) \
+		FASTDL_CUDA_ARCHITECTURES=release $(PIP) wheel --no-deps --wheel-dir dist .; ls -l dist)
 
 clean:
 	rm -rf build dist $(VENV)/.installed-demo $(VENV)/.installed-test

@@ -31,7 +31,7 @@ const char* dtype_name(DType dtype) { return kNames[static_cast<int>(dtype)]; }
 i64 dtype_bytes(DType dtype) { return kBytes[static_cast<int>(dtype)]; }
 const char* array_kind() { return "NumPy array"; }
 
-Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out) {
+Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Session*) {
   static const auto& api = py::detail::npy_api::get();
   if (!api.PyArray_Check_(object)) return Refusal::not_an_array;
   const auto* array = py::detail::array_proxy(object);
@@ -45,7 +45,7 @@ Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out) {
   return Refusal::none;
 }
 
-void describe(PyObject* object, Refusal why, char* text, size_t size) {
+void describe(PyObject* object, Refusal why, const Session&, char* text, size_t size) {
   if (why == Refusal::not_an_array) {
     std::snprintf(text, size, "%s", Py_TYPE(object)->tp_name);
   } else if (why == Refusal::read_only) {
@@ -59,13 +59,16 @@ void describe(PyObject* object, Refusal why, char* text, size_t size) {
   }
 }
 
-PyObject* create(DType dtype, int ndim, const Py_ssize_t* shape) {
+PyObject* create(DType dtype, int ndim, const Py_ssize_t* shape, Session*) {
   static const py::dtype types[] = {py::dtype::of<float>(), py::dtype::of<uint8_t>(), py::dtype::of<int64_t>(),
                                     py::dtype::of<uint32_t>()};
   static const auto& api = py::detail::npy_api::get();
   py::dtype type = types[static_cast<int>(dtype)];
   return api.PyArray_NewFromDescr_(api.PyArray_Type_, type.release().ptr(), ndim, shape, nullptr, nullptr, 0, nullptr);
 }
+
+void enter(Session*) {}
+void leave(Session*) noexcept {}
 
 bool indices_within(const void* data, i64 count, i64 low, i64 high, i64* bad) {
   const auto* p = static_cast<const int64_t*>(data);

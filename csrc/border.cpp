@@ -34,6 +34,12 @@ std::string shape_words(const Array& array) {
   return s + "]";
 }
 
+struct Inside {
+  explicit Inside(Session* s) : session(s) { enter(s); }
+  ~Inside() { leave(session); }
+  Session* session;
+};
+
 class Call {
  public:
   explicit Call(const Spec& spec) : spec_(spec) { std::memset(values_, 0, sizeof(Value) * spec.names.size()); }
@@ -54,8 +60,11 @@ class Call {
       if (is_array(i) && arrays_[i].data) check_array(i);
     check_letters();
     check_overlap();
-    fill_slots();
-    execute();
+    {
+      const Inside inside(&session_);
+      fill_slots();
+      execute();
+    }
     return results();
   }
 
@@ -91,7 +100,8 @@ class Call {
     } else if (PyUnicode_CompareWithASCIIString(key, "out") == 0) {
       take_out(value);
     } else if (PyUnicode_CompareWithASCIIString(key, "stream") == 0) {
-      stream_ = PyLong_AsVoidPtr(value);
+      session_.stream = PyLong_AsVoidPtr(value);
+      session_.stream_given = true;
       if (PyErr_Occurred()) throw py::error_already_set();
     } else {
       fail(PyExc_TypeError, "%s: unexpected argument %s", spec_.name.c_str(), PyUnicode_AsUTF8(key));
@@ -192,14 +202,14 @@ class Call {
       array = {};
       return;
     }
-    const Refusal why = acquire(given_[i], a.dtype, writes(i), &array);
+    const Refusal why = acquire(given_[i], a.dtype, writes(i), &array, &session_);
     if (why != Refusal::none) refuse_array(a, given_[i], why);
     bind(a, array);
   }
 
   void refuse_array(const Argument& a, PyObject* object, Refusal why) {
     char got[256];
-    describe(object, why, got, sizeof got);
+    describe(object, why, session_, got, sizeof got);
     std::string name = dtype_name(a.dtype);
     switch (why) {
       case Refusal::not_an_array:
@@ -210,6 +220,12 @@ class Call {
       case Refusal::layout:
         refuse(a, PyExc_TypeError, "a C-contiguous array",
                std::string(got) + " (numpy.ascontiguousarray(" + a.name + ") makes one)");
+      case Refusal::mask:
+        refuse(a, PyExc_TypeError, "an array without a mask", got);
+      case Refusal::host_memory:
+        refuse(a, PyExc_TypeError, "memory of a GPU", got);
+      case Refusal::device:
+        refuse(a, PyExc_TypeError, "an array on GPU " + std::to_string(session_.device) + ", as the others of this call", got);
       default:
         refuse(a, PyExc_ValueError, "a writeable array", got);
     }
@@ -329,10 +345,10 @@ class Call {
       if (size < 0) refuse(a, PyExc_ValueError, "shape " + dims_words(a), std::to_string(size) + " for " + a.dims[d].text);
       shape[n++] = size;
     }
-    given_[i] = create(a.dtype, n, shape);
+    given_[i] = create(a.dtype, n, shape, &session_);
     if (!given_[i]) throw py::error_already_set();
     made_[i] = given_[i];
-    acquire(given_[i], a.dtype, true, &arrays_[i]);
+    acquire(given_[i], a.dtype, true, &arrays_[i], &session_);
   }
 
   void check_array(size_t i) {
@@ -454,7 +470,7 @@ class Call {
         *s++ = scalars_[i];
       }
     }
-    (s++)->p = stream_;
+    (s++)->p = session_.stream;
     if (work_slot_) workspace();
   }
 
@@ -471,7 +487,7 @@ class Call {
     const Argument& a = spec_.args[work_arg_];
     if (given_[work_arg_] && given_[work_arg_] != Py_None) {
       Array array;
-      const Refusal why = acquire(given_[work_arg_], DType::float32, true, &array);
+      const Refusal why = acquire(given_[work_arg_], DType::float32, true, &array, &session_);
       if (why != Refusal::none) refuse_array(a, given_[work_arg_], why);
       i64 size = 1;
       for (int k = 0; k < array.ndim; ++k) size *= array.shape[k];
@@ -479,10 +495,10 @@ class Call {
       work_slot_->p = array.data;
     } else if (wanted > 0) {
       const Py_ssize_t shape[1] = {wanted};
-      made_[work_arg_] = create(DType::float32, 1, shape);
+      made_[work_arg_] = create(DType::float32, 1, shape, &session_);
       if (!made_[work_arg_]) throw py::error_already_set();
       Array array;
-      acquire(made_[work_arg_], DType::float32, true, &array);
+      acquire(made_[work_arg_], DType::float32, true, &array, &session_);
       work_slot_->p = array.data;
     } else {
       work_slot_->p = nullptr;
@@ -544,7 +560,7 @@ class Call {
   StepState step_{};
   Slot* work_slot_ = nullptr;
   size_t work_arg_ = 0;
-  void* stream_ = nullptr;
+  Session session_;
 };
 
 PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {

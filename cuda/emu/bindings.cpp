@@ -3,11 +3,13 @@
 
 #include <string>
 
+#include "cuda_runtime_api.h"
 #include "emulator.h"
 
 namespace py = pybind11;
 
 namespace fastdl {
+void bind_cuda(py::module_& m);  // array_cuda.cpp
 namespace {
 
 const char* const kOrders[] = {"forward", "reverse", "random"};
@@ -33,6 +35,23 @@ void bind_emulator(py::module_& m) {
       },
       py::arg("order") = "forward", py::arg("copies") = "late", py::arg("seed") = 0, py::arg("arch") = 86,
       "Choose the order of threads, when asynchronous copies land, and the device's architecture; returns what held before.");
+  m.def("memory_is_on", [](uintptr_t begin, size_t bytes, int device) {
+    emu::memory_is_on(reinterpret_cast<const void*>(begin), bytes, device);
+  });
+  m.def("take_waits", [] {
+    py::list all;
+    for (const auto& [who, whom] : emu::take_waits())
+      all.append(py::make_tuple(reinterpret_cast<uintptr_t>(who), reinterpret_cast<uintptr_t>(whom)));
+    return all;
+  });
+  m.def("current_device", [] {
+    int device = 0;
+    cudaGetDevice(&device);
+    return device;
+  });
+#if defined(FASTDL_EMU_CUDA_ARRAYS)
+  bind_cuda(m);
+#endif
 }
 
 }  // namespace fastdl

@@ -12,7 +12,9 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "cuda_runtime_api.h"
 #include "emulator.h"
+#include "race.h"
 
 #ifndef FASTDL_DEVICE_CODE
 #define FASTDL_DEVICE_CODE 1
@@ -134,36 +136,37 @@ inline void __stcg(T* p, T value) {
 }
 
 // Real atomics: blocks may run on several OS threads.
-#define FASTDL_EMU_ATOMIC(T)                                                                                  \
-  inline T atomicAdd(T* p, T value) { return __atomic_fetch_add(p, value, __ATOMIC_RELAXED); }                \
-  inline T atomicExch(T* p, T value) { return __atomic_exchange_n(p, value, __ATOMIC_RELAXED); }              \
-  inline T atomicOr(T* p, T value) { return __atomic_fetch_or(p, value, __ATOMIC_RELAXED); }                  \
-  inline T atomicAnd(T* p, T value) { return __atomic_fetch_and(p, value, __ATOMIC_RELAXED); }                \
-  inline T atomicCAS(T* p, T expected, T value) {                                                             \
-    __atomic_compare_exchange_n(p, &expected, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED);              \
-    return expected;                                                                                          \
-  }                                                                                                           \
-  inline T atomicMax(T* p, T value) {                                                                         \
-    T old = __atomic_load_n(p, __ATOMIC_RELAXED);                                                             \
-    while (old < value && !__atomic_compare_exchange_n(p, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {} \
-    return old;                                                                                               \
-  }                                                                                                           \
-  inline T atomicMin(T* p, T value) {                                                                         \
-    T old = __atomic_load_n(p, __ATOMIC_RELAXED);                                                             \
-    while (value < old && !__atomic_compare_exchange_n(p, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {} \
-    return old;                                                                                               \
+#if defined(FASTDL_EMU_RACE)
+#define FASTDL_EMU_ATOMIC_CODE __attribute__((no_sanitize("thread"), noinline)) inline
+#else
+#define FASTDL_EMU_ATOMIC_CODE inline
+#endif
+// What stands in `next` is computed from `old`, again until no other thread came between.
+template <class T, class Next>
+FASTDL_EMU_ATOMIC_CODE T emu_atomic(T* p, const Next& next) {
+  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "4 or 8 bytes");
+  emu::race::atomic(p, sizeof(T));
+  T old, wanted;
+  __atomic_load(p, &old, __ATOMIC_RELAXED);
+  do {
+    wanted = next(old);
+  } while (!__atomic_compare_exchange(p, &old, &wanted, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED));
+  return old;
+}
+#define FASTDL_EMU_ATOMIC(T)                                                                                         \
+  FASTDL_EMU_ATOMIC_CODE T atomicAdd(T* p, T v) { return emu_atomic(p, [v](T old) { return static_cast<T>(old + v); }); } \
+  FASTDL_EMU_ATOMIC_CODE T atomicExch(T* p, T v) { return emu_atomic(p, [v](T) { return v; }); }                     \
+  FASTDL_EMU_ATOMIC_CODE T atomicMax(T* p, T v) { return emu_atomic(p, [v](T old) { return old < v ? v : old; }); }  \
+  FASTDL_EMU_ATOMIC_CODE T atomicMin(T* p, T v) { return emu_atomic(p, [v](T old) { return v < old ? v : old; }); }  \
+  FASTDL_EMU_ATOMIC_CODE T atomicCAS(T* p, T expected, T v) {                                                        \
+    return emu_atomic(p, [expected, v](T old) { return old == expected ? v : old; });                                \
   }
 FASTDL_EMU_ATOMIC(int)
 FASTDL_EMU_ATOMIC(unsigned)
 FASTDL_EMU_ATOMIC(unsigned long long)
 #undef FASTDL_EMU_ATOMIC
-inline float atomicAdd(float* p, float value) {
-  auto* bits = reinterpret_cast<unsigned __attribute__((may_alias))*>(p);
-  unsigned old = __atomic_load_n(bits, __ATOMIC_RELAXED);
-  while (!__atomic_compare_exchange_n(bits, &old, __float_as_uint(__uint_as_float(old) + value), true, __ATOMIC_RELAXED,
-                                      __ATOMIC_RELAXED)) {
-  }
-  return __uint_as_float(old);
+FASTDL_EMU_ATOMIC_CODE float atomicAdd(float* p, float v) {
+  return emu_atomic(p, [v](float old) { return old + v; });
 }
 
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
@@ -212,34 +215,3 @@ inline T __shfl_down_sync(unsigned mask, T value, unsigned by, int width = 32, e
 }
 
 [[noreturn]] inline void __trap() { emu::fail("__trap()"); }
-
-// ------------------------------------------------------------------------------------------------------- runtime
-
-enum cudaError_t {
-  cudaSuccess = 0,
-  cudaErrorInvalidValue = 1,
-  cudaErrorInvalidConfiguration = 9,
-  cudaErrorInvalidDevice = 101,
-  cudaErrorLaunchFailure = 719,
-};
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
-enum cudaDeviceAttr {
-  cudaDevAttrMultiProcessorCount = 16,
-  cudaDevAttrComputeCapabilityMajor = 75,
-  cudaDevAttrComputeCapabilityMinor = 76,
-  cudaDevAttrMaxSharedMemoryPerBlockOptin = 97,
-};
-enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
-using cudaStream_t = struct CUstream_st*;
-
-cudaError_t cudaGetLastError();
-cudaError_t cudaPeekAtLastError();
-const char* cudaGetErrorString(cudaError_t error);
-cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute, int value);
-cudaError_t cudaGetDeviceCount(int* count);
-cudaError_t cudaGetDevice(int* device);
-cudaError_t cudaSetDevice(int device);
-cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int device);
-cudaError_t cudaRuntimeGetVersion(int* version);
-cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream = nullptr);
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream = nullptr);

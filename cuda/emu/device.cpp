@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "cuda_runtime.h"
+#include "race.h"
 
 namespace emu {
 
@@ -19,6 +20,15 @@ thread_local cudaError_t last_error = cudaSuccess;
 thread_local char failure[768];
 std::mutex attributes_mutex;
 std::vector<std::pair<const void*, int>> attributes;  // kernels allowed more than 48 KiB of shared memory
+
+// For tests of the border.
+struct Range {
+  const void *begin, *end;
+  int device;  // -1: of the host
+};
+std::mutex books_mutex;
+std::vector<Range> memory;                                // what does not lie on device 0
+std::vector<std::pair<cudaStream_t, cudaStream_t>> waits;  // (who waited, for whom)
 
 // Shared memory that a block may have, by compute capability (CUDA C++ Programming Guide, technical specifications).
 int most_shared(int arch) {
@@ -176,6 +186,7 @@ void mma_bf16_16x8x16(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)
 void load_matrix(uint32_t (&r)[4], const void* shared_row, bool transposed, Site site) {
   if (!in_shared(shared_row, 16)) fail("load_matrix: a row lies outside the block's shared memory");
   if (reinterpret_cast<uintptr_t>(shared_row) % 16) fail("load_matrix: a row is not aligned to 16 bytes");
+  race::read(shared_row, 16);
   Rows mine{r, shared_row};
   meet(site, 0xffffffffu, transposed ? complete_rows_transposed : complete_rows, &mine);
 }
@@ -273,3 +284,45 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpy
   if (bytes) memcpy(to, from, bytes);
   return cudaSuccess;
 }
+
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* p) {
+  std::lock_guard<std::mutex> lock(emu::books_mutex);
+  *attributes = {cudaMemoryTypeDevice, 0};
+  for (const auto& [begin, end, device] : emu::memory)
+    if (p >= begin && p < end) *attributes = {device < 0 ? cudaMemoryTypeUnregistered : cudaMemoryTypeDevice, device};
+  return cudaSuccess;
+}
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  *event = reinterpret_cast<cudaEvent_t>(new cudaStream_t(nullptr));
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  *reinterpret_cast<cudaStream_t*>(event) = stream;
+  return cudaSuccess;
+}
+cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned) {
+  std::lock_guard<std::mutex> lock(emu::books_mutex);
+  emu::waits.emplace_back(stream, *reinterpret_cast<cudaStream_t*>(event));
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete reinterpret_cast<cudaStream_t*>(event);
+  return cudaSuccess;
+}
+
+namespace emu {
+
+void memory_is_on(const void* begin, size_t bytes, int device) {
+  std::lock_guard<std::mutex> lock(books_mutex);
+  if (!begin) return memory.clear();
+  memory.push_back({begin, static_cast<const unsigned char*>(begin) + bytes, device});
+}
+
+std::vector<std::pair<void*, void*>> take_waits() {
+  std::lock_guard<std::mutex> lock(books_mutex);
+  std::vector<std::pair<void*, void*>> taken(waits.begin(), waits.end());
+  waits.clear();
+  return taken;
+}
+
+}  // namespace emu

@@ -225,9 +225,9 @@ void Engine::fail(const char* text) {
 
 void Engine::fibre_main() {
   Engine& e = mine();
-  for (;;) {
-    Fibre* fibre = e.now().fibre;
-    fibre->arrived();
+  Fibre* fibre = e.now().fibre;
+  fibre->arrived();
+  for (;;) {  // thread after thread on this stack
     e.launch_->body(e.launch_->context);
     e.now().state = State::done;
     ++e.done_;
@@ -258,6 +258,7 @@ void Engine::run_thread(int i) {
     }
   }
   t.state = State::ready;
+  race::run(i, t.fibre->base(), t.fibre->bytes());
   t.fibre->enter(&scheduler_);
 }
 
@@ -349,7 +350,6 @@ void Engine::run_block(Launch& launch, uint3 block) {
     else
       explain_stall();
   }
-  race::end_block();
   if (launch.failed.load()) {
     for (int i = 0; i < count_; ++i) {
       Fibre* f = threads_[i].fibre;
@@ -422,7 +422,7 @@ void Engine::meet(Site site, unsigned mask, Complete complete, void* lane) {
 }
 
 void Engine::land(const Copy& c) {
-  race::copy(c.shared, c.inside ? c.global : nullptr, c.bytes);
+  race::land(c.shared, c.inside ? c.global : nullptr, c.bytes);
   if (c.inside)
     memcpy(c.shared, c.global, c.bytes);
   else
@@ -443,7 +443,7 @@ void Engine::copy(void* shared, const void* global, unsigned bytes, bool inside)
   if (set_.copies == Copies::early || (set_.copies == Copies::random && random_.next() & 1u)) {
     land(c);
   } else {
-    race::copy(shared, nullptr, bytes);  // it may land from now on
+    race::issue(shared, bytes);
     now().copies.push_back(c);
   }
 }
@@ -534,6 +534,7 @@ const char* run_blocks(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(
     run(0, blocks);
   else
     fastdl::parallel_for(blocks, grain, run);
+  race::end_launch();
   if (!launch.failed) return nullptr;
   memcpy(text, launch.text, sizeof text);
   return text;

@@ -4,6 +4,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <utility>
+#include <vector>
+
 struct uint3 {
   unsigned x, y, z;
 };
@@ -45,6 +48,11 @@ struct Settings {
 };
 // At first from FASTDL_EMU_ORDER, FASTDL_EMU_COPIES (their names above), FASTDL_EMU_SEED and FASTDL_EMU_ARCH.
 Settings& settings();
+
+// For tests of the border: memory on another device than 0, or on the host (-1); a null pointer forgets all of it. Which
+// streams waited for which (who, for whom) since the last call.
+void memory_is_on(const void* begin, size_t bytes, int device);
+std::vector<std::pair<void*, void*>> take_waits();
 
 // Mistakes that a GPU would not tell are reported like a failed launch: cudaGetLastError() returns
 // cudaErrorLaunchFailure and cudaGetErrorString() says what, where and which thread.

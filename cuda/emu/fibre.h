@@ -91,9 +91,8 @@ class Fibre {
     __sanitizer_finish_switch_fiber(nullptr, &scheduler_bottom_, &scheduler_size_);
 #endif
   }
-  bool holds(const void* p) const {
-    return p >= base_ && p < base_ + page_ + kStackBytes;
-  }
+  const void* base() const { return base_; }
+  size_t bytes() const { return page_ + kStackBytes; }
 
  private:
   static void change(Context* save, Context* load) {

@@ -5,6 +5,7 @@ An array is a ``numpy.ndarray`` on the CPU and a ``cupy.ndarray`` on a GPU; kern
 the functions below and, of an array itself, `ARRAY_ATTRIBUTES`. A kind of array comes in by one more entry in `_homes`.
 """
 
+import contextlib
 import importlib
 import importlib.util
 import os
@@ -194,13 +195,23 @@ def cuda_kernels():
     return module
 
 
-def _make_output(shape, dtype):
-    return cuda().library.empty(shape, dtype)
+def _make_output(shape, dtype, device, stream):
+    """What a kernel writes to where the caller gave nothing, or its scratch: on the stream that the kernel runs on, so that
+    the array library does not hand the memory to another stream too early."""
+    library = cuda().library
+    where = contextlib.nullcontext() if device is None else library.cuda.Device(device)
+    order = contextlib.nullcontext() if stream is None else library.cuda.ExternalStream(stream)
+    with where, order:
+        return library.empty(shape, dtype)
 
 
-def _current_stream():
-    cupy = sys.modules.get("cupy")
-    return 0 if cupy is None else cupy.cuda.get_current_stream().ptr
+def _current_stream(device):
+    # Only CuPy's: a caller who makes arrays otherwise, and not on the default stream, says stream=.
+    library = _cuda.library if _cuda is not None else sys.modules.get("cupy")
+    if library is None:
+        return 0
+    with library.cuda.Device(device):
+        return library.cuda.get_current_stream().ptr
 
 
 def _is_cuda(a):

@@ -1,0 +1,250 @@
+// CUDA arrays: anything with __cuda_array_interface__ (CuPy, PyTorch, Numba), used where it lies. All arrays of a call are on
+// one GPU, which is current while the kernel is launched; the kernel goes onto the caller's stream, after whatever still
+// writes to the arrays. The array library that makes outputs is Python's affair (python/fastdl/backend.py).
+#include <cuda_runtime_api.h>
+#include <pybind11/pybind11.h>
+
+#include <cstdio>
+#include <cstring>
+#include <memory>
+#include <mutex>
+
+#include "array.h"
+
+namespace py = pybind11;
+
+namespace fastdl {
+namespace {
+
+constexpr const char* kTypes[] = {"<f4", "|u1", "<i8", "<u4"};
+constexpr const char* kNames[] = {"float32", "uint8", "int64", "uint32"};
+constexpr i64 kBytes[] = {4, 1, 8, 4};
+constexpr int kArrays = 128;  // shapes of a call live until as many more were asked for
+static_assert(PY_LITTLE_ENDIAN, "CUDA's arrays are little-endian");
+
+// Never freed: at exit the interpreter is gone before they are.
+py::object& make_output() {
+  static auto* function = new py::object(py::none());
+  return *function;
+}
+py::object& current_stream() {
+  static auto* function = new py::object(py::none());
+  return *function;
+}
+
+PyObject* key(const char* name) {
+  PyObject* made = PyUnicode_InternFromString(name);
+  if (!made) throw py::error_already_set();
+  return made;
+}
+
+void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();
+  throw std::runtime_error(std::string("CUDA: ") + what + ": " + cudaGetErrorString(error));
+}
+
+py::object interface_of(PyObject* object) {
+  static PyObject* const name = key("__cuda_array_interface__");
+  py::object dict = py::reinterpret_steal<py::object>(PyObject_GetAttr(object, name));
+  if (!dict) PyErr_Clear();
+  if (dict && !PyDict_Check(dict.ptr())) return {};
+  return dict;
+}
+
+// A field, borrowed; null if it is missing or None.
+PyObject* field(const py::object& dict, PyObject* name) {
+  PyObject* value = PyDict_GetItemWithError(dict.ptr(), name);
+  return value == Py_None ? nullptr : value;
+}
+
+Py_ssize_t* room_for_shape() {
+  static thread_local const std::unique_ptr<Py_ssize_t[]> all(new Py_ssize_t[kArrays * kMaxDims]);
+  static thread_local int next = 0;
+  next = (next + 1) % kArrays;
+  return all.get() + next * kMaxDims;
+}
+
+struct Fields {
+  PyObject *shape = key("shape"), *typestr = key("typestr"), *data = key("data"), *strides = key("strides"),
+           *mask = key("mask"), *stream = key("stream");
+};
+const Fields& fields() {
+  static const Fields all;
+  return all;
+}
+
+// The GPU that memory lies on; -1 if it is the host's.
+int device_of(const void* p) {
+  cudaPointerAttributes attributes;
+  check(cudaPointerGetAttributes(&attributes, p), "an array's address");
+  return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged ? attributes.device : -1;
+}
+
+// The array's last work may be on another stream than ours. (No stream: nothing to wait for.)
+void remember_stream(PyObject* stream, Session* session) {
+  void* s = PyLong_AsVoidPtr(stream);
+  if (PyErr_Occurred()) throw py::error_already_set();
+  for (int i = 0; i < session->waits; ++i)
+    if (session->wait_for[i] == s) return;
+  if (session->waits == Session::kStreams)
+    throw std::runtime_error("CUDA: expected arrays from at most " + std::to_string(Session::kStreams) + " streams in one call");
+  session->wait_for[session->waits++] = s;
+}
+
+void wait_for(const Session& session) {
+  cudaEvent_t event = nullptr;
+  for (int i = 0; i < session.waits; ++i) {
+    if (session.wait_for[i] == session.stream) continue;
+    if (!event) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "an event");
+    check(cudaEventRecord(event, static_cast<cudaStream_t>(session.wait_for[i])), "the stream of an array");
+    check(cudaStreamWaitEvent(static_cast<cudaStream_t>(session.stream), event, 0), "the stream of the call");
+  }
+  if (event) cudaEventDestroy(event);  // when it has been reached
+}
+
+}  // namespace
+
+const char* dtype_name(DType dtype) { return kNames[static_cast<int>(dtype)]; }
+i64 dtype_bytes(DType dtype) { return kBytes[static_cast<int>(dtype)]; }
+const char* array_kind() { return "CUDA array"; }
+
+Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Session* session) {
+  const py::object dict = interface_of(object);
+  if (!dict) return Refusal::not_an_array;
+  const Fields& f = fields();
+  PyObject *shape = field(dict, f.shape), *typestr = field(dict, f.typestr), *data = field(dict, f.data);
+  if (!shape || !typestr || !data || !PyTuple_Check(shape) || !PyTuple_Check(data) || PyTuple_GET_SIZE(data) != 2)
+    return Refusal::not_an_array;
+  const i64 bytes = kBytes[static_cast<int>(dtype)];
+  const char* type = PyUnicode_AsUTF8(typestr);
+  if (!type) throw py::error_already_set();
+  if (std::strcmp(type, kTypes[static_cast<int>(dtype)]) != 0 && !(dtype == DType::uint8 && std::strcmp(type, "<u1") == 0))
+    return Refusal::dtype;
+  if (field(dict, f.mask)) return Refusal::mask;
+
+  const Py_ssize_t ndim = PyTuple_GET_SIZE(shape);
+  if (ndim > kMaxDims) return Refusal::layout;
+  Py_ssize_t* sizes = room_for_shape();
+  i64 count = 1;
+  for (Py_ssize_t i = 0; i < ndim; ++i) {
+    sizes[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape, i));
+    if (sizes[i] == -1 && PyErr_Occurred()) throw py::error_already_set();
+    count *= sizes[i];
+  }
+  if (PyObject* strides = field(dict, f.strides); strides && count > 0) {
+    i64 expected = bytes;
+    for (Py_ssize_t i = ndim; i-- > 0; expected *= sizes[i])
+      if (sizes[i] != 1 && PyLong_AsSsize_t(PyTuple_GET_ITEM(strides, i)) != expected) return Refusal::layout;
+  }
+  void* address = PyLong_AsVoidPtr(PyTuple_GET_ITEM(data, 0));
+  if (PyErr_Occurred()) throw py::error_already_set();
+  if (reinterpret_cast<uintptr_t>(address) % static_cast<uintptr_t>(bytes)) return Refusal::layout;
+  if (writeable && PyObject_IsTrue(PyTuple_GET_ITEM(data, 1))) return Refusal::read_only;
+  if (count > 0) {
+    const int device = device_of(address);
+    if (device < 0) return Refusal::host_memory;
+    if (session->device < 0) session->device = device;
+    if (session->device != device) {
+      session->other = device;
+      return Refusal::device;
+    }
+    if (PyObject* stream = field(dict, f.stream)) remember_stream(stream, session);
+  } else {
+    address = reinterpret_cast<void*>(kBytes[2] * 32);  // no memory, but not left out either
+  }
+  *out = {address, static_cast<int>(ndim), sizes};
+  return Refusal::none;
+}
+
+void describe(PyObject* object, Refusal why, const Session& session, char* text, size_t size) {
+  switch (why) {
+    case Refusal::not_an_array: snprintf(text, size, "%s", Py_TYPE(object)->tp_name); return;
+    case Refusal::read_only: snprintf(text, size, "a read-only array"); return;
+    case Refusal::mask: snprintf(text, size, "one with a mask"); return;
+    case Refusal::host_memory: snprintf(text, size, "memory of the host"); return;
+    case Refusal::device: snprintf(text, size, "GPU %d", session.other); return;
+    default: break;
+  }
+  const py::dict dict = interface_of(object);
+  std::string words;
+  if (why == Refusal::dtype) {
+    words = py::hasattr(object, "dtype") ? py::str(py::handle(object).attr("dtype")) : py::str(dict["typestr"]);
+  } else {
+    const py::object strides = dict.contains("strides") ? dict["strides"] : py::none();
+    words = strides.is_none() ? "an address that is not a multiple of the element's size" : std::string("strides ") + std::string(py::str(strides));
+  }
+  snprintf(text, size, "%s", words.c_str());
+}
+
+PyObject* create(DType dtype, int ndim, const Py_ssize_t* shape, Session* session) {
+  if (make_output().is_none()) throw std::runtime_error("CUDA: expected an array library that makes outputs; got none");
+  py::tuple sizes(ndim);
+  for (int i = 0; i < ndim; ++i) sizes[static_cast<size_t>(i)] = shape[i];
+  const py::object device = session->device < 0 ? py::object(py::none()) : py::int_(session->device);
+  const py::object stream =
+      session->stream_given ? py::object(py::int_(reinterpret_cast<uintptr_t>(session->stream))) : py::none();
+  return make_output()(sizes, kNames[static_cast<int>(dtype)], device, stream).release().ptr();
+}
+
+bool indices_within(const void*, i64, i64, i64, i64*) { return true; }
+
+void enter(Session* session) {
+  check(cudaGetDevice(&session->before), "the current GPU");
+  if (session->device < 0) session->device = session->before;
+  if (session->device != session->before) check(cudaSetDevice(session->device), "the arrays' GPU");
+  try {
+    if (!session->stream_given && !current_stream().is_none()) {
+      py::object stream = current_stream()(session->device);
+      session->stream = PyLong_AsVoidPtr(stream.ptr());
+      if (PyErr_Occurred()) throw py::error_already_set();
+    }
+    wait_for(*session);
+  } catch (...) {
+    leave(session);
+    throw;
+  }
+}
+
+void leave(Session* session) noexcept {
+  if (session->device != session->before) cudaSetDevice(session->before);
+}
+
+void bind_cuda(py::module_& m) {
+  m.def(
+      "set_array_library",
+      [](py::object make, py::object stream) {
+        make_output() = std::move(make);
+        current_stream() = std::move(stream);
+      },
+      py::arg("make_output"), py::arg("current_stream"),
+      "make_output(shape, dtype, device, stream) makes an array; current_stream(device) is the address of the caller's stream.");
+  m.def(
+      "runtime_version",
+      [] {
+        int version = 0;
+        check(cudaRuntimeGetVersion(&version), "its version");
+        return version;
+      },
+      "CUDA's version that the kernels were built with: 13000 is 13.0.");
+  m.def(
+      "devices",
+      [] {
+        int count = 0;
+        check(cudaGetDeviceCount(&count), "the GPUs");
+        py::list all;
+        for (int i = 0; i < count; ++i) {
+          int major = 0, minor = 0;
+          check(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, i), "a GPU");
+          check(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, i), "a GPU");
+          all.append(py::make_tuple(major, minor));
+        }
+        return all;
+      },
+      "(major, minor) compute capability of each GPU; RuntimeError says why there is none.");
+#if defined(FASTDL_CUDA_ARCHITECTURES)
+  m.attr("ARCHITECTURES") = FASTDL_CUDA_ARCHITECTURES;
+#endif
+}
+
+}  // namespace fastdl
