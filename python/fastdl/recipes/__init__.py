@@ -25,6 +25,10 @@ NAMES = (
     "cats-dogs",
     "image-folder",
     "face-detect",
+    "vowels-lstm",
+    "shakespeare-lstm",
+    "spoken-digits-lstm",
+    "forecast-lstm",
 )
 
 __all__ = ["NAMES", "Config", "Report", "picture", "run", "save", "say", "title", "write_json"]
