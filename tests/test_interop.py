@@ -157,3 +157,60 @@ def test_a_layer_of_your_own():
         interop.from_torch(net, state, (2,))
     finally:
         del interop._LAYOUTS["Scale"]
+
+
+# ------------------------------------------------------------------------------------------------ recurrent layers
+
+
+@pytest.fixture(scope="module")
+def golden():
+    with np.load(Path(__file__).parent / "golden" / "recurrent.npz") as z:
+        return dict(z)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+def test_recurrent_layers_agree_with_torch(golden, kind):
+    own = {k.split("/", 1)[1]: v for k, v in golden.items() if k.startswith(f"{kind}/")}
+    state = {k.removeprefix("state/"): v for k, v in own.items() if k.startswith("state/")}
+    layer = getattr(nn, kind)(6, layers=2, bidirectional=True).build((5, 4))
+    interop.from_torch(layer, state, (5, 4))
+    x = Tensor(own["x"], True)
+    y, last = layer.sequence(x, golden["lengths"])
+    np.testing.assert_allclose(y.data, own["y"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(np.stack([s[0].data for s in last]), own["h"], rtol=1e-5, atol=1e-6)
+    y.backward(own["dy"])
+    np.testing.assert_allclose(x.grad, own["dx"], rtol=1e-4, atol=1e-5)
+    for k in range(4):
+        end = f"l{k // 2}" + ("_reverse" if k % 2 else "")
+        np.testing.assert_allclose(layer.w[k].grad.T, own[f"grad/weight_ih_{end}"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(layer.u[k].grad.T, own[f"grad/weight_hh_{end}"], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(layer.b[k].grad, own[f"grad/bias_ih_{end}"], rtol=1e-4, atol=1e-5)
+    back = interop.to_torch(layer, (5, 4))
+    other = layer.clone().initialise(5)
+    interop.from_torch(other, back, (5, 4))
+    np.testing.assert_array_equal(other(Tensor(own["x"])).data, layer(Tensor(own["x"])).data)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_recurrent_layers_go_to_keras_and_back(kind, bias, rng):
+    def network(seed):
+        layers = [getattr(nn, kind)(5, bidirectional=True, bias=bias), nn.Dense(2)]
+        return nn.Sequential(*layers).build((4, 3), seed=seed)
+
+    net, other, x = network(1), network(2), Tensor(rng.standard_normal((2, 4, 3)).astype(np.float32))
+    weights = interop.to_keras(net, (4, 3))
+    if kind == "GRU" and bias:
+        assert weights[2].shape == (2, 15)
+        # Keras' order is z r h: what keeps the old state comes first
+        np.testing.assert_array_equal(weights[0][:, :5], net[0].w[0].data[:, 5:10])
+    interop.from_keras(other, weights, (4, 3))
+    np.testing.assert_array_equal(other(x).data, net(x).data)
+    with pytest.raises(ValueError, match="weights: expected"):
+        interop.from_keras(other, weights[:-1], (4, 3))
+
+
+def test_peepholes_have_no_place_elsewhere():
+    net = nn.LSTM(3, peephole=True).build((4, 2))
+    with pytest.raises(ValueError, match="without peepholes"):
+        interop.to_torch(net, (4, 2))

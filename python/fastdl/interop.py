@@ -34,6 +34,8 @@ _LAYOUTS = {
     "LayerNorm": (("gamma", "weight", None), ("shift", "bias", None)),
     "Embedding": (("table", "weight", None),),
 }
+# Recurrent layers split and join gates and biases: `_recurrent` below.
+_RECURRENT = ("RNN", "LSTM", "GRU")
 
 
 def register(layer, *arrays):
@@ -71,8 +73,9 @@ def _layers(module, input_shape):
         if not any(isinstance(c, nn.Parameter) for _, c in m._children()) or id(m) in seen:
             continue
         seen.add(id(m))
-        if kind not in _LAYOUTS:
-            raise ValueError(f"model: expected layers among {', '.join(_LAYOUTS)}; got {name} ({kind}); see register")
+        if kind not in _LAYOUTS and kind not in _RECURRENT:
+            known = ", ".join((*_LAYOUTS, *_RECURRENT))
+            raise ValueError(f"model: expected layers among {known}; got {name} ({kind}); see register")
         flat = image if len(before) == 1 and image is not None and before[0] == math.prod(image) else None
         result.append((name, m, flat))
         if kind in ("Dense", "Conv2d", "ConvTranspose2d"):
@@ -86,6 +89,82 @@ def _arrays(layer):
         value = getattr(layer, attribute)
         if value is not None:
             yield attribute, name, axes, backend.to_host(value.data if isinstance(value, nn.Parameter) else value)
+
+
+# ------------------------------------------------------------------------------------------------ recurrent layers
+# PyTorch: weight_ih [gates H,I], weight_hh [gates H,H] and two biases, gates i f g o and r z n as here. Keras: kernel
+# [I,gates H], recurrent_kernel [H,gates H], bias; gates i f c o as here, but z r h, and two rows of biases, for the GRU.
+
+
+def _plain(layer):
+    """(w, u, b, bn) of each layer and direction, as host arrays; biases of zeros where it has none."""
+    if getattr(layer, "p", None):
+        raise ValueError("model: expected an LSTM without peepholes, which the other libraries lack; got one with them")
+    for k, (w, u) in enumerate(zip(layer.w, layer.u, strict=True)):
+        b = layer.b[k].data if layer.bias else np.zeros(u.shape[1], np.float32)
+        bn = layer.bn[k].data if layer.bias and hasattr(layer, "bn") else np.zeros(layer.units, np.float32)
+        yield tuple(np.array(backend.to_host(a)) for a in (w.data, u.data, b, bn))
+
+
+def _recurrent_to_torch(layer):
+    fields = {}
+    for k, (w, u, b, bn) in enumerate(_plain(layer)):
+        end = f"l{k // layer.directions}" + ("_reverse" if k % layer.directions else "")
+        fields |= {f"weight_ih_{end}": w.T, f"weight_hh_{end}": u.T}
+        if layer.bias:
+            other = np.zeros_like(b)
+            if hasattr(layer, "bn"):
+                other[-layer.units :] = bn
+            fields |= {f"bias_ih_{end}": b, f"bias_hh_{end}": other}
+    return {name: np.array(a, np.float32, order="C") for name, a in fields.items()}
+
+
+def _recurrent_from_torch(layer, fields):
+    new, h = {}, layer.units
+    for k in range(len(layer.w)):
+        end = f"l{k // layer.directions}" + ("_reverse" if k % layer.directions else "")
+        new |= {f"w.{k}": fields[f"weight_ih_{end}"].T, f"u.{k}": fields[f"weight_hh_{end}"].T}
+        if layer.bias:
+            b, other = fields[f"bias_ih_{end}"].copy(), fields[f"bias_hh_{end}"]
+            if hasattr(layer, "bn"):
+                new[f"bn.{k}"] = other[-h:]
+                b[:-h] += other[:-h]
+            else:
+                b += other
+            new[f"b.{k}"] = b
+    return {name: np.ascontiguousarray(a) for name, a in new.items()}
+
+
+def _swapped(a, units):
+    """Columns of the gates r z n as z r n, and back."""
+    return np.concatenate([a[..., units : 2 * units], a[..., :units], a[..., 2 * units :]], -1)
+
+
+def _recurrent_to_keras(layer):
+    arrays, h = [], layer.units
+    for w, u, b, bn in _plain(layer):
+        if hasattr(layer, "bn"):
+            other = np.concatenate([np.zeros(2 * h, np.float32), bn])
+            w, u, b = _swapped(w, h), _swapped(u, h), np.stack([_swapped(b, h), other])
+        arrays += [w, u, b] if layer.bias else [w, u]
+    return [np.array(a, np.float32, order="C") for a in arrays]
+
+
+def _recurrent_from_keras(layer, arrays):
+    new, h, each = {}, layer.units, 3 if layer.bias else 2
+    for k in range(len(layer.w)):
+        w, u, *bias = arrays[each * k : each * k + each]
+        if hasattr(layer, "bn"):
+            w, u = _swapped(w, h), _swapped(u, h)
+            if bias:
+                b, other = bias[0]
+                new[f"bn.{k}"] = other[2 * h :]
+                b = b + np.concatenate([other[: 2 * h], np.zeros(h, np.float32)])
+                bias = [_swapped(b, h)]
+        new |= {f"w.{k}": w, f"u.{k}": u}
+        if bias:
+            new[f"b.{k}"] = bias[0]
+    return {name: np.ascontiguousarray(a) for name, a in new.items()}
 
 
 def _order(image):
@@ -109,7 +188,7 @@ def _sequence_names(module):
         if any(isinstance(c, nn.Module) for _, c in layer._children()):
             return None
         names[id(layer)] = str(at)
-        fused = getattr(layer, "act", "none") != "none" and not isinstance(layer, nn.Activation)
+        fused = getattr(layer, "act", "none") != "none" and not isinstance(layer, (nn.Activation, nn.RNN))
         at += 2 if fused else 1
     return names
 
@@ -140,6 +219,9 @@ def to_torch(model, input_shape=None, names=None):
         raise ValueError(f"names: expected {len(layers)}, one for each layer with weights; got {len(names)}")
     result = {}
     for prefix, (_, layer, image) in zip(names, layers, strict=True):
+        if type(layer).__name__ in _RECURRENT:
+            result |= {f"{prefix}.{f}" if prefix else f: a for f, a in _recurrent_to_torch(layer).items()}
+            continue
         for attribute, field, axes, a in _arrays(layer):
             if image is not None and _per_input(layer, attribute):
                 a = a[_order(image)]
@@ -176,7 +258,10 @@ def from_torch(model, state, input_shape=None):
         )
     new = {}
     for (prefix, fields), (name, layer, image) in zip(groups.items(), layers, strict=True):
-        wanted = list(_arrays(layer))
+        if type(layer).__name__ in _RECURRENT:
+            wanted = [(None, f, None, a) for f, a in _recurrent_to_torch(layer).items()]
+        else:
+            wanted = list(_arrays(layer))
         missing = [f for _, f, _, _ in wanted if f not in fields]
         extra = sorted(fields.keys() - {f for _, f, _, _ in wanted})
         if missing or extra:
@@ -184,6 +269,7 @@ def from_torch(model, state, input_shape=None):
                 f"state[{prefix!r}]: expected {', '.join(f for _, f, _, _ in wanted)} for {name} "
                 f"({type(layer).__name__}); got {', '.join(fields)}"
             )
+        found = {}
         for attribute, field, axes, a in wanted:
             b = _floats(f"state[{prefix + '.' + field!r}]", fields[field])
             expected = a.shape if axes is None else tuple(a.shape[i] for i in np.argsort(axes))
@@ -191,12 +277,25 @@ def from_torch(model, state, input_shape=None):
                 raise ValueError(
                     f"state[{prefix + '.' + field!r}]: expected shape {list(expected)}; got {list(b.shape)}"
                 )
+            found[field] = b
+            if attribute is None:
+                continue
             b = b if axes is None else b.transpose(axes)
             if image is not None and _per_input(layer, attribute):
                 b = b[np.argsort(_order(image))]
             new[f"{name}.{attribute}" if name else attribute] = b
+        if type(layer).__name__ in _RECURRENT:
+            own = _recurrent_from_torch(layer, found)
+            new |= {f"{name}.{attribute}" if name else attribute: b for attribute, b in own.items()}
     module.set_weights(new)
     return model
+
+
+def _keras_arrays(layer):
+    """(attribute or None, array) in Keras' order."""
+    if type(layer).__name__ in _RECURRENT:
+        return [(None, a) for a in _recurrent_to_keras(layer)]
+    return [(attribute, a) for attribute, _, _, a in _arrays(layer)]
 
 
 def _floats(name, a):
@@ -210,9 +309,7 @@ def _floats(name, a):
 def to_keras(model, input_shape=None):
     """The list of arrays that ``keras_model.set_weights`` takes, for the same network with channels last."""
     module, shape = _network(model, input_shape)
-    return [
-        np.array(a, np.float32, order="C") for _, layer, _ in _layers(module, shape) for _, _, _, a in _arrays(layer)
-    ]
+    return [np.array(a, np.float32, order="C") for _, layer, _ in _layers(module, shape) for _, a in _keras_arrays(layer)]
 
 
 def from_keras(model, weights, input_shape=None):
@@ -224,10 +321,11 @@ def from_keras(model, weights, input_shape=None):
         Another number of arrays, or another shape. Nothing is changed then.
     """
     module, shape = _network(model, input_shape)
+    layers = _layers(module, shape)
     places = [
-        (f"{name}.{attribute}" if name else attribute, a.shape)
-        for name, layer, _ in _layers(module, shape)
-        for attribute, _, _, a in _arrays(layer)
+        (f"{name}.{attribute}" if name and attribute else attribute or f"{name} ({type(layer).__name__})", a.shape)
+        for name, layer, _ in layers
+        for attribute, a in _keras_arrays(layer)
     ]
     weights = list(weights)
     if len(weights) != len(places):
@@ -237,6 +335,14 @@ def from_keras(model, weights, input_shape=None):
         b = _floats(f"weights[{i}]", a)
         if b.shape != expected:
             raise ValueError(f"weights[{i}]: expected shape {list(expected)} for {name}; got {list(b.shape)}")
-        new[name] = b
+        weights[i] = new[name] = b
+    at = 0
+    for name, layer, _ in layers:
+        count = len(_keras_arrays(layer))
+        if type(layer).__name__ in _RECURRENT:
+            new.pop(f"{name} ({type(layer).__name__})", None)
+            own = _recurrent_from_keras(layer, weights[at : at + count])
+            new |= {f"{name}.{attribute}" if name else attribute: b for attribute, b in own.items()}
+        at += count
     module.set_weights(new)
     return model
