@@ -6,6 +6,7 @@
 All take images or rows, uint8 (read as values in [0,1]) or real numbers, and compute in float64 unless it says otherwise.
 """
 
+import copy
 import math
 
 import numpy as np
@@ -213,6 +214,12 @@ class GaussianMixture:
             owner = self._responsibilities(x, squares).argmax(1)
             self.roots_ = [self._root(x[owner == c], c) for c in range(self.components)]
         return self
+
+    def diagonal(self):
+        """The diagonal mixture of which a full one was made."""
+        other = copy.copy(self)
+        other.covariance, other.roots_ = "diagonal", None
+        return other
 
     def _root(self, x, c):
         """A factor of a component's covariance; of a component that owns too few samples the diagonal one."""

@@ -8,7 +8,7 @@ from .. import nn, ops, optim, pooled
 from ..bench import Case, Fact, Row
 from ..models import CNN
 from ..tensor import Tensor, inference
-from . import plain
+from . import dcgan, plain
 from .conv import _Shape
 
 
@@ -332,6 +332,7 @@ def rows():
     flops = 64.0 * (4 * 194_688 + 6 * (10_616_832 + 1_179_648 + 1_280))
     name = "MNIST CNN 32c3-64c3-p-128-10 B64 Adam"
     result.append(Row("steps", name, _cnn(_mnist_cnn, "adam"), flops, 0.0, {"torch": 1.7}))
+    result.append(dcgan.row())
     result.append(Fact("steps", "page faults, MLP 784-512-512-10 step", _faults(wide.ours), "a step", 0.0, ()))
     result.append(
         Fact(

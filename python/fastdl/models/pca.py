@@ -61,8 +61,8 @@ class PCA:
         return (np.asarray(codes) @ self.components_ + self.mean_).astype(np.float32).reshape(len(codes), *self.shape_)
 
     def reconstruct(self, X):
-        """Samples from their codes."""
-        return self.inverse_transform(self.transform(X))
+        """Samples from their codes, in the shape of X."""
+        return self.inverse_transform(self.transform(X)).reshape(np.shape(X))
 
     def score_samples(self, X):
         """Minus the squared error of each sample, summed over its values."""
