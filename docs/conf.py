@@ -11,15 +11,35 @@ HERE = pathlib.Path(__file__).parent
 project = "fastdl"
 author = "The fastdl developers"
 version = release = fastdl.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.viewcode",
+    "sphinx_gallery.gen_gallery",
+]
+# Every example is run, in seconds; its pictures become part of its page.
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "examples",
+    "filename_pattern": r"plot_",
+    "within_subsection_order": "FileNameSortKey",
+    "download_all_examples": False,
+    "show_memory": False,
+    "show_signature": False,
+    "min_reported_time": 10,
+    "abort_on_example_error": True,
+    "copyfile_regex": r".*\.txt",
+}
 myst_heading_anchors = 3
 # The pages of the repository's root are included here; their links among each other mean files there.
 suppress_warnings = ["myst.xref_missing", "myst.header"]
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "gallery", "examples/*.py", "examples/*.ipynb", "**sg_execution_times.rst"]
 html_theme = "furo"
 html_title = "fastdl"
+# Third-party classes that members are inherited from have their own pages.
 autodoc_member_order = "bysource"
-autodoc_mock_imports = ["matplotlib", "tqdm", "sklearn", "PIL"]
+autodoc_mock_imports = ["tqdm", "PIL", "onnx", "tensorboard"]
 napoleon_custom_sections = ["Source"]
 napoleon_use_rtype = False
 

@@ -1,8 +1,9 @@
-"""Curves for TensorBoard; it needs the extra ``tensorboard``.
+"""Curves for TensorBoard; it needs the extra ``tensorboard``::
 
     with TensorBoard("runs/first") as board:
         model.fit(X, y, callbacks=[board], on_step=[board.step])
-    tensorboard --logdir runs
+
+and then, in a shell, ``tensorboard --logdir runs``.
 """
 
 import math

@@ -102,8 +102,6 @@ class Report:
 
     Attributes
     ----------
-    verdict : str
-        'healthy', or the kind of the first finding: 'vanishing', 'exploding', 'dead', 'saturated', ...
     findings : list of Finding
         The most basic first: what comes later may follow from it.
     layers : list of Layer
@@ -116,7 +114,7 @@ class Report:
 
     @property
     def verdict(self):
-        """The first finding's kind, or 'healthy'."""
+        """'healthy', or the kind of the first finding: 'vanishing', 'exploding', 'dead', 'saturated', ..."""
         return self.findings[0].kind if self.findings else "healthy"
 
     @property

@@ -44,6 +44,7 @@ class _Recurrent(Module):
 
     gates = 1
     states = ("h",)
+    recurrent = True  # its weights are passed once a step: see diagnostics.cap_depth
 
     def __init__(self, units, layers=1, bidirectional=False, dropout=0.0, output="all", bias=True, inputs=None,
                  init="glorot_uniform", recurrent_init="orthogonal"):  # fmt: skip
@@ -152,7 +153,9 @@ class _Recurrent(Module):
 
 
 class RNN(_Recurrent):
-    """Elman's network: h_t = act(x_t w + h_{t-1} u + b).
+    """Elman's network: h_t = act(x_t w + h_{t-1} u + b), x [N,T,I].
+
+    A call may be told the lengths of the sequences and their first states.
 
     Parameters
     ----------
@@ -173,8 +176,7 @@ class RNN(_Recurrent):
     init, recurrent_init : str or function
         Of each gate's part of w [I,H] and u [H,H]; b starts at 0.
 
-    x is [N,T,I]; `layer(x, lengths, state)` may be told lengths and first states. Source: Elman, "Finding structure in
-    time" (1990).
+    Source: Elman, "Finding structure in time" (1990).
     """
 
     def __init__(self, units, act="tanh", layers=1, bidirectional=False, dropout=0.0, output="all", bias=True,
