@@ -9,7 +9,7 @@ import pytest
 import fake_cuda
 import fastdl
 from fastdl import Tensor, backend, nn, ops, optim, train
-from fastdl.models import CNN, MLP, Perceptron, SoftmaxRegression
+from fastdl.models import CNN, GAN, MLP, Autoencoder, Perceptron, SoftmaxRegression
 
 KERNELS = {"host": fake_cuda.HostKernels(backend.cpu)}
 
@@ -283,3 +283,34 @@ def test_cupy_has_what_is_used():
         assert hasattr(fake_cuda.ndarray(np.zeros(1), None), name), name
     for name in ("Device", "get_current_stream"):
         assert hasattr(cupy.cuda, name)
+
+
+@pytest.mark.parametrize("params", [
+    dict(noise="salt", tied=True), dict(noise="gaussian", variational=True), dict(kind="conv", hidden=(3,), noise="mask"),
+    dict(act="tanh", code_act="sigmoid", contraction=0.1, sparsity=0.2),
+])  # fmt: skip
+def test_autoencoders(fake, params, rng):
+    x = rng.random((40, 8, 8)).astype(np.float32)
+    here, there = (Autoencoder(**{"hidden": (9,)} | params, code=4, seed=2) for _ in range(2))
+    options = {} if params.get("kind") or params.get("variational") else {"pretrain": 1}
+    there.to("cuda").fit(on_device(x), epochs=2, batch_size=16, validation=0.25, **options)
+    here.fit(x, epochs=2, batch_size=16, validation=0.25, **options)
+    assert type(there.module_.parameters()[0].data) is fake.ndarray
+    np.testing.assert_allclose(there.history_["loss"], here.history_["loss"], rtol=1e-4)
+    np.testing.assert_allclose(there.inverse_transform(there.transform(x)), here.reconstruct(x), rtol=1e-3, atol=1e-4)
+    assert there.score(x) == pytest.approx(here.score(x), rel=1e-3)
+
+
+@pytest.mark.parametrize("params", [
+    dict(), dict(loss="hinge", spectral_norm=True), dict(loss="wasserstein"), dict(architecture="dcgan", width=2),
+])  # fmt: skip
+def test_adversarial_networks(fake, params, rng):
+    x = (255 * rng.random((48, 8, 8))).astype(np.uint8)
+    here, there = (GAN(**{"architecture": "mlp", "hidden": (6,), "latent": 3, "seed": 2} | params) for _ in range(2))
+    options = dict(epochs=1, batch_size=16, on_collapse="ignore")
+    there.to("cuda").fit(on_device(x), **options)
+    here.fit(x, **options)
+    assert all(type(p.data) is fake.ndarray for p in there.module_.parameters())
+    np.testing.assert_allclose(there.history_["loss"], here.history_["loss"], rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(there.sample(5), here.sample(5), rtol=1e-2, atol=1e-3)
+    np.testing.assert_allclose(there.discriminate(x), here.discriminate(x), rtol=1e-2, atol=1e-3)
