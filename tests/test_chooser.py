@@ -98,6 +98,9 @@ def test_quantities_images_series_and_text():
     assert wrong.model is None and "not built for these data" in str(wrong)
     assert fastdl.choose(data=np.arange(100.0)).task == "time series"
     assert fastdl.choose(data=points(20)).task == "unlabelled"
+    if hasattr(models, "Forecaster"):
+        assert fastdl.choose("time series", points(50)).model.input_shape_[-1] == 2
+        assert fastdl.choose(data=["to be", "or not"]).model.module_.count() > 0
     assert fastdl.choose(data=["to be", "or not"]).task == "characters"
     assert fastdl.choose(data=["what a day", "dull"], labels=[1, 0]).task == "sentiment"
     assert fastdl.choose(data=points(20), labels=True).task == "classification"

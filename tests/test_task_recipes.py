@@ -104,6 +104,14 @@ def test_without_a_folder_it_is_named(name):
         recipes.run(name)
 
 
+@pytest.mark.parametrize("name", ["heart-disease", "breast-cancer", "diabetes", "cartpole", "complexity-sweep", "face-detect"])
+def test_a_checkpoint_is_refused_where_there_is_none(name, tmp_path):
+    with pytest.raises(ValueError, match="checkpoint: expected none"):
+        recipes.run(name, Config(checkpoint=tmp_path / "a"))
+    with pytest.raises(ValueError, match="resume: expected none"):
+        recipes.run(name, Config(resume=tmp_path / "a"))
+
+
 # ----------------------------------------------------------------------------------------------------- control
 
 

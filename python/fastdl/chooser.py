@@ -278,14 +278,21 @@ def _build(family, cls, x, y):
                 raise TypeError("rows are no square images: give image_shape")
             return cls(image_shape=(side, side, 1)).build((side, side, 1), classes)
         return cls().build(shape, classes)
+    if family == "Forecaster":
+        spread = x.std(0)
+        return cls().build(1 if x.ndim == 1 else x.shape[1], x.mean(0), np.where(spread > 0, spread, 1.0))
     model = cls()
     if classes is not None:
         return model.build(x.shape[1:], classes)
     return model.build(x.shape[1:])
 
 
-def _model(family, x, y, notes):
+def _model(family, x, y, notes, texts=()):
     cls = getattr(models, family)
+    if family == "CharLM" and texts:
+        from .data import Vocabulary
+
+        return cls().build(Vocabulary.of("".join(texts)))
     if x is None or y is True:
         try:
             return cls()
@@ -359,5 +366,6 @@ def choose(task=None, data=None, labels=None, seed=0):
     family = known[0] if known else None
     if len(known) > 1:
         notes.append(f"or {', '.join(known[1:])}")
-    model = _model(family, x, y, notes) if family else None
+    texts = data if x is None and data is not None else ()
+    model = _model(family, x, y, notes, texts) if family else None
     return Choice(name, family, model, rule.reason, rule.baseline, _recipe(rule), judgement, notes)

@@ -61,6 +61,13 @@ class Config:
         return options
 
 
+    def needs_no_checkpoint(self, recipe):
+        """For a recipe that trains many networks for seconds: what it cannot do is refused, not ignored."""
+        if self.checkpoint is not None or self.resume is not None:
+            name = "checkpoint" if self.checkpoint is not None else "resume"
+            raise ValueError(f"{name}: expected none, as {recipe} trains its networks in seconds; got {getattr(self, name)!r}")
+
+
 @dataclass
 class Report:
     """What a run gave.

@@ -32,7 +32,7 @@ class machine:
                 score = made.score(rows(xv), yv)
                 if score > best:
                     best, self._made = score, made
-                    self.settings = {"components": pca.n_components_, "C": penalty, "validation_accuracy": score}
+                    self.settings = {"components": int(pca.n_components_), "C": penalty, "validation_accuracy": score}
 
     def score(self, x, y):
         """Accuracy."""

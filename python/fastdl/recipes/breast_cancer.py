@@ -15,6 +15,7 @@ EPOCHS = {"breast_cancer_wdbc": 40}
 
 def run(config):
     """Train and judge, out of the folds; see `fastdl.recipes`."""
+    config.needs_no_checkpoint("breast-cancer")
     need_scikit_learn("breast-cancer")
     table = read("breast_cancer_wdbc", "benign", config)
     malignant = 1 - table.y

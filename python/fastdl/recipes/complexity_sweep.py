@@ -54,6 +54,7 @@ def draw(metrics, path):
 
 def run(config):
     """Train and judge all models at every level; see `fastdl.recipes`."""
+    config.needs_no_checkpoint("complexity-sweep")
     try:
         from sklearn.linear_model import LogisticRegression
     except ImportError as error:

@@ -31,6 +31,7 @@ def ridge(x, y):
 
 def run(config):
     """Train and judge, out of the folds; see `fastdl.recipes`."""
+    config.needs_no_checkpoint("diabetes")
     need_scikit_learn("diabetes")
     table = read("diabetes_progression", "progression", config)
     x, y = columns(table), table.y.astype(np.float64)

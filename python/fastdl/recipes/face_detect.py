@@ -103,6 +103,7 @@ def trained(x, y, epochs, seed):
 
 def run(config):
     """Train and judge, out of the folds; see `fastdl.recipes`."""
+    config.needs_no_checkpoint("face-detect")
     need_scikit_learn("face-detect")
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler

@@ -16,6 +16,7 @@ EPOCHS = {"heart_disease": 40}
 
 def run(config):
     """Train and judge, out of the folds; see `fastdl.recipes`."""
+    config.needs_no_checkpoint("heart-disease")
     need_scikit_learn("heart-disease")
     table = read("heart_disease", "diameter narrowing", config)
     metrics, settings, model, test, p = two_classes(config, table, table.y, (8,), EPOCHS["heart_disease"])

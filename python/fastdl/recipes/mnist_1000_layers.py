@@ -20,8 +20,8 @@ from ..models import CNN
 from ._common import fit_and_judge, mnist
 
 LAYERS, WIDTH = 1000, 32
-EPOCHS = {"mnist": 8, "mnist-embedded": 20}  # of the residual network
-ORTHOGONAL_EPOCHS = {"mnist": 3, "mnist-embedded": 12}
+EPOCHS = {"mnist": 8, "mnist-embedded": 25}  # of the residual network
+ORTHOGONAL_EPOCHS = {"mnist": 5, "mnist-embedded": 30}
 NAIVE_STEPS = 200
 
 
