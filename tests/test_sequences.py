@@ -1,0 +1,270 @@
+"""Models over sequences, and the data tools that feed them: text, sound, padding."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from fastdl import data, models
+from fastdl.models import CharLM, Forecaster, RNNClassifier, RNNRegressor, WordLM
+
+# ------------------------------------------------------------------------------------------------------------- data
+
+
+def test_padding_and_back(rng):
+    some = [rng.standard_normal((n, 3)) for n in (4, 0, 2)]
+    x, lengths = data.pad(some, value=7)
+    assert x.shape == (3, 4, 3) and x.dtype == np.float32 and lengths.tolist() == [4, 0, 2]
+    assert (x[2, 2:] == 7).all()
+    for a, b in zip(data.unpad(x, lengths), some, strict=True):
+        np.testing.assert_array_equal(a, b.astype(np.float32))
+    assert data.pad([[1, 2], [3]], length=5)[0].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    "bad, message",
+    [
+        ([], "sequences: expected one or more"),
+        ([np.zeros((2, 3)), np.zeros((2, 4))], r"sequences\[1\]: expected steps of shape \[3\]; got \[4\]"),
+        ([np.float32(1)], r"sequences\[0\]: expected an axis of steps"),
+    ],
+)
+def test_what_cannot_be_padded(bad, message):
+    with pytest.raises(ValueError, match=message):
+        data.pad(bad)
+    with pytest.raises(ValueError, match=r"sequences\[0\]: expected at most 1 steps; got 2"):
+        data.pad([[1, 2]], length=1)
+
+
+def test_windows():
+    x, y = data.windows(np.arange(6), 3, 2)
+    assert x[..., 0].tolist() == [[0, 1, 2], [1, 2, 3]] and y[..., 0].tolist() == [[3, 4], [4, 5]]
+    with pytest.raises(ValueError, match="series: expected 5 values or more for one window; got 4"):
+        data.windows(np.arange(4), 3, 2)
+
+
+def test_vocabulary():
+    v = data.Vocabulary.of("hello", "help", least=2, unknown="?")
+    assert v.symbols == ["e", "h", "l", "?"] and v.decode(v.encode("hole")) == ["h", "?", "l", "e"]
+    strict = data.Vocabulary.of("abc")
+    with pytest.raises(ValueError, match=r"sequence\[1\]: expected a symbol of the vocabulary; got 'x'"):
+        strict.encode("axb")
+    for bad in (lambda: data.Vocabulary([]), lambda: data.Vocabulary.of("")):
+        with pytest.raises(ValueError, match="empty vocabulary"):
+            bad()
+    with pytest.raises(ValueError, match="unknown: expected a symbol"):
+        data.Vocabulary.of("aab", most=1)
+    with pytest.raises(ValueError, match="got 'a' twice"):
+        data.Vocabulary("aba")
+    assert data.Vocabulary.of("aaabbc", most=2, unknown="*").symbols == ["a", "*"]
+
+
+def wav(path, samples, bits, rate=8000, channels=1, kind=1, cut=0):
+    body = samples.tobytes()
+    head = struct.pack("<HHIIHH", kind, channels, rate, rate * channels * bits // 8, channels * bits // 8, bits)
+    blob = b"WAVE" + b"LIST" + struct.pack("<I", 3) + b"abc\0" + b"fmt " + struct.pack("<I", len(head)) + head
+    blob += b"data" + struct.pack("<I", len(body)) + body
+    blob = b"RIFF" + struct.pack("<I", len(blob)) + blob
+    path.write_bytes(blob[: len(blob) - cut])
+
+
+@pytest.mark.parametrize("bits, kind", [(8, 1), (16, 1), (24, 1), (32, 1), (32, 3), (64, 3)])
+def test_wav_formats(tmp_path, bits, kind):
+    wanted = np.array([0.0, 0.5, -0.5, -1.0])
+    if kind == 3:
+        raw = wanted.astype(f"<f{bits // 8}")
+    elif bits == 8:
+        raw = (wanted * 128 + 128).astype(np.uint8)
+    elif bits == 24:
+        raw = (wanted * 2**23).astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].copy()
+    else:
+        raw = (wanted * 2.0 ** (bits - 1)).astype(f"<i{bits // 8}")
+    wav(tmp_path / "a.wav", raw, bits, kind=kind)
+    x, rate = data.read_wav(tmp_path / "a.wav")
+    assert rate == 8000 and x.dtype == np.float32
+    np.testing.assert_array_equal(x, wanted.astype(np.float32))
+
+
+def test_wav_channels_and_damage(tmp_path):
+    path = tmp_path / "a.wav"
+    wav(path, np.arange(6, dtype="<i2"), 16, channels=2)
+    assert data.read_wav(path)[0].shape == (3, 2)
+    wav(path, np.arange(6, dtype="<i2"), 16, cut=4)
+    with pytest.raises(data.DataError, match="expected 12 bytes of samples; got 8"):
+        data.read_wav(path)
+    path.write_bytes(b"RIFX0000WAVE")
+    with pytest.raises(data.DataError, match="a WAV file"):
+        data.read_wav(path)
+    wav(path, np.arange(6, dtype="<i2"), 16, kind=7)
+    with pytest.raises(data.DataError, match="got format 7"):
+        data.read_wav(path)
+
+
+def test_mel_bands_hear_the_right_pitch():
+    rate, t = 8000, np.arange(4000) / 8000
+    loudest = [data.log_mel(np.sin(2 * np.pi * f * t), rate, bands=20).mean(0).argmax() for f in (300, 1000, 2500)]
+    edges = np.linspace(0, 2595 * np.log10(1 + 4000 / 700), 22)[1:-1]
+    for band, f in zip(loudest, (300, 1000, 2500), strict=True):
+        assert abs(edges[band] - 2595 * np.log10(1 + f / 700)) <= edges[0]
+    assert data.log_mel(np.zeros(5), rate).shape == (1, 40)
+    with pytest.raises(ValueError, match="samples: expected shape"):
+        data.log_mel(np.zeros((5, 2)), rate)
+
+
+def test_mfcc_is_the_cosine_transform(rng):
+    x = rng.standard_normal(2000)
+    energy, c = data.log_mel(x, 8000, 12), data.mfcc(x, 8000, 12, 12)
+    # orthonormal: with as many coefficients as bands nothing is lost
+    np.testing.assert_allclose((c**2).sum(1), (energy**2).sum(1), rtol=1e-4)
+    ramp = np.arange(20.0)[:, None] * [1.0, -2.0]
+    np.testing.assert_allclose(data.deltas(ramp)[3:-3], np.tile([1.0, -2.0], (14, 1)), rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------------- classifiers
+
+
+def counting(rng, n=120):
+    """Sequences of unequal length whose class is whether their sum is positive."""
+    x = [rng.standard_normal((rng.integers(1, 8), 2)).astype(np.float32) for _ in range(n)]
+    return x, np.array([int(s[:, 0].sum() > 0) for s in x])
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_classifier_learns_sums(cell, rng):
+    x, y = counting(rng)
+    model = RNNClassifier(units=16, cell=cell, seed=1).fit(x, y, epochs=30, lr=0.01, batch_size=16)
+    assert model.score(x, y) > 0.9
+    padded, lengths = data.pad(x, np.nan, 12)
+    np.testing.assert_array_equal(model.predict_proba(padded), model.predict_proba(x))
+    np.testing.assert_array_equal(model.predict_proba(x[3:4]), model.predict_proba(x)[3:4])
+    assert lengths.max() < 12
+
+
+def test_classifier_files_and_resume(rng, tmp_path):
+    x, y = counting(rng, 60)
+    make = dict(units=6, layers=2, bidirectional=True, dropout=0.2, seed=3)
+    whole = RNNClassifier(**make).fit(x, y, epochs=4)
+    RNNClassifier(**make).fit(x, y, epochs=2, checkpoint=tmp_path / "c")
+    rest = RNNClassifier(**make).fit(x, y, epochs=4, resume=tmp_path / "c")
+    np.testing.assert_array_equal(rest.predict_proba(x), whole.predict_proba(x))
+    whole.save(tmp_path / "m")
+    np.testing.assert_array_equal(models.load(tmp_path / "m").predict_proba(x), whole.predict_proba(x))
+
+
+def test_classifier_of_tokens(rng, tmp_path):
+    x = [rng.integers(0, 9, rng.integers(1, 7)).tolist() for _ in range(100)]
+    y = ["yes" if 4 in s else "no" for s in x]
+    model = RNNClassifier(units=16, vocabulary=9, embedding=8, seed=1).fit(x, y, epochs=40, lr=0.02)
+    assert model.score(x, y) > 0.9
+    padded, _ = data.pad(x, -1)
+    assert (model.predict(padded) == model.predict(x)).all()
+    model.save(tmp_path / "m")
+    assert (models.load(tmp_path / "m").predict(x) == model.predict(x)).all()
+    with pytest.raises(ValueError, match="X: expected tokens from 0 to 8; got 9"):
+        model.predict([[1, 9]])
+    with pytest.raises(TypeError, match="X: expected whole numbers"):
+        model.predict([[0.5]])
+
+
+def test_regressor(rng):
+    x, _ = counting(rng)
+    y = np.array([s[:, 1].mean() for s in x])
+    model = RNNRegressor(units=16, seed=1).fit(x, y, epochs=60, lr=0.01, batch_size=16)
+    assert model.score(x, y) > 0.8
+
+
+def test_sequences_are_checked(rng):
+    x, y = counting(rng, 20)
+    model = RNNClassifier(units=4).fit(x, y, epochs=1)
+    with pytest.raises(ValueError, match="X: expected 2 values a step, as the model was made for; got 3"):
+        model.predict(np.zeros((2, 4, 3)))
+    with pytest.raises(ValueError, match="X: expected sequences"):
+        model.predict(np.zeros((2, 4, 3, 1)))
+    with pytest.raises(ValueError, match="cell: expected one of lstm, gru, rnn; got 'xyz'"):
+        RNNClassifier(cell="xyz")
+    with pytest.raises(ValueError, match="units: expected at least 1"):
+        RNNClassifier(units=0)
+
+
+# ------------------------------------------------------------------------------------------------------------- text
+
+VERSE = "the cat sat on the mat and the dog sat on the log " * 40
+
+
+def test_characters_are_learned_and_written(tmp_path):
+    model = CharLM(units=48, embedding=16, seed=1)
+    model.fit(VERSE, epochs=12, batch_size=4, window=25, lr=0.02, checkpoint=tmp_path / "c")
+    assert model.perplexity(VERSE) < 1.4
+    text = model.sample(30, "the ", temperature=0.3, top_k=3, seed=5)
+    assert len(text) == 30 and set(text) <= set(VERSE) and text == model.sample(30, "the ", 0.3, 3, 5)
+    best = model.next("the cat sat on th")
+    assert best[0][0] == "e" and abs(model.predict_proba("the").sum() - 1) < 1e-5
+    model.save(tmp_path / "m")
+    assert models.load(tmp_path / "m").nats(VERSE) == model.nats(VERSE)
+    assert models.load(tmp_path / "c").nats(VERSE) == model.nats(VERSE)
+    # a text read in one piece or in many gives the same figure
+    assert model.nats(VERSE, window=7) == pytest.approx(model.nats(VERSE), rel=1e-6)
+
+
+def test_training_goes_on_bit_for_bit(tmp_path):
+    make, how = dict(units=12, layers=2, dropout=0.2, cell="gru", seed=2), dict(batch_size=3, window=20)
+    whole = CharLM(**make).fit(VERSE, epochs=4, **how)
+    CharLM(**make).fit(VERSE, epochs=2, checkpoint=tmp_path / "c", **how)
+    rest = CharLM(**make).fit(VERSE, epochs=4, resume=tmp_path / "c", **how)
+    assert rest.nats(VERSE) == whole.nats(VERSE)
+
+
+def test_words():
+    assert data.words("It's half-done; 3.5% left_over") == ["It's", "half-done", ";", "3.5", "%", "left", "_", "over"]
+    model = WordLM(most=8, units=24, embedding=12, seed=1).fit(VERSE, epochs=25, batch_size=2, window=10, lr=0.02)
+    assert len(model.vocabulary_) == 8 and "<unk>" in model.vocabulary_
+    assert model.next(["sat", "on"])[0][0] == "the" and model.next("a zebra on")[0][0] == "the"
+    assert all(isinstance(w, str) for w in model.sample(3, "the"))
+
+
+def test_texts_are_checked():
+    model = CharLM(units=4)
+    with pytest.raises(ValueError, match="text: expected one symbol or more; got an empty text"):
+        model.fit("")
+    with pytest.raises(TypeError, match="text: expected a string; got int"):
+        model.fit(3)
+    with pytest.raises(ValueError, match="text: expected more than batch_size x window = 2048 symbols; got 3"):
+        model.fit("abc")
+    model.fit("abc" * 40, epochs=1, batch_size=2, window=5)
+    with pytest.raises(ValueError, match=r"sequence\[0\]: expected a symbol of the vocabulary; got 'z'"):
+        model.nats("zebra")
+    for call, message in (
+        (lambda: model.sample(1, ""), "prompt: expected one symbol"),
+        (lambda: model.sample(1, "a", temperature=0.0), "temperature: expected"),
+        (lambda: model.sample(1, "a", top_k=0), "top_k: expected"),
+        (lambda: model.nats("a"), "text: expected two symbols"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+# ------------------------------------------------------------------------------------------------------------ series
+
+
+def test_forecasts_of_two_waves(tmp_path):
+    t = np.arange(400) * 0.3
+    s = np.stack([np.sin(t), 5 + 3 * np.cos(t)], 1)
+    model = Forecaster(window=12, ahead=2, units=8, seed=1).fit(s[:300], epochs=3, validation=50)
+    assert model.score(s, 300) > 0.99
+    ahead = model.predict(10, s[:300])
+    assert ahead.shape == (10, 2) and np.abs(ahead - s[300:310]).max() < 0.2
+    np.testing.assert_allclose(model.rolling(s, 300)[0], model.predict(2, s[:300]), rtol=1e-6)
+    model.save(tmp_path / "m")
+    np.testing.assert_array_equal(models.load(tmp_path / "m").predict(5), model.predict(5))
+
+
+def test_series_are_checked():
+    with pytest.raises(ValueError, match="series: expected 25 values or more to train on; got 10"):
+        Forecaster().fit(np.arange(10.0))
+    with pytest.raises(ValueError, match="series: expected finite numbers; got nan"):
+        Forecaster(window=2).fit([1.0, np.nan, 2.0, 3.0])
+    model = Forecaster(window=3, units=4).fit(np.arange(20.0), epochs=1)
+    with pytest.raises(ValueError, match="history: expected the last 3 values or more; got 2"):
+        model.predict(history=[1.0, 2.0])
+    with pytest.raises(ValueError, match=r"series: expected shape \[L\] or \[L,1\]"):
+        model.rolling(np.zeros((9, 2)))
