@@ -268,3 +268,42 @@ def test_series_are_checked():
         model.predict(history=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"series: expected shape \[L\] or \[L,1\]"):
         model.rolling(np.zeros((9, 2)))
+
+
+# ----------------------------------------------------------------------------------------------------------- recipes
+
+
+def test_mackey_glass_is_chaotic_and_bounded():
+    from fastdl.recipes.forecast_lstm import mackey_glass
+
+    s = mackey_glass(400)
+    assert s.shape == (400,) and 0.2 < s.min() < 0.6 and 1.0 < s.max() < 1.5
+    assert np.abs(np.diff(s)).max() > 0.1
+
+
+def test_recipes_without_data_say_what_is_missing(monkeypatch, tmp_path):
+    from fastdl import recipes
+
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    for name in ("vowels-lstm", "shakespeare-lstm", "spoken-digits-lstm", "forecast-lstm", "next-word"):
+        with pytest.raises(data.MissingDataError, match="FASTDL_DATA is not set"):
+            recipes.run(name)
+        with pytest.raises(data.MissingDataError, match="no such file"):
+            recipes.run(name, recipes.Config(data_dir=str(tmp_path)))
+
+
+def test_copy_memory_recipe(monkeypatch):
+    from fastdl import recipes
+    from fastdl.recipes import copy_memory
+
+    monkeypatch.setattr(copy_memory, "GAPS", (2,))
+    metrics = recipes.run("copy-memory", recipes.Config(epochs=6, seed=100)).metrics
+    assert metrics["lstm_accuracy"] > 0.5 and set(metrics) == {f"{c}_{k}" for c in copy_memory.CELLS for k in (2, "accuracy")}
+
+
+def test_digits_by_rows(monkeypatch):
+    from fastdl import recipes
+
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    report = recipes.run("mnist-rows-lstm", recipes.Config(epochs=1, seed=100))
+    assert report.metrics["test_accuracy"] > 0.25

@@ -26,6 +26,7 @@ AREAS = (
     "layers",
     "dispatch",
     "steps",
+    "rnn",
     "threads",
 )
 

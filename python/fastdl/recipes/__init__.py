@@ -33,6 +33,9 @@ NAMES = (
     "shakespeare-lstm",
     "spoken-digits-lstm",
     "forecast-lstm",
+    "copy-memory",
+    "mnist-rows-lstm",
+    "next-word",
 )
 
 __all__ = ["NAMES", "Config", "Report", "picture", "run", "save", "say", "title", "write_json"]

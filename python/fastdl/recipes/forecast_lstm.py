@@ -1,4 +1,4 @@
-"""Forecasts of four series: an LSTM beside a linear autoregression, against the past itself and a tuned ridge regression.
+"""Forecasts of four series: an LSTM beside a linear autoregression, against tuned ridge regression.
 
 Task: one step ahead from every origin (the truth is known up to it) over the last fifth of each series; the fifth before is
 for validation. Daily maximum temperature in Seattle, monthly sea-surface temperature (El Nino), yearly sunspots, and the

@@ -14,7 +14,7 @@ from ..models import RNNClassifier
 from ..schedules import cosine
 from ._sequences import callbacks, done, held_out, place, report
 
-EPOCHS = {"spoken-digits": 16}
+EPOCHS = {"spoken-digits": 8}
 FEATURES = {"bands": 40, "window": 0.032, "step": 0.012}
 
 

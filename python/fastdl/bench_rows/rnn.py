@@ -1,0 +1,169 @@
+"""Recurrent layers: whole sequences forward and with their gradients, single steps, a batch that is half padding."""
+
+import numpy as np
+
+from .. import kernels, ops, pooled
+from ..bench import Case, Row
+from ..tensor import Tensor
+
+GATES = {"lstm": 4, "gru": 3, "rnn": 1}
+SHAPES = ((50, 32, 128, 256), (100, 64, 65, 128), (28, 128, 28, 128), (200, 1, 64, 64))  # T N I H
+# How many times faster than PyTorch, by cell and shape, forward with gradients (forward alone is not set a goal of its own).
+GOALS = {
+    "lstm": (1.1, 1.6, 1.6, 2.0),
+    "gru": (1.5, 1.5, 1.5, 15.0),
+    "rnn": (1.5, 1.5, 1.5, 12.0),
+}
+
+
+def _array(seed, *shape):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def _weights(cell, i, h):
+    g = GATES[cell] * h
+    w = [_array(1, i, g) * np.float32(i**-0.5), _array(2, h, g) * np.float32(h**-0.5), _array(3, g)]
+    return [*w, _array(4, h)] if cell == "gru" else w
+
+
+def _flops(cell, t, n, i, h, backward):
+    return 2.0 * t * n * (i + h) * GATES[cell] * h * (3 if backward else 1)
+
+
+def _torch_layer(torch, cell, i, h):
+    return {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "rnn": torch.nn.RNN}[cell](i, h, batch_first=True)
+
+
+def _sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def numpy_lstm(x, w, u, b):
+    """Forward pass by hand: one product for all inputs, then a step at a time."""
+    n, t, i = x.shape
+    z = (x.reshape(-1, i) @ w).reshape(n, t, -1)
+    hidden = u.shape[0]
+    h, c = np.zeros((n, hidden), np.float32), np.zeros((n, hidden), np.float32)
+    y = np.empty((n, t, hidden), np.float32)
+    for s in range(t):
+        g = z[:, s] + h @ u
+        g += b
+        i_, f, o = _sigmoid(g[:, :hidden]), _sigmoid(g[:, hidden : 2 * hidden]), _sigmoid(g[:, 3 * hidden :])
+        c = f * c + i_ * np.tanh(g[:, 2 * hidden : 3 * hidden])
+        h = o * np.tanh(c)
+        y[:, s] = h
+    return y
+
+
+def _sequence(cell, shape, backward):
+    t, n, i, h = shape
+
+    def setup(peers):
+        x, weights = _array(0, n, t, i), _weights(cell, i, h)
+        parameters, tx = [Tensor(w, True) for w in weights], Tensor(x, True)
+        op = getattr(ops, cell)
+
+        def step():
+            with pooled():
+                y, *_ = op(tx, *parameters)
+                if backward:
+                    for p in (tx, *parameters):
+                        p.grad = None
+                    y.sum().backward()
+
+        forward = getattr(kernels, f"{cell}_forward")
+        cases = {"fastdl": Case(step if backward else lambda: forward(x, *weights))}
+        if "torch" in peers:
+            import torch
+
+            layer, ti = _torch_layer(torch, cell, i, h), torch.from_numpy(x.copy()).requires_grad_(backward)
+
+            def torch_step():
+                if backward:
+                    layer.zero_grad()
+                    ti.grad = None
+                    layer(ti)[0].sum().backward()
+                else:
+                    with torch.no_grad():
+                        layer(ti)
+
+            cases["torch"] = Case(torch_step)
+        if "numpy" in peers and cell == "lstm" and not backward:
+            cases["numpy"] = Case(numpy_lstm, (x, *weights))
+        return cases
+
+    return setup
+
+
+def _cell(n, h):
+    def setup(peers):
+        x, state, memory, weights = _array(0, n, h), _array(5, n, h), _array(6, n, h), _weights("lstm", h, h)
+        out = (np.empty_like(x), np.empty_like(x), np.empty((n, 4 * h), np.float32))
+        cases = {"fastdl": Case(lambda: kernels.lstm_cell_forward(x, state, memory, *weights, *out))}
+        if "torch" in peers:
+            import torch
+
+            layer, args = torch.nn.LSTMCell(h, h), [torch.from_numpy(a) for a in (x, state, memory)]
+
+            def torch_step():
+                with torch.no_grad():
+                    layer(args[0], (args[1], args[2]))
+
+            cases["torch"] = Case(torch_step)
+        if "numpy" in peers:
+            w, u, b = weights
+
+            def numpy_step():
+                g = x @ w
+                g += state @ u
+                g += b
+                gates = _sigmoid(g)
+                c = gates[:, h : 2 * h] * memory + gates[:, :h] * np.tanh(g[:, 2 * h : 3 * h])
+                return gates[:, 3 * h :] * np.tanh(c)
+
+            cases["numpy"] = Case(numpy_step)
+        return cases
+
+    return setup
+
+
+def _padded(t, n, i, h):
+    """Half of all steps: to be read beside the row of the full batch."""
+
+    def setup(peers):
+        x, weights = _array(0, n, t, i), _weights("lstm", i, h)
+        lengths = np.linspace(1, t, n).astype(np.int64)
+        cases = {"fastdl": Case(lambda: kernels.lstm_forward(x, *weights, lengths=lengths))}
+        if "torch" in peers:
+            import torch
+
+            layer, ti, tl = _torch_layer(torch, "lstm", i, h), torch.from_numpy(x), torch.from_numpy(lengths)
+
+            def torch_step():
+                with torch.no_grad():
+                    pack = torch.nn.utils.rnn.pack_padded_sequence(ti, tl, batch_first=True, enforce_sorted=False)
+                    torch.nn.utils.rnn.pad_packed_sequence(layer(pack)[0], batch_first=True, total_length=t)
+
+            cases["torch"] = Case(torch_step)
+        return cases
+
+    return setup
+
+
+def rows():
+    """The rows of this area."""
+    result = []
+    for cell, goals in GOALS.items():
+        for shape, goal in zip(SHAPES, goals, strict=True):
+            t, n, i, h = shape
+            for backward in (False, True):
+                name = f"{cell} T{t} N{n} I{i} H{h} {'fwd+bwd' if backward else 'fwd'}"
+                wanted = {"torch": goal} if backward or cell == "lstm" else {}
+                result.append(
+                    Row("rnn", name, _sequence(cell, shape, backward), _flops(cell, *shape, backward), goals=wanted)
+                )
+    for n, h, goals in ((1, 128, {"torch": 6.0, "numpy": 2.0}), (32, 256, {"torch": 1.1})):
+        result.append(Row("rnn", f"lstm_cell N{n} H{h}", _cell(n, h), _flops("lstm", 1, n, h, h, False), goals=goals))
+    t, n, i, h = 50, 32, 128, 256
+    result.append(Row("rnn", f"lstm half padded T{t} N{n} I{i} H{h} fwd", _padded(t, n, i, h), goals={"torch": 1.1}))
+    return result
