@@ -1,7 +1,8 @@
 # Needs Python >= 3.11 with venv, a C++17 compiler and make; the rest is installed into $(VENV).
 #
 #   make demo     build for this machine, train a network on handwritten digits, compare kernels with NumPy
-#   make test     build also what only tests use, run the whole suite          (TESTS=tests/test_errors.py: a part of it)
+#   make test     build also what only tests use, run the whole suite          (TESTS=tests/test_errors.py: a part of it;
+#                                                                               JOBS=1: in one process, default: two)
 #   make bench    measure                                                      (AREAS="gemm conv": some areas)
 #   make lint     ruff; with FORMAT=1 also clang-format
 #   make asan     the kernels' tests under the address and undefined-behaviour sanitizers
@@ -21,6 +22,7 @@ CUDA ?= OFF
 TESTS ?=
 AREAS ?=
 PYTEST_FLAGS ?=
+JOBS ?= 2
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -28,6 +30,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 BIN := $(VENV)/bin
+# tests/conftest.py says what belongs together.
+PARALLEL := $(if $(filter-out 1,$(JOBS)),-n $(JOBS) --no-loadscope-reorder)
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 BUILD := build/make
 SOURCES := $(shell find csrc cuda cmake python/fastdl -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cu*' -o -name '*.cmake' -o -name 'CMakeLists.txt' -o -name '*.py' -o -path '*/data/files/*' \)) \
@@ -77,7 +81,7 @@ demo: $(INSTALLED)
 
 test: $(VENV)/.installed-test $(VENV)/.group-test
 	$(call stage,objects of each instruction set,$(BIN)/python tools/check_isa_objects.py $(BUILD))
-	$(call stage,tests,FASTDL_BUILD_DIR=$(BUILD) $(BIN)/python -m pytest $(PYTEST_FLAGS) $(TESTS))
+	$(call stage,tests,FASTDL_BUILD_DIR=$(BUILD) $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_FLAGS) $(TESTS))
 
 bench: $(INSTALLED)
 	$(call stage,benchmarks,$(BIN)/fastdl bench $(AREAS))

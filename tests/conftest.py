@@ -4,6 +4,7 @@ import importlib.util
 import os
 import platform
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -41,6 +42,30 @@ def target(request):
 @pytest.fixture
 def rng(request):
     """Random numbers that depend on the test's name alone."""
-    import zlib
-
     return np.random.default_rng(zlib.crc32(request.node.name.encode()))
+
+
+# Large tables without fixtures of their own: any process may take a piece.
+TABLES = {"test_errors", "test_grads", "test_kernels", "test_math", "test_properties"}
+
+
+def is_table(nodeid):
+    return os.path.splitext(os.path.basename(nodeid.split("::")[0]))[0] in TABLES
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Several processes: a file goes to one of them, for the sake of its fixtures; tables go in pieces."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByFile(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            return f"{nodeid.split('::')[0]} {zlib.crc32(nodeid.encode()) % 64 if is_table(nodeid) else ''}"
+
+    return ByFile(config, log)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Pieces come last, where they even out what the files left."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: is_table(item.nodeid))
