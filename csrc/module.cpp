@@ -6,10 +6,13 @@
 
 namespace py = pybind11;
 
-#if defined(FASTDL_BIND)
+#if defined(FASTDL_BIND)  // a target of CUDA's kernels
 namespace fastdl {
 void FASTDL_BIND(py::module_& m);  // what this target has besides
-}
+void set_matmul_precision(int precision);
+int matmul_precision();
+int device_matmul_precision();
+}  // namespace fastdl
 #endif
 
 PYBIND11_MODULE(FASTDL_MODULE, m) {
@@ -17,6 +20,11 @@ PYBIND11_MODULE(FASTDL_MODULE, m) {
   fastdl::bind_kernels(m);
 #if defined(FASTDL_BIND)
   fastdl::FASTDL_BIND(m);
+  m.def("set_matmul_precision", &fastdl::set_matmul_precision, py::arg("precision"),
+        "How products multiply: 0 fp32, 1 tf32, 2 bf16; fastdl.set_matmul_precision takes words.");
+  m.def("matmul_precision", &fastdl::matmul_precision);
+  m.def("device_matmul_precision", &fastdl::device_matmul_precision,
+        "What comes of it on the current device: 0 where that has no tensor cores for it.");
 #endif
   m.def("set_num_threads", &fastdl::set_num_threads, py::arg("threads"));
   m.def("get_num_threads", &fastdl::get_num_threads);

@@ -14,7 +14,7 @@ template void gemm(Product, const MNMajor&, const KMajor&, const BiasActivation&
 
 namespace {
 
-int chosen_precision = kHighest;
+int chosen_precision = kHighest;  // for the process; whoever changes it does so between products
 
 constexpr int kThreads = 128;
 
@@ -59,8 +59,8 @@ __global__ void __launch_bounds__(kThreads) column_totals(i64 chunks, i64 C, con
 
 void set_matmul_precision(int precision) { chosen_precision = precision; }
 int matmul_precision() { return chosen_precision; }
-Precision tensor_precision() {
-  return chosen_precision == kHighest || !device_has_tensor_cores() ? kHighest : static_cast<Precision>(chosen_precision);
+int device_matmul_precision() {
+  return chosen_precision == kHighest || !device_has_tensor_cores() ? kHighest : chosen_precision;
 }
 
 void add_parts(const Product& p, const float* work, void* stream) {

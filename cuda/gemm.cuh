@@ -45,7 +45,7 @@ namespace fastdl {
 enum Precision { kHighest, kTF32, kBF16 };
 void set_matmul_precision(int precision);
 int matmul_precision();         // as set
-Precision tensor_precision();  // what products on the current device do
+int device_matmul_precision();  // what products on the current device do
 
 // c[M,N] with rows of ldc, one product.
 inline Product matrix(float* c, i64 M, i64 N, i64 K, i64 ldc, float beta = 0.0f) {
@@ -158,7 +158,7 @@ void gemm(Product p, const A& a, const B& b, const Epilogue& epilogue, void* str
   p.wide = p.mapped ? by_quads(p.c, p.rows.step[0] | p.rows.step[1] | p.rows.step[2], p.rows.base, p.c_step)
                     : by_quads(p.c, p.ldc, p.part_step, p.c_step);
   if constexpr (Epilogue::kTensorCores) {
-    const Precision precision = tensor_precision();
+    const int precision = device_matmul_precision();
     if (precision == kTF32) return start_product<TensorTile<false>>(p, a, b, epilogue, stream);
     if (precision == kBF16) return start_product<TensorTile<true>>(p, a, b, epilogue, stream);
   }

@@ -52,7 +52,7 @@ struct Product {
 template <int WarpsM, int WarpsN, int MQ, int NQ, int Groups, int Blocks>
 struct CudaCores {
   static constexpr int kWarpsM = WarpsM, kWarpsN = WarpsN, kPasses = MQ, kGroups = Groups;
-  static constexpr int kBlocksPerSM = Blocks;
+  static constexpr int kBlocksPerSM = kAsync ? Blocks : (Blocks + 1) / 2;  // sm_75 has shared memory for half as many
   static constexpr int kWarpM = 32 * MQ, kWarpN = 16 * NQ;
   static constexpr int kM = WarpsM * kWarpM, kN = WarpsN * kWarpN;
   static constexpr int kStages = 2;
@@ -90,8 +90,10 @@ struct CudaCores {
     }
   }
   // Rows 32 pass .. 32 pass + 32 of every warp's part, one line of kN + 4 floats each.
-  __device__ __forceinline__ void stage(float* to, int pass) const {
-    const int line = at_m / kWarpM * 32 + at_m % 32;
+  __device__ __forceinline__ void stage(float* to, int pass, int t) const {
+    keep_inside(t);
+    const int lane = t % 32, warp = t / 32;
+    const int line = warp / WarpsN * 32 + lane / 4 * 4, column = warp % WarpsN * kWarpN + lane % 4 * 4;
 #pragma unroll
     for (int r = 0; r < 4; ++r)
 #pragma unroll
@@ -101,7 +103,7 @@ struct CudaCores {
           const int s = 4 * (MQ - 1) + r;
           v = make_float4(sum[s][4 * q], sum[s][4 * q + 1], sum[s][4 * q + 2], sum[s][4 * q + 3]);
         }
-        *reinterpret_cast<float4*>(to + (line + r) * (kN + 4) + at_n + 16 * q) = v;
+        *reinterpret_cast<float4*>(to + (line + r) * (kN + 4) + column + 16 * q) = v;
       }
   }
 
@@ -188,7 +190,7 @@ struct TensorCores {
       }
     }
   }
-  __device__ __forceinline__ void stage(float* to, int pass) const {
+  __device__ __forceinline__ void stage(float* to, int pass, int) const {
     const int line = warp_m / kWarpM * 32 + lane / 4;
 #pragma unroll
     for (int h = 0; h < 2; ++h)
@@ -226,6 +228,31 @@ struct GemmShared {
   static_assert(kLines * kLine <= kTiles, "the sums go out through the memory of the tiles");
 };
 
+// First row and column of a block's tile. Tiles go in bands of eight rows of tiles, column by column: those that run together
+// share what they read in L2. Worked out anew wherever it is needed: registers that live through the main loop are dear.
+struct Corner {
+  i64 m, n;
+};
+template <class Tile>
+__device__ __forceinline__ Corner corner_of(const Product& p) {
+  int id = static_cast<int>(blockIdx.x);
+  keep_inside(id);
+  const i64 rows = (p.M + Tile::kM - 1) / Tile::kM, columns = (p.N + Tile::kN - 1) / Tile::kN;
+  const i64 band = quotient(id, 8 * columns), in_band = id - band * 8 * columns;
+  const i64 height = rows - band * 8 < 8 ? rows - band * 8 : 8, column = quotient(in_band, height);
+  return {(band * 8 + in_band - column * height) * Tile::kM, column * Tile::kN};
+}
+// How much of K a part still has before it in this round.
+struct Stretch {
+  i64 k0, left;
+};
+__device__ __forceinline__ Stretch stretch_of(const Product& p, int round, i64 step) {
+  keep_inside(round);
+  const i64 begin = blockIdx.y * p.part_chunks * kChunk, end = begin + p.part_chunks * kChunk;
+  const i64 k0 = begin + round * step;
+  return {k0, (end < p.K ? end : p.K) - k0};
+}
+
 template <class Tile, class A, class B, class Epilogue>
 __global__ void __launch_bounds__(Tile::kGroups * Tile::kGroupThreads, Tile::kBlocksPerSM)
     product(Product p, A a, B b, Epilogue epilogue) {
@@ -236,38 +263,42 @@ __global__ void __launch_bounds__(Tile::kGroups * Tile::kGroupThreads, Tile::kBl
   const int group = kGroups > 1 ? threadIdx.x / Tile::kGroupThreads : 0;
   const int t = threadIdx.x % Tile::kGroupThreads;
 
-  // Tiles in bands of eight rows of tiles, column by column: those that run together share what they read in L2.
-  const i64 tiles_m = (p.M + Tile::kM - 1) / Tile::kM, tiles_n = (p.N + Tile::kN - 1) / Tile::kN;
-  const i64 band = quotient(blockIdx.x, 8 * tiles_n), in_band = blockIdx.x - band * 8 * tiles_n;
-  const i64 height = tiles_m - band * 8 < 8 ? tiles_m - band * 8 : 8, column = quotient(in_band, height);
-  const i64 m0 = (band * 8 + in_band - column * height) * Tile::kM, n0 = column * Tile::kN;
-
   // Tensor cores without tables take all of a part as one chunk.
   const i64 chunk = Tile::kTensor && !kTables ? p.part_chunks * kChunk : kChunk;
-  const i64 k_begin = blockIdx.y * p.part_chunks * kChunk;
-  const i64 k_end = p.K - k_begin < p.part_chunks * kChunk ? p.K : k_begin + p.part_chunks * kChunk;
 
-  for (i64 batch = blockIdx.z; batch < p.batch; batch += gridDim.z) {
-    Loader<A, typename Tile::FrameA> load_a(a, batch * p.a_step, m0, p.M, t, shared.a_table[group]);
-    Loader<B, typename Tile::FrameB> load_b(b, batch * p.b_step, n0, p.N, t, shared.b_table[group]);
-    float* const c = p.c + batch * p.c_step + blockIdx.y * p.part_step;
+  for (int batch = blockIdx.z; batch < p.batch; batch += gridDim.z) {
+    Loader<A, typename Tile::FrameA> load_a;
+    Loader<B, typename Tile::FrameB> load_b;
+    {
+      const Corner corner = corner_of<Tile>(p);
+      load_a.block(a, corner.m, p.M, t, shared.a_table[group]);
+      load_b.block(b, corner.n, p.N, t, shared.b_table[group]);
+    }
     Tile tile(t);
     tile.clear();
-    i64 k0 = k_begin;
+    int round = 0;
+    bool last;
     do {  // once even for K = 0
-      const i64 left = k_end - k0;
-      const int count = static_cast<int>(left < chunk ? left : chunk);
-      const i64 mine = left - group * chunk;
-      load_a.chunk(k0 + group * chunk, mine < chunk ? mine : chunk);
-      load_b.chunk(k0 + group * chunk, mine < chunk ? mine : chunk);
+      int count;
+      {
+        const Corner corner = corner_of<Tile>(p);
+        const Stretch whole = stretch_of(p, round, kGroups * chunk);
+        count = static_cast<int>(whole.left < chunk ? whole.left : chunk);
+        const i64 k0 = whole.k0 + group * chunk, mine = whole.left - group * chunk;
+        load_a.chunk(a, batch * p.a_step, corner.m, p.M, k0, mine < chunk ? mine : chunk, t);
+        load_b.chunk(b, batch * p.b_step, corner.n, p.N, k0, mine < chunk ? mine : chunk, t);
+      }
       if (kTables) __syncthreads();
 
+      constexpr int kStage = Shared::kA + Shared::kB;
+      float* const tiles = shared.tiles[group];
+      int write = 0, read = 0;
       const auto fetch = [&](int k) {
-        float* to = shared.tiles[group] + k / kTileK % kStages * (Shared::kA + Shared::kB);
         if (k < count) {
-          load_a.tile(to, k);
-          load_b.tile(to + Shared::kA, k);
+          load_a.tile(tiles + write, k);
+          load_b.tile(tiles + write + Shared::kA, k);
         }
+        write = write == (kStages - 1) * kStage ? 0 : write + kStage;
         copy_async_commit();
       };
 #pragma unroll
@@ -277,34 +308,37 @@ __global__ void __launch_bounds__(Tile::kGroups * Tile::kGroupThreads, Tile::kBl
         copy_async_wait<kStages - 2>();
         __syncthreads();  // the tile is there for all, and all are done with the one before: its memory is free
         fetch(k + (kStages - 1) * kTileK);
-        const float* from = shared.tiles[group] + k / kTileK % kStages * (Shared::kA + Shared::kB);
-        tile.multiply(from, from + Shared::kA);
+        tile.multiply(tiles + read, tiles + read + Shared::kA);
+        read = read == (kStages - 1) * kStage ? 0 : read + kStage;
       }
 
-      const bool first = k0 == k_begin, last = left <= kGroups * chunk;
-      k0 += kGroups * chunk;
+      const bool first = Tile::kTensor || round == 0;  // no sums of this product in c
+      const i64 left = stretch_of(p, round, kGroups * chunk).left;
+      last = left <= kGroups * chunk;
+      ++round;
       if (Tile::kTensor && !last) {
         __syncthreads();  // before the tables and tiles of the next chunk
         continue;
       }
       int groups = 1;  // that had a chunk; the first has even for K = 0
       while (groups < kGroups && groups * chunk < left) ++groups;
+      const Corner corner = corner_of<Tile>(p);
 #pragma unroll 1
       for (int pass = 0; pass < Tile::kPasses; ++pass) {
         __syncthreads();
-        tile.stage(shared.tiles[group], pass);
+        tile.stage(shared.tiles[group], pass, t);
         __syncthreads();
         for (int q = threadIdx.x; q < Shared::kLines * Tile::kN / 4; q += kThreads) {
           const int line = q / (Tile::kN / 4), column4 = q % (Tile::kN / 4) * 4;
           Place place;
           place.batch = batch;
-          place.m = m0 + line / 32 * Tile::kWarpM + pass * 32 + line % 32;
-          place.n = n0 + column4;
+          place.m = corner.m + line / 32 * Tile::kWarpM + pass * 32 + line % 32;
+          place.n = corner.n + column4;
           if (place.m >= p.M || place.n >= p.N) continue;
           place.at = (p.mapped ? entry_at(p.rows, place.m).offset : place.m * p.ldc) + place.n;
           place.count = p.N - place.n < 4 ? static_cast<int>(p.N - place.n) : 4;
-          float* const out = c + place.at;
           place.at += batch * p.c_step;
+          float* const out = p.c + place.at + blockIdx.y * p.part_step;
           const bool wide = p.wide && place.count == 4;
 
           float v[4] = {};
@@ -344,7 +378,7 @@ __global__ void __launch_bounds__(Tile::kGroups * Tile::kGroupThreads, Tile::kBl
       }
       __syncthreads();
       if (!last) tile.clear();
-    } while (k0 < k_end);
+    } while (!last);
   }
 }
 

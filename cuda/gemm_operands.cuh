@@ -7,14 +7,14 @@
 //
 //                        [k][i], rows of BI + 4 floats            [i][k], rows of 20 floats
 //   KMajor  (k along)    4 bytes, a warp takes 8 k x 4 i          16 bytes (4 where not aligned)
-//   MNMajor (i along)    16 bytes (4 where not aligned)           4 bytes, a warp takes 8 i x 4 k
+//   MNMajor (i along)    16 bytes (4 times 4 if not aligned)      4 bytes, a warp takes 8 i x 4 k
 //   Gather  (either)     4 bytes, as the two above                4 bytes, as the two above
 //
-// The paddings make every one of these free of bank conflicts but the unaligned copies (two-way, on the way in only), reads
+// The paddings make all of these free of bank conflicts but the unaligned copies (four-way, on the way in only), reads
 // included: with 8 k x 4 i the banks are 4 k + i; ldmatrix's eight rows of 20 floats start at banks 0 20 8 28 16 4 24 12.
 //
-// Edges cost the main loop nothing: rows beyond I repeat the last one (what they give is never stored), and beyond K zeros are
-// filled in by the copy itself, with one comparison for all the copies of a thread that share their k.
+// Edges cost the main loop next to nothing: rows beyond I repeat the last one or are zeros (what they give is never stored),
+// and beyond K zeros are filled in by the copy itself, with one comparison for all copies of a thread that share their k.
 #pragma once
 #include "warp.cuh"
 
@@ -23,7 +23,7 @@ namespace fastdl {
 constexpr int kTileK = 16;
 constexpr int kChunk = 256;  // part of the definition of a sum (kernels.h): never tune it
 
-// Element (i, k) is p[i * ld + k]: a[M,K] as it lies, or b[N,K] (trans_b). ld < 2^30.
+// Element (i, k) is p[i * ld + k]: a[M,K] as it lies, or b[N,K] (trans_b). ld < 2^29.
 struct KMajor {
   const float* p;
   i64 ld;
@@ -31,7 +31,7 @@ struct KMajor {
   static constexpr bool kTable = false;
 };
 
-// Element (i, k) is p[k * ld + i]: b[K,N] as it lies, or a[K,M] (trans_a). ld < 2^30.
+// Element (i, k) is p[k * ld + i]: b[K,N] as it lies, or a[K,M] (trans_a). ld < 2^29.
 struct MNMajor {
   const float* p;
   i64 ld;
@@ -104,13 +104,26 @@ struct TableOf<Gather<KInner>, BI> {
   using type = GatherTable<BI>;
 };
 
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool kAsync = false;
+#else
+constexpr bool kAsync = true;
+#endif
+
 __device__ __forceinline__ int smaller(int a, int b) { return a < b ? a : b; }
-__device__ __forceinline__ const float* advance(const char* p, int steps, uint32_t bytes) {
-  return reinterpret_cast<const float*>(p + static_cast<uint64_t>(static_cast<uint32_t>(steps)) * bytes);
+// p + steps * bytes, one instruction.
+__device__ __forceinline__ const float* advance(const char* p, int steps, int bytes) {
+#if defined(__CUDA_ARCH__)
+  uint64_t to;
+  asm("mad.wide.s32 %0, %1, %2, %3;" : "=l"(to) : "r"(steps), "r"(bytes), "l"(p));
+  return reinterpret_cast<const float*>(to);
+#else
+  return reinterpret_cast<const float*>(p + static_cast<i64>(steps) * bytes);
+#endif
 }
 
-// A loader is made once a block; chunk() turns it to elements k0 .. k0 + count of K, tile() copies elements k .. k + 16 of
-// those. count may be zero or less: then every tile is zeros.
+// block() comes once, chunk() turns the loader to elements k0 .. k0 + count of K, tile() copies elements k .. k + 16 of those.
+// count may be zero or less: then every tile is zeros.
 template <class Operand, class Frame>
 struct Loader;
 
@@ -139,120 +152,130 @@ struct Walk {
   }
 };
 
+// chunk() works out all that the tiles of a chunk share: the loop's share of multiplications is at stake. What it works that
+// out from is read anew each time: registers are, too.
 template <class Frame>
 struct Loader<KMajor, Frame> {
-  const char* row0;
-  const char* at;
-  uint32_t bytes;
-  int last, count, t;
+  static constexpr bool kQuads = Frame::kTensor;  // 16 bytes where `wide`
+  const char* at;                                 // the thread's first element of the chunk
+  int bytes, room, place, left;
   bool wide;
 
-  __device__ __forceinline__ Loader(const KMajor& v, i64 batch, i64 i0, i64 I, int thread, NoTable&)
-      : row0(reinterpret_cast<const char*>(v.p + batch + i0 * v.ld)), at(row0), bytes(static_cast<uint32_t>(v.ld * 4)),
-        last(static_cast<int>(I - i0 < Frame::BI ? I - i0 : Frame::BI) - 1), count(0), t(thread), wide(v.wide) {}
-  __device__ __forceinline__ void chunk(i64 k0, i64 n) {
-    at = row0 + k0 * 4;
-    count = static_cast<int>(n);
+  __device__ __forceinline__ void block(const KMajor&, i64, i64, int, NoTable&) {}
+  __device__ __forceinline__ void chunk(const KMajor& v, i64 batch, i64 i0, i64 I, i64 k0, i64 count, int t) {
+    bytes = static_cast<int>(v.ld * 4), wide = kQuads && v.wide;
+    const Walk<Frame, true> w(t);
+    const int i = wide ? t / 4 : w.i, k = wide ? t % 4 * 4 : w.k;
+    place = Frame::place(i, k);
+    room = static_cast<int>(I - i0 < Frame::BI ? I - i0 : Frame::BI) - 1 - i;  // may be negative: rows to go back
+    left = static_cast<int>(count) - k;
+    at = reinterpret_cast<const char*>(v.p + batch + (i0 + i) * v.ld + k0 + k);
   }
   __device__ __forceinline__ void tile(float* to, int k) const {
-    int end = last;
-    keep_inside(end);  // else the places of all rows would be worked out ahead, and spilled
-    if (Frame::kTensor && wide) {
-      const int q = t % 4 * 4;
+    const char* from = at + k * 4;
+    to += place;
+    const bool inside = k < left;
+    if (kQuads && wide) {
+      constexpr int kStep = Frame::Threads / 4;
 #pragma unroll
-      for (int j = 0; j < Frame::kCopies / 4; ++j) {
-        const int i = t / 4 + j * (Frame::Threads / 4);
-        copy_async16(to + Frame::place(i, q), advance(at + (k + q) * 4, smaller(i, end), bytes), k + q < count);
-      }
-      return;
-    }
-    const Walk<Frame, true> w(t);
-    const bool inside = k + w.k < count;
+      for (int j = 0; j < Frame::kCopies / 4; ++j)
+        copy_async16(to + Frame::place(j * kStep, 0), advance(from, j * kStep, bytes), inside && j * kStep <= room);
+    } else {
+      constexpr int kStep = Walk<Frame, true>::kStepI;
 #pragma unroll
-    for (int j = 0; j < Frame::kCopies; ++j) {
-      const int i = w.i + j * w.kStepI;
-      copy_async4(to + Frame::place(i, w.k), advance(at + (k + w.k) * 4, smaller(i, end), bytes), inside);
+      for (int j = 0; j < Frame::kCopies; ++j)
+        copy_async4(to + Frame::place(j * kStep, 0), advance(from, j * kStep, bytes), inside && j * kStep <= room);
     }
   }
 };
 
 template <class Frame>
 struct Loader<MNMajor, Frame> {
-  const char* column0;
+  static constexpr bool kQuads = !Frame::kTensor;  // of i, at once where `wide`
+  static constexpr int kLines = Frame::Threads / (Frame::BI / 4);  // of a tile, filled at once by quads
   const char* at;
-  uint32_t bytes;
-  int last, count, t;
+  int bytes, room, place, left;
   bool wide;
 
-  __device__ __forceinline__ Loader(const MNMajor& v, i64 batch, i64 i0, i64 I, int thread, NoTable&)
-      : column0(reinterpret_cast<const char*>(v.p + batch + i0)), at(column0), bytes(static_cast<uint32_t>(v.ld * 4)),
-        last(static_cast<int>(I - i0 < Frame::BI ? I - i0 : Frame::BI) - 1), count(0), t(thread), wide(v.wide) {}
-  __device__ __forceinline__ void chunk(i64 k0, i64 n) {
-    at = column0 + k0 * bytes;
-    count = static_cast<int>(n);
+  __device__ __forceinline__ void block(const MNMajor&, i64, i64, int, NoTable&) {}
+  __device__ __forceinline__ void chunk(const MNMajor& v, i64 batch, i64 i0, i64 I, i64 k0, i64 count, int t) {
+    bytes = static_cast<int>(v.ld * 4), wide = kQuads && v.wide;
+    const Walk<Frame, false> w(t);
+    const int i = kQuads ? t % (Frame::BI / 4) * 4 : w.i, k = kQuads ? t / (Frame::BI / 4) : w.k;
+    place = Frame::place(i, k);
+    room = static_cast<int>(I - i0 < Frame::BI ? I - i0 : Frame::BI) - 1 - i;
+    left = static_cast<int>(count) - k;
+    at = reinterpret_cast<const char*>(v.p + batch + i0 + i + (k0 + k) * v.ld);
   }
   __device__ __forceinline__ void tile(float* to, int k) const {
-    if (!Frame::kTensor && wide) {
-      constexpr int kQuads = Frame::BI / 4, kRows = Frame::Threads / kQuads;
-      const int q = t % kQuads * 4, row = t / kQuads;
-      const char* from = at + smaller(q, last - 3) * 4;
+    to += place;
+    if (kQuads) {
+      const float *from[kTileK / kLines];
 #pragma unroll
-      for (int j = 0; j < kTileK / kRows; ++j) {
-        const int kk = row + j * kRows;
-        copy_async16(to + Frame::place(q, kk), advance(from, k + kk, bytes), k + kk < count);
+      for (int j = 0; j < kTileK / kLines; ++j) from[j] = advance(at, k + j * kLines, bytes);
+      if (wide) {
+#pragma unroll
+        for (int j = 0; j < kTileK / kLines; ++j)
+          copy_async16(to + Frame::place(0, j * kLines), from[j], 0 <= room && k + j * kLines < left);
+      } else {
+#pragma unroll(kAsync ? 4 : 1)
+        for (int e = 0; e < 4; ++e)
+#pragma unroll
+          for (int j = 0; j < kTileK / kLines; ++j)
+            copy_async4(to + Frame::place(e, j * kLines), from[j] + e, e <= room && k + j * kLines < left);
       }
-      return;
-    }
-    const Walk<Frame, false> w(t);
-    int end = last;
-    keep_inside(end);
-#pragma unroll(Frame::kTensor ? Frame::kCopies : 2)  // the way of unaligned matrices shall not bloat the other's loop
-    for (int j = 0; j < Frame::kCopies; ++j) {
-      const int i = w.i + j * w.kStepI, kk = w.k + j * w.kStepK;
-      copy_async4(to + Frame::place(i, kk), advance(at + smaller(i, end) * 4, k + kk, bytes), k + kk < count);
+    } else {
+      const float* from = advance(at, k, bytes);
+      constexpr int kStep = Walk<Frame, false>::kStepI;
+#pragma unroll
+      for (int j = 0; j < Frame::kCopies; ++j)
+        copy_async4(to + Frame::place(j * kStep, 0), from + j * kStep, j * kStep <= room && k < left);
     }
   }
 };
 
 template <bool KInner, class Frame>
 struct Loader<Gather<KInner>, Frame> {
-  const Gather<KInner>& v;
   const float* p;
-  GatherTable<Frame::BI>& table;
-  int count, t;
+  GatherTable<Frame::BI>* table;
+  uint32_t Y, X;
+  int left, t;
 
-  __device__ __forceinline__ Loader(const Gather<KInner>& gather, i64 batch, i64 i0, i64 I, int thread,
-                                    GatherTable<Frame::BI>& shared)
-      : v(gather), p(gather.p + batch), table(shared), count(0), t(thread) {
-    for (int i = t; i < Frame::BI; i += Frame::Threads) table.row[i] = entry_at(v.row, i0 + i < I ? i0 + i : I - 1);
+  __device__ __forceinline__ void block(const Gather<KInner>& v, i64 i0, i64 I, int thread,
+                                        GatherTable<Frame::BI>& shared) {
+    table = &shared, Y = v.Y, X = v.X, t = thread;
+    for (int i = t; i < Frame::BI; i += Frame::Threads) table->row[i] = entry_at(v.row, i0 + i < I ? i0 + i : I - 1);
   }
-  __device__ __forceinline__ void chunk(i64 k0, i64 n) {
-    count = static_cast<int>(n);
-    for (int k = t; k < count; k += Frame::Threads) table.k[k] = entry_at(v.k, k0 + k);
+  __device__ __forceinline__ void chunk(const Gather<KInner>& v, i64 batch, i64, i64, i64 k0, i64 count, int) {
+    p = v.p + batch;
+    left = static_cast<int>(count);
+    for (int k = t; k < left; k += Frame::Threads) table->k[k] = entry_at(v.k, k0 + k);
   }
   __device__ __forceinline__ void copy(float* to, const AxisEntry& row, const AxisEntry& k, bool inside) const {
-    copy_async4(to, p + (row.offset + k.offset), inside && row.y + k.y < v.Y && row.x + k.x < v.X);
+    copy_async4(to, p + (row.offset + k.offset), inside && row.y + k.y < Y && row.x + k.x < X);
   }
   __device__ __forceinline__ void tile(float* to, int k) const {
-    const Walk<Frame, KInner> w(t);
+    int thread = t;
+    keep_inside(thread);
+    const Walk<Frame, KInner> w(thread);
     // One of the two indices stays the same for all copies of a thread.
     if (w.kStepK == 0) {
-      const bool inside = k + w.k < count;
+      const bool inside = k + w.k < left;
       AxisEntry e = {0, 0, 0};
-      if (inside) e = table.k[k + w.k];
+      if (inside) e = table->k[k + w.k];
 #pragma unroll
       for (int j = 0; j < Frame::kCopies; ++j) {
         const int i = w.i + j * w.kStepI;
-        copy(to + Frame::place(i, w.k), table.row[i], e, inside);
+        copy(to + Frame::place(i, w.k), table->row[i], e, inside);
       }
     } else {
-      const AxisEntry e = table.row[w.i];
+      const AxisEntry e = table->row[w.i];
 #pragma unroll
       for (int j = 0; j < Frame::kCopies; ++j) {
         const int kk = w.k + j * w.kStepK;
-        const bool inside = k + kk < count;
+        const bool inside = k + kk < left;
         AxisEntry ek = {0, 0, 0};
-        if (inside) ek = table.k[k + kk];
+        if (inside) ek = table->k[k + kk];
         copy(to + Frame::place(w.i, kk), e, ek, inside);
       }
     }

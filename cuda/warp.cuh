@@ -83,7 +83,14 @@ __device__ __forceinline__ void copy_async16(void* shared, const void* global, b
                "l"(__cvta_generic_to_global(global)), "r"(inside ? 16 : 0)
                : "memory");
 #else
-  *static_cast<float4*>(shared) = inside ? *static_cast<const float4*>(global) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  // In global's own address space, so that several loads may be on their way before the first store.
+  float4 v;
+  asm volatile(
+      "{ .reg .pred p; setp.ne.s32 p, %5, 0; mov.f32 %0, 0f00000000; mov.f32 %1, 0f00000000; mov.f32 %2, 0f00000000;"
+      " mov.f32 %3, 0f00000000; @p ld.global.v4.f32 {%0, %1, %2, %3}, [%4]; }"
+      : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
+      : "l"(__cvta_generic_to_global(global)), "r"(static_cast<int>(inside)));
+  *static_cast<float4*>(shared) = v;
 #endif
 }
 // 4 bytes, both addresses aligned to 4.
@@ -96,7 +103,11 @@ __device__ __forceinline__ void copy_async4(void* shared, const void* global, bo
                "l"(__cvta_generic_to_global(global)), "r"(inside ? 4 : 0)
                : "memory");
 #else
-  *static_cast<float*>(shared) = inside ? *static_cast<const float*>(global) : 0.0f;
+  float v;
+  asm volatile("{ .reg .pred p; setp.ne.s32 p, %2, 0; mov.f32 %0, 0f00000000; @p ld.global.f32 %0, [%1]; }"
+               : "=f"(v)
+               : "l"(__cvta_generic_to_global(global)), "r"(static_cast<int>(inside)));
+  *static_cast<float*>(shared) = v;
 #endif
 }
 // Closes a group: all copies of this thread since the last commit.

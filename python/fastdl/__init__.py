@@ -1,7 +1,15 @@
 """fastdl: deep learning on hand-written kernels, for NumPy arrays."""
 
 from . import kernels, ops
-from .backend import array, empty_cache, get_num_threads, pooled, set_num_threads
+from .backend import (
+    array,
+    empty_cache,
+    get_matmul_precision,
+    get_num_threads,
+    pooled,
+    set_matmul_precision,
+    set_num_threads,
+)
 from .tensor import Tensor, frozen, inference, tensor
 
 __all__ = [
@@ -9,11 +17,13 @@ __all__ = [
     "array",
     "empty_cache",
     "frozen",
+    "get_matmul_precision",
     "get_num_threads",
     "inference",
     "kernels",
     "ops",
     "pooled",
+    "set_matmul_precision",
     "set_num_threads",
     "tensor",
 ]

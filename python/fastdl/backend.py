@@ -18,6 +18,8 @@ from . import _runtime
 
 _ORDER = ("avx512", "avx2", "base")  # best first
 _loaded = {}
+_PRECISIONS = ("highest", "tf32", "bf16")
+_precision = 0  # place in it
 
 
 def runnable():
@@ -31,6 +33,8 @@ def load(name):
     if name not in _loaded:
         module = importlib.import_module(f"fastdl._{name}")
         module.set_num_threads(get_num_threads() if _loaded else module.default_num_threads()[0])
+        if hasattr(module, "set_matmul_precision"):  # CUDA's kernels, in the emulator
+            module.set_matmul_precision(_precision)
         _loaded[name] = module
     return _loaded[name]
 
@@ -100,6 +104,34 @@ def set_num_threads(threads):
         raise ValueError(f"threads: expected at least 1; got {threads}")
     for module in _loaded.values():
         module.set_num_threads(threads)
+
+
+def get_matmul_precision():
+    """The word that `set_matmul_precision` was given last; 'highest' at first."""
+    return _PRECISIONS[_precision]
+
+
+def set_matmul_precision(precision):
+    """Choose how products (dense layers, convolutions, matmul) multiply on GPUs. CPUs always multiply in float32.
+
+    Parameters
+    ----------
+    precision : {'highest', 'tf32', 'bf16'}
+        'highest': float32. 'tf32', 'bf16': factors are rounded to 11 or 8 significant bits and their products added in
+        float32 by the tensor cores; GPUs before sm_80 stay at 'highest'.
+
+    Raises
+    ------
+    ValueError
+        For another word.
+    """
+    global _precision
+    if precision not in _PRECISIONS:
+        raise ValueError(f"precision: expected 'highest', 'tf32' or 'bf16'; got {precision!r}")
+    _precision = _PRECISIONS.index(precision)
+    for module in (*_loaded.values(), sys.modules.get("fastdl._cuda")):
+        if hasattr(module, "set_matmul_precision"):
+            module.set_matmul_precision(_precision)
 
 
 class pooled:
@@ -192,6 +224,7 @@ def cuda_kernels():
         raise ImportError("cuda: expected a build with CUDA kernels; got one without (FASTDL_CUDA=ON builds them)")
     module = importlib.import_module("fastdl._cuda")
     module.set_array_library(_make_output, _current_stream)
+    module.set_matmul_precision(_precision)
     return module
 
 

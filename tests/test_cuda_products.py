@@ -1,0 +1,185 @@
+"""The CUDA products in the emulator: float32 with the CPU's bits, tensor cores against float64, whatever tile and order."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import LOADED
+
+import fastdl
+
+emu = LOADED.get("emu")
+cpu = next(iter(LOADED.values()))
+pytestmark = pytest.mark.skipif(emu is None, reason="the emulator is not built")
+
+# Off every tile (32, 64, 128), around chunks of 256, several chunks at once, K in parts; the last two fill large tiles.
+SHAPES = [
+    (1, 1, 1, 1), (1, 3, 5, 0), (2, 33, 31, 17), (1, 7, 10, 784), (3, 65, 70, 300), (1, 129, 130, 257), (1, 40, 36, 2050),
+    (70, 5, 6, 7), (1, 1160, 1100, 20), (1, 132, 12292, 9),
+]  # fmt: skip
+# N Y X C R S F, stride, padding, dilation (y and x), groups
+CONVOLUTIONS = [
+    (2, 9, 8, 3, 3, 3, 5, 1, 1, 1, 1, 1, 1, 1), (1, 12, 11, 4, 5, 3, 6, 2, 3, 2, 1, 1, 1, 2),
+    (2, 10, 13, 6, 3, 2, 6, 1, 2, 2, 1, 2, 3, 3), (3, 7, 7, 8, 1, 1, 16, 1, 1, 0, 0, 1, 1, 1),
+    (2, 16, 16, 32, 3, 3, 40, 1, 1, 1, 1, 1, 1, 1), (1, 9, 9, 8, 3, 3, 8, 1, 1, 1, 1, 1, 1, 8),
+    (1, 6, 7, 2, 2, 2, 3, 5, 4, 0, 0, 1, 1, 1), (2, 14, 14, 16, 3, 3, 70, 2, 2, 1, 1, 2, 2, 1),
+    (1, 7, 7, 2, 3, 3, 4, 2, 2, 1, 1, 2, 2, 1),
+]  # fmt: skip
+# How threads are run, and when asynchronous copies land.
+ORDERS = [("forward", "late", 0), ("reverse", "early", 0), ("random", "random", 3)]
+
+
+@pytest.fixture(autouse=True)
+def as_before():
+    before = emu.emulate()
+    yield
+    emu.emulate(*before)
+    fastdl.set_matmul_precision("highest")
+
+
+def normal(rng, *shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def same_bits(x, y):
+    np.testing.assert_array_equal(x.view(np.uint32), y.view(np.uint32))
+
+
+def output(result):
+    return result[0] if isinstance(result, tuple) else result
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("trans", [*itertools.product((False, True), repeat=2)], ids=str)
+def test_float32_has_the_bits_of_the_cpu(shape, trans, rng):
+    B, M, N, K = shape
+    a = normal(rng, B, *((K, M) if trans[0] else (M, K)))
+    b = normal(rng, B, *((N, K) if trans[1] else (K, N)))
+    c = normal(rng, B, M, N)
+    for beta in (0.0, 0.5):
+        out, expected = c.copy(), c.copy()
+        emu.matmul(a, b, *trans, beta, out)
+        cpu.matmul(a, b, *trans, beta, expected)
+        same_bits(out, expected)
+
+
+@pytest.mark.parametrize("act", ["none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu"])
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_epilogues_have_the_bits_of_the_cpu(act, order, rng):
+    emu.emulate(*order)
+    for N, I, O in ((5, 300, 7), (70, 65, 66)):
+        x, w, b = normal(rng, N, I), normal(rng, I, O), normal(rng, O)
+        y, z = np.empty((2, N, O), np.float32), np.empty((2, N, O), np.float32)
+        for k, target in enumerate((emu, cpu)):
+            target.dense_forward(x, w, b, act, 0.1, y[k], z[k])
+        same_bits(y[0], y[1])
+        same_bits(z[0], z[1])
+
+
+@pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_convolutions_agree_with_the_cpu(case, order, rng):
+    emu.emulate(*order)
+    N, Y, X, C, R, S, F, *attributes = case
+    x, w, b = normal(rng, N, Y, X, C), normal(rng, R, S, C // attributes[-1], F), normal(rng, F)
+    y = [output(k.conv2d_forward(x, w, b, *attributes, "tanh")) for k in (emu, cpu)]
+    same_bits(y[0], y[1])
+    dy, dx, dw, db = normal(rng, *y[0].shape), normal(rng, *x.shape), normal(rng, *w.shape), normal(rng, F)
+    got, expected = [(dx.copy(), dw.copy(), db.copy()) for _ in range(2)]
+    for k, (to_x, to_w, to_b) in ((emu, got), (cpu, expected)):
+        k.conv2d_backward_data(dy, w, *attributes, None, to_x, 0.5)
+        k.conv2d_backward_weight(x, dy, *attributes, None, to_w, 0.5, to_b, 2.0)
+    same_bits(got[1], expected[1])
+    same_bits(got[2], expected[2])
+    # Phases meet the taps in an order of their own.
+    np.testing.assert_allclose(got[0], expected[0], rtol=1e-5, atol=2e-7 * R * S * F)
+
+
+def test_a_row_depends_neither_on_its_batch_nor_on_the_tile(rng):
+    x, w = normal(rng, 1160, 300), normal(rng, 300, 1100)
+    rows = [emu.matmul(x[:n], w)[:3] for n in (3, 70, 1160)]
+    same_bits(rows[0], rows[1])
+    same_bits(rows[0], rows[2])
+    fastdl.set_matmul_precision("tf32")
+    same_bits(*(emu.matmul(x[:n], w[:, :140].copy())[:3] for n in (3, 140)))
+
+
+def test_weight_gradients_in_parts(rng):
+    """K of 3,000 rows goes to blocks of its own; the sum is one of chunks, as on the CPU."""
+    x, w, dy = normal(rng, 3000, 20), normal(rng, 20, 10), normal(rng, 3000, 10)
+    got, expected = np.zeros((2, 20, 10), np.float32)
+    emu.dense_backward(x, w, dy, dy, "none", dw=got, beta_dw=0.5)
+    cpu.dense_backward(x, w, dy, dy, "none", dw=expected, beta_dw=0.5)
+    same_bits(got, expected)
+
+
+def rounded(x, bits):
+    """To the nearest float with that many significant bits; ties away from zero for tf32, to even for bf16."""
+    drop = 24 - bits
+    i = x.view(np.uint32).astype(np.uint64)
+    half = np.uint64(1 << (drop - 1))
+    bias = half if bits == 11 else half - np.uint64(1) + ((i >> np.uint64(drop)) & np.uint64(1))
+    return (((i + bias) >> np.uint64(drop)) << np.uint64(drop)).astype(np.uint32).view(np.float32)
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("tf32", 11), ("bf16", 8)])
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+def test_tensor_cores_multiply_rounded_factors(precision, bits, order, rng):
+    emu.emulate(*order)
+    fastdl.set_matmul_precision(precision)
+    for (B, M, N, K), trans in zip(SHAPES[2:6], itertools.cycle(itertools.product((False, True), repeat=2))):
+        a, b = normal(rng, B, M, K), normal(rng, B, K, N)
+        exact = rounded(a, bits).astype(np.float64) @ rounded(b, bits).astype(np.float64)
+        # What is added is exact, K additions are rounded (or cut off, as tensor cores do) once each.
+        bound = K * 2.0**-23 * (abs(a.astype(np.float64)) @ abs(b.astype(np.float64))) * 1.01
+        a, b = (np.ascontiguousarray(x.swapaxes(1, 2)) if t else x for x, t in zip((a, b), trans))
+        c = emu.matmul(a, b, *trans)
+        assert (abs(c - exact) <= bound).all()
+        assert not np.array_equal(c, cpu.matmul(a, b, *trans))  # float32's product is another one
+
+
+@pytest.mark.parametrize(("precision", "bits"), [("tf32", 11), ("bf16", 8)])
+def test_tensor_cores_convolve(precision, bits, rng):
+    fastdl.set_matmul_precision(precision)
+    for N, Y, X, C, R, S, F, *attributes in CONVOLUTIONS[1:6:2] + CONVOLUTIONS[4:5]:
+        x, w = rounded(normal(rng, N, Y, X, C), bits), rounded(normal(rng, R, S, C // attributes[-1], F), bits)
+        y = [output(k.conv2d_forward(x, w, None, *attributes)) for k in (emu, cpu)]
+        np.testing.assert_allclose(y[0], y[1], rtol=1e-5, atol=2e-5)
+        dy = rounded(y[0], bits)
+        results = []
+        for k in (emu, cpu):
+            dx, dw = np.empty_like(x), np.empty_like(w)
+            k.conv2d_backward_data(dy, w, *attributes, None, dx)
+            k.conv2d_backward_weight(x, dy, *attributes, None, dw)
+            results.append((dx, dw))
+        for got, expected in zip(*results):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * abs(expected).max())
+
+
+def test_devices_without_tensor_cores_stay_at_float32():
+    """In a process of its own: what a device has is asked once."""
+    code = """
+import numpy as np
+import fastdl
+from fastdl import backend
+emu = backend.load("emu")
+fastdl.set_matmul_precision("bf16")
+assert emu.matmul_precision() == 2 and emu.device_matmul_precision() == 0
+a = np.linspace(-1, 1, 2000, dtype=np.float32)
+c = [k.matmul(a.reshape(40, 50), a.reshape(50, 40)) for k in (emu, backend.cpu)]
+assert np.array_equal(*c)
+"""
+    if os.environ.get("FASTDL_EMU_LAZY"):
+        code = "import os, sys\nsys.setdlopenflags(os.RTLD_LAZY)\n" + code
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "FASTDL_EMU_ARCH": "75"})
+
+
+def test_precision_is_one_of_three_words():
+    fastdl.set_matmul_precision("tf32")
+    assert fastdl.get_matmul_precision() == "tf32"
+    with pytest.raises(ValueError, match=r"precision: expected 'highest', 'tf32' or 'bf16'; got 'fp64'"):
+        fastdl.set_matmul_precision("fp64")
+    assert fastdl.get_matmul_precision() == "tf32"
