@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import LOADED
 
 import fastdl
+from conftest import LOADED
 
 emu = LOADED.get("emu")
 cpu = next(iter(LOADED.values()))
