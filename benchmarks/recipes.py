@@ -21,8 +21,15 @@ TARGETS = {
     "mnist-lenet": (0.990, 0.990),
     "mnist-cnn": (0.993, 0.994),
     "cifar-cnn": (0.65, 0.65),
+    "mnist-1000-layers": (0.97, 0.97),
+    "cifar-resnet": (0.68, 0.68),
 }
 LONGEST_S = 600.0
+LONGEST_OF = {"mnist-1000-layers": 900.0, "cifar-resnet": 7200.0}  # of those that may take longer
+# With a figure of another kind beside a baseline: run by name, all their figures are printed.
+OTHERS = (
+    "heart-disease", "breast-cancer", "diabetes", "cartpole", "cats-dogs", "face-detect", "complexity-sweep",
+)  # fmt: skip
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("csrc", "python", "CMakeLists.txt")  # what a figure depends on; a change of the documents makes none stale
@@ -71,7 +78,7 @@ def report(name, seed, args, now):
 def main(arguments=None):
     """Run what is missing, print the table; the exit status says whether every target was met."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipes", nargs="*", choices=[*TARGETS, []], default=list(TARGETS))
+    parser.add_argument("recipes", nargs="*", choices=[*TARGETS, *OTHERS, []], default=list(TARGETS))
     parser.add_argument("--data", required=True)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", default="2")
@@ -81,14 +88,16 @@ def main(arguments=None):
     args.out.mkdir(parents=True, exist_ok=True)
     good, now, commits = True, source(), set()
     print("| recipe | test accuracy of each seed | mean | validation | seconds | target |\n|---|---|---|---|---|---|")
-    for name in args.recipes or TARGETS:
+    chosen = args.recipes or list(TARGETS)
+    for name in (n for n in chosen if n in TARGETS):
         reports = [report(name, seed, args, now) for seed in args.seeds.split(",")]
         commits.update(str(r.get("commit")) for r in reports)
         test = [r["metrics"]["test_accuracy"] for r in reports]
         valid = [r["metrics"]["validation_accuracy"] for r in reports]
         seconds = [r["seconds"] for r in reports]
         each, mean = TARGETS[name]
-        met = min(test) >= each and statistics.mean(test) >= mean and max(seconds) <= LONGEST_S
+        longest = LONGEST_OF.get(name, LONGEST_S)
+        met = min(test) >= each and statistics.mean(test) >= mean and max(seconds) <= longest
         good &= met
         cells = (
             name,
@@ -96,9 +105,15 @@ def main(arguments=None):
             f"{statistics.mean(test):.2%}",
             ", ".join(f"{v:.2%}" for v in valid),
             ", ".join(f"{s:.0f}" for s in seconds),
-            f"each {each:.1%}, mean {mean:.1%}, {LONGEST_S:.0f} s: {'met' if met else 'NOT met'}",
+            f"each {each:.1%}, mean {mean:.1%}, {longest:.0f} s: {'met' if met else 'NOT met'}",
         )
         print("| " + " | ".join(cells) + " |", flush=True)
+    for name in (n for n in chosen if n in OTHERS):
+        reports = [report(name, seed, args, now) for seed in args.seeds.split(",")]
+        commits.update(str(r.get("commit")) for r in reports)
+        print(f"\n{name}")
+        for figure in reports[0]["metrics"]:
+            print(f"  {figure:<24} " + "  ".join(f"{r['metrics'][figure]:.4g}" for r in reports), flush=True)
     print(f"\nMade at commit {', '.join(sorted(commits))}.")
     return 0 if good else 1
 

@@ -5,7 +5,7 @@ import numpy as np
 from .. import data
 
 
-class machine:
+class KernelMachine:
     """A support vector machine with RBF kernel; components and penalty chosen on validation.
 
     Attributes

@@ -12,7 +12,7 @@ from .. import data
 from ..data import Augment
 from ..models import CNN
 from ._common import fit_and_judge
-from ._pixels import machine
+from ._pixels import KernelMachine
 from .cifar_cnn import network
 
 EPOCHS = {"cats_dogs_32": 50}
@@ -23,7 +23,7 @@ def run(config):
     """Train and judge; see `fastdl.recipes`."""
     dataset = data.load("cifar10-small/cats_dogs_32", config.data_dir)
     dataset.name, dataset.names = "cats_dogs_32", ("cat", "dog")
-    base = machine(dataset)
+    base = KernelMachine(dataset)
     report = fit_and_judge(
         config,
         CNN(network, seed=config.seed),

@@ -14,7 +14,7 @@ from .. import data
 from ..data import Augment, Dataset, MissingDataError, hash_split, read_image_folder
 from ..models import CNN
 from ._common import fit_and_judge
-from ._pixels import machine
+from ._pixels import KernelMachine
 from .cifar_cnn import network
 
 EPOCHS = {"folder": 60}
@@ -44,7 +44,7 @@ def run(config):
     dataset = pictures(folder)
     if len(dataset.names) < 2:
         raise ValueError(f"data: expected folders of two names or more; got {', '.join(dataset.names)}")
-    base = machine(dataset)
+    base = KernelMachine(dataset)
     report = fit_and_judge(
         config,
         CNN(network, seed=config.seed),
