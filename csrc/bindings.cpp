@@ -8,6 +8,7 @@ namespace py = pybind11;
 namespace fastdl {
 
 void bind_recurrent(py::module_& m);
+void bind_trees(py::module_& m);  // bindings_trees.cpp
 
 namespace {
 
@@ -241,6 +242,7 @@ void bind_kernels(py::module_& m) {
   bind_random(m);
   bind_optimisers(m);
   bind_augmentation(m);
+  bind_trees(m);
 }
 
 }  // namespace fastdl

@@ -207,6 +207,42 @@ void loss_backward(i64 n, i64 g, const float* x, const float* t, const float* we
                    float delta, int reduction, int by_element, float* work, float* dx, float beta, void* stream);
 i64 loss_backward_workspace(i64 n, i64 g, i64 kind, i64 reduction, i64 by_element);
 
+// ------------------------------------------------------------------------------------------------------- trees
+// A batch of binary trees, flattened: L leaves, then n inner nodes so that the trees' nodes of one height stand together,
+// lowest first. children[n,2] are rows of h[L+n,D]: k < L is leaf k, L + k is inner node k; no row is the child of two. ends[H]
+// says before which inner node each height ends, ends[H-1] = n; children stand before their parent's height.
+
+// h[leaf] = leaves[L,D];  h[node] = tanh(x^T v x + x w + b) with x[2D] = (h[left], h[right]), v[2D,2D,D], w[2D,D], b[D]:
+// the k-th output is tanh(sum_{ij} x_i v[i,j,k] x_j + sum_i x_i w[i,k] + b[k]). v, b may be null.
+void rntn_forward(i64 L, i64 n, i64 H, i64 D, const float* leaves, const int64_t* children, const int64_t* ends,
+                  const float* v, const float* w, const float* b, float* work, float* h, void* stream);
+i64 rntn_forward_workspace(i64 L, i64 n, i64 H, i64 D);
+
+// From h[M,D] as written by rntn_forward, M = L + n, and its gradient dh[M,D] at every node. With g = the gradient of a node, its own and
+// that from its parent, and dz = g (1 - h^2):  dleaves = g of the leaves + beta dleaves,  dv[i,j] = sum_n x_i x_j dz + beta dv,
+// dw = sum_n x dz + beta dw,  db = sum_n dz + beta db. dleaves, dv, dw, db may be null.
+void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* children, const int64_t* ends, const float* v,
+                   const float* w, const float* dh, float* work, float* dleaves, float beta_dleaves, float* dv,
+                   float beta_dv, float* dw, float beta_dw, float* db, float beta_db, void* stream);
+i64 rntn_backward_workspace(i64 M, i64 n, i64 H, i64 D);
+
+// --------------------------------------------------------------------------------------------------------- CTC
+// Sequences without alignment: x[N,T,C] are logits, of sample i the first lengths[i] steps; labels[N,S], the first
+// label_lengths[i]; blank is the class of "no label". T, S are the longest of the batch. Labels may not be blank; what stands
+// behind a sample's labels is not read, but must be a class.
+
+// loss[N] = -log p(labels | x) in nats, the sum over all alignments (labels with blanks between, steps repeated); infinite
+// where none exists (fewer steps than labels plus repeats). logp[N,T,C] = log softmax(x), 0 behind a sample's length.
+void ctc_forward(i64 N, i64 T, i64 C, i64 S, const float* x, const int64_t* labels, const int64_t* lengths,
+                 const int64_t* label_lengths, i64 blank, float* work, float* loss, float* logp, void* stream);
+i64 ctc_forward_workspace(i64 N, i64 T, i64 C, i64 S);
+// dx = (softmax(x) - share of the alignments that are at the class then) dloss[N], + beta dx. 0 behind a sample's length,
+// and for a sample whose loss is infinite.
+void ctc_backward(i64 N, i64 T, i64 C, i64 S, const float* logp, const int64_t* labels, const int64_t* lengths,
+                  const int64_t* label_lengths, const float* dloss, i64 blank, float* work, float* dx, float beta,
+                  void* stream);
+i64 ctc_backward_workspace(i64 N, i64 T, i64 C, i64 S);
+
 // -------------------------------------------------------------------------------------------------- embedding
 
 // y[n,D] = table[index[n]]; 0 <= index < L.

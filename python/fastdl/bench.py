@@ -27,6 +27,7 @@ AREAS = (
     "dispatch",
     "steps",
     "rnn",
+    "trees",
     "threads",
 )
 

@@ -13,6 +13,7 @@ from .readers import Table, read_cifar10, read_cifar10_batch, read_csv, read_ima
 from .sequences import pad, unpad, windows
 from .sets import Dataset, available, data_directory, hash_split, load, load_mnist, split_validation
 from .text import Vocabulary, words
+from .trees import Forest, Tree, load_sst, parse_trees, read_trees
 
 __all__ = [
     "MNIST_FILES",
@@ -21,9 +22,11 @@ __all__ = [
     "DataError",
     "Dataset",
     "FetchError",
+    "Forest",
     "MissingDataError",
     "RemoteFile",
     "Table",
+    "Tree",
     "Vocabulary",
     "available",
     "data_directory",
@@ -33,17 +36,20 @@ __all__ = [
     "hash_split",
     "load",
     "load_mnist",
+    "load_sst",
     "log_mel",
     "mel_filters",
     "mfcc",
     "open_memmap",
     "pad",
+    "parse_trees",
     "read_cifar10",
     "read_cifar10_batch",
     "read_csv",
     "read_idx",
     "read_image_folder",
     "read_npz",
+    "read_trees",
     "read_wav",
     "split_validation",
     "unpad",

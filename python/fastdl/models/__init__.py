@@ -1,6 +1,7 @@
 """Network families with their training: `fit`, `predict`, `summary`, `save`. One family a file, readable alone."""
 
 from .autoencoder import Autoencoder
+from .captioner import Captioner
 from .cnn import CNN, CNNRegressor
 from .forecaster import Forecaster
 from .gan import GAN
@@ -8,14 +9,17 @@ from .language import CharLM, WordLM
 from .mlp import MLP, MLPRegressor
 from .perceptron import Perceptron
 from .rnn import RNNClassifier, RNNRegressor
+from .rntn import RNTN
 from .softmax_regression import SoftmaxRegression
 
 __all__ = [
     "CNN",
     "GAN",
     "MLP",
+    "RNTN",
     "Autoencoder",
     "CNNRegressor",
+    "Captioner",
     "CharLM",
     "Forecaster",
     "MLPRegressor",

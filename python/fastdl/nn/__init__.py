@@ -14,12 +14,14 @@ from .generative import Noise, Reshape, SpectralNorm, TiedDense
 from .norm import BatchNorm, LayerNorm
 from .pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from .recurrent import GRU, LSTM, RNN
+from .trees import RNTN
 
 __all__ = [
     "GELU",
     "GRU",
     "LSTM",
     "RNN",
+    "RNTN",
     "Activation",
     "AvgPool2d",
     "BatchNorm",

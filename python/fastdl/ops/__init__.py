@@ -40,6 +40,7 @@ from .products import dense, matmul
 from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from .reductions import mean, reduce, sum
 from .shapes import concatenate, embedding, flatten, reshape
+from .trees import ctc_loss, rntn
 
 __all__ = [
     "activation",
@@ -51,6 +52,7 @@ __all__ = [
     "conv1d",
     "conv2d",
     "conv_transpose2d",
+    "ctc_loss",
     "dense",
     "divide",
     "dropout",
@@ -81,6 +83,7 @@ __all__ = [
     "reshape",
     "rnn",
     "rnn_cell",
+    "rntn",
     "sigmoid",
     "softmax",
     "softmax_cross_entropy",

@@ -36,6 +36,8 @@ NAMES = (
     "copy-memory",
     "mnist-rows-lstm",
     "next-word",
+    "sentiment-rntn",
+    "emoji-captions",
 )
 
 __all__ = ["NAMES", "Config", "Report", "picture", "run", "save", "say", "title", "write_json"]

@@ -1,0 +1,269 @@
+"""Pictures to words: a convolutional network looks, a recurrent one speaks."""
+
+import numpy as np
+
+from .. import backend, decode, nn, ops, optim, train
+from ..data.text import Vocabulary
+from ..module import Module
+from ..random import uniform
+from ..tensor import Tensor, inference
+from ._base import Model
+
+END, UNKNOWN = "<end>", "<unknown>"
+
+
+class _CaptionNet(Module):
+    """Calling it gives what the image shows, [N,G]; `logits` the words that follow."""
+
+    def __init__(self, words, filters, features, units, embedding, dropout):
+        layers = []
+        for f in filters:
+            layers += [nn.Conv2d(f, 3, padding="same", bias=False, init="he_normal"), nn.BatchNorm(), nn.ReLU()]
+            layers += [nn.Conv2d(f, 3, padding="same", bias=False, init="he_normal"), nn.BatchNorm(), nn.ReLU()]
+            layers.append(nn.MaxPool2d(2))
+        self.look = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), nn.Dense(features, "relu"))
+        self.first_h = nn.Dense(units, "tanh", inputs=features)
+        self.first_c = nn.Dense(units, "tanh", inputs=features)
+        self.table = nn.Embedding(words + 1, embedding)  # the last row begins a caption
+        self.speak = nn.LSTM(units, inputs=embedding)
+        self.dropout = nn.Dropout(dropout)
+        self.choose = nn.Dense(words, inputs=units + features)
+        self.units, self.stream = units, None
+
+    def forward(self, x):
+        return self.look(x)
+
+    def begin(self, g):
+        """The state before the first word: [(h, c)]."""
+        return [(self.first_h(g), self.first_c(g))]
+
+    def logits(self, g, words, rows=None):
+        """Logits behind each word of words [N,T], or behind those at the places `rows` of N T alone."""
+        n, t = words.shape
+        y, _ = self.speak.sequence(self.dropout(self.table(words)), None, self.begin(g))
+        rows = np.arange(n * t) if rows is None else rows
+        said = ops.embedding(ops.reshape(y, (n * t, self.units)), backend.to_device(rows, g.data))
+        seen = ops.embedding(g, backend.to_device(rows // t, g.data))
+        return self.choose(self.dropout(ops.concatenate([said, seen])))
+
+    def step(self, words, state):
+        """Logits behind the words [B]; state is (g, h, c)."""
+        g, h, c = state
+        y, ((h, c),) = self.speak.sequence(self.table(words[:, None]), None, [(h, c)])
+        return self.choose(ops.concatenate([ops.reshape(y, (len(words), self.units)), g])), (g, h, c)
+
+
+class Captioner(Model):
+    """Describes images in words: features of a convolutional network begin an LSTM, and join in choosing every word.
+
+        g = look(image);  h_0, c_0 = tanh(g w + b), tanh(g w' + b');  h_t, c_t = lstm(word_{t-1}, h_{t-1}, c_{t-1})
+        p(word_t) = softmax((h_t, g) u + d)
+
+    Parameters
+    ----------
+    filters : tuple of int
+        Of the blocks of two 3x3 convolutions; each block halves the image.
+    features : int
+        G.
+    units : int
+        Of the LSTM.
+    embedding : int
+        Length of a word's vector.
+    dropout : float
+        Of what both networks pass on, while training.
+    word_dropout : float
+        Chance that a word of the caption so far is hidden while training.
+    at_least : int
+        How often a word must occur in the training captions; rarer ones are never said.
+    seed : int
+
+    Attributes
+    ----------
+    vocabulary_ : fastdl.data.Vocabulary
+    module_ : Module
+    history_ : dict
+
+    Source
+    ------
+    Vinyals, Toshev, Bengio & Erhan, "Show and tell" (2015); the image beside the LSTM's output: Tanti, Gatt & Camilleri,
+    "What is the role of recurrent neural networks in an image caption generator?" (2017).
+    """
+
+    _fitted = ("module_", "input_shape_", "vocabulary_")
+
+    def __init__(self, filters=(32, 64, 128), features=256, units=256, embedding=128, dropout=0.3, word_dropout=0.0,
+                 at_least=1, seed=0):  # fmt: skip
+        self.filters, self.features, self.units, self.embedding = tuple(filters), features, units, embedding
+        self.dropout, self.word_dropout, self.at_least, self.seed = dropout, word_dropout, at_least, seed
+
+    def _shape(self, x, name="X"):
+        if x.ndim != 4:
+            raise ValueError(f"{name}: expected images [N,Y,X,C]; got shape {list(x.shape)}")
+        return x
+
+    def _captions(self, captions, n, name="captions"):
+        """int64 [N,T]: words and the end, then -1; -1 also for words that are not known."""
+        captions = [str(c).split() for c in captions]
+        if len(captions) != n:
+            raise ValueError(f"{name}: expected {n}, one for each image; got {len(captions)}")
+        numbers = {word: i for i, word in enumerate(self.vocabulary_.symbols)}
+        width = max((len(c) for c in captions), default=0) + 1
+        codes = np.full((n, width), -1, np.int64)
+        for row, caption in zip(codes, captions, strict=True):
+            row[: len(caption)] = [numbers.get(word, -1) for word in caption]
+            row[len(caption)] = numbers[END]
+        return codes
+
+    def build(self, input_shape, vocabulary):
+        """Make the network with initial weights.
+
+        Parameters
+        ----------
+        input_shape : (Y, X, C)
+        vocabulary : fastdl.data.Vocabulary
+            The words; '<end>' must be among them.
+        """
+        if END not in vocabulary:
+            raise ValueError(f"vocabulary: expected {END!r} among its words; got none")
+        self.input_shape_, self.vocabulary_ = tuple(int(s) for s in input_shape), vocabulary
+        self.module_ = _CaptionNet(
+            len(vocabulary), self.filters, self.features, self.units, self.embedding, self.dropout
+        ).build(self.input_shape_, self.seed).eval()  # fmt: skip
+        self.module_.to(self._device)
+        return self
+
+    def fit(
+        self,
+        X,
+        captions,
+        *,
+        epochs=10,
+        batch_size=64,
+        validation=None,
+        optimizer="adam",
+        lr=None,
+        weight_decay=None,
+        clip=None,
+        smoothing=0.0,
+        warm_start=False,
+        **options,
+    ):
+        """Train on images with a caption each.
+
+        Parameters
+        ----------
+        X : array [N,Y,X,C]
+            uint8 images are read as values in [0,1].
+        captions : sequence of str [N]
+            Words between blanks.
+        validation : (X, captions), optional
+        smoothing : float
+            Label smoothing of the words.
+        epochs, batch_size, optimizer, lr, weight_decay, clip, warm_start, **options
+            As in the classifiers' `fit`.
+
+        Returns
+        -------
+        The model itself.
+        """
+        x = self._begin(X, warm_start)
+        captions = list(captions)
+        if not hasattr(self, "module_"):
+            words = [str(c).split() for c in captions]
+            kept = Vocabulary.of(*words, least=self.at_least, unknown=UNKNOWN).symbols
+            self.build(x.shape[1:], Vocabulary([END, *kept], UNKNOWN))
+        codes = self._captions(captions, len(x))
+        if validation is not None:
+            vx, vc = validation
+            vx = self._input(vx, "validation X")
+            validation = vx, self._captions(list(vc), len(vx), "validation captions")
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
+        opt = optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None})
+        module = self.module_
+
+        def loss(g, target):
+            return self._loss(g, target, smoothing if module.training else 0.0)
+
+        self.history_ = train.fit(
+            module,
+            x,
+            codes,
+            loss=loss,
+            optimizer=opt,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation=validation,
+            **{"seed": self.seed} | options,
+        )
+        return self
+
+    def _loss(self, g, target, smoothing):
+        """Cross entropy in nats a word, the end counted."""
+        module, target = self.module_, backend.to_host(target)
+        start, unknown = len(self.vocabulary_), self.vocabulary_.encode([UNKNOWN])[0]
+        shown = np.concatenate([np.full((len(target), 1), start), np.where(target < 0, unknown, target)[:, :-1]], 1)
+        if module.training and self.word_dropout:
+            hidden = uniform(shown.shape, 0.0, 1.0, *module.stream.take(shown.size)) < self.word_dropout
+            hidden[:, 0] = False
+            shown = np.where(hidden, unknown, shown)
+        rows = np.flatnonzero(target.reshape(-1) >= 0)
+        logits = module.logits(g, backend.to_device(shown.astype(np.int64), g.data), rows)
+        return ops.softmax_cross_entropy(logits, backend.to_device(target.reshape(-1)[rows], g.data), None, smoothing)
+
+    def transform(self, X):
+        """What the network sees in images: float32 [N,G]."""
+        self._need_fit()
+        return backend.to_host(train.predict(self.module_, self._input(X)))
+
+    def hypotheses(self, X, width=5, length_penalty=0.7, max_length=20):
+        """The captions that beam search finds for each image: lists of `fastdl.decode.Hypothesis`, best first."""
+        self._need_fit()
+        module, end = self.module_, int(self.vocabulary_.encode([END])[0])
+        found, features = [], train.predict(module, self._input(X))
+        with inference(), backend.pooled():
+            for begin in range(0, len(features), 64):
+                g = Tensor(features[begin : begin + 64])
+                ((h, c),) = module.begin(g)
+
+                def step(tokens, state, like=g.data):
+                    return module.step(backend.to_device(tokens, like), state)
+
+                start = np.full(len(g), len(self.vocabulary_))
+                found += decode.beam_search(step, start, end, max_length, (g, h, c), width, length_penalty)
+        return found
+
+    def caption(self, X, width=5, length_penalty=0.7, max_length=20, consensus=True):
+        """A caption for each image, a list of str.
+
+        Parameters
+        ----------
+        X : array [N,Y,X,C]
+        width, length_penalty, max_length
+            Of the beam search; see `fastdl.decode.beam_search`.
+        consensus : bool
+            Of the captions found, say the one that has most words and word pairs in common with the others, each counted by
+            its probability; else the most probable one.
+        """
+        chosen = []
+        for found in self.hypotheses(X, width, length_penalty, max_length):
+            best = decode.consensus(found, _overlap) if consensus else found[0]
+            words = self.vocabulary_.decode(best.tokens)
+            chosen.append(" ".join(w for w in words if w not in (END, UNKNOWN)))
+        return chosen
+
+    def _describe(self):
+        return super()._describe() | {"words": self.vocabulary_.symbols}
+
+    def _build_from(self, config):
+        return self.build(tuple(config["input_shape"]), Vocabulary(config["words"], UNKNOWN))
+
+
+def _overlap(a, b):
+    """Share of words and of word pairs that two captions have in common: mean of two F measures."""
+
+    def f(x, y):
+        both = len(set(x) & set(y))
+        return 2.0 * both / (len(set(x)) + len(set(y))) if both else 0.0
+
+    return (f(a, b) + f(list(zip(a, a[1:], strict=False)), list(zip(b, b[1:], strict=False)))) / 2.0

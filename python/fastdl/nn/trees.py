@@ -1,0 +1,52 @@
+"""Layers over trees."""
+
+from functools import partial
+
+from .. import init as _init
+from .. import ops
+from ..module import Module, Parameter
+
+
+class RNTN(Module):
+    """Recursive neural tensor network: vectors of all nodes of a batch of binary trees from those of their leaves.
+
+    Parameters
+    ----------
+    width : int
+        D.
+    tensor : bool
+        False: a plain recursive network, tanh(x w + b).
+    identity : float
+        The weight w begins at that multiple of the two identities above each other, plus noise: a node's vector then
+        begins as about the mean of its children's.
+
+    Source
+    ------
+    Socher et al. (2013); the beginning at the identity: Socher, Bauer, Manning & Ng (2013).
+    """
+
+    def __init__(self, width, tensor=True, identity=0.5):
+        if width < 1:
+            raise ValueError(f"width: expected at least 1; got {width}")
+        bound = 1.0 / (2.0 * width)
+        self.v = Parameter((2 * width, 2 * width, width), partial(_uniform, bound=bound)) if tensor else None
+        self.w = Parameter((2 * width, width), partial(_identities, bound=bound**0.5 / 4, scale=identity))
+        self.b = Parameter((width,), _init.zeros, decay=False)
+
+    def forward(self, leaves, children, ends):
+        return ops.rntn(leaves, children, ends, self.v, self.w, self.b)
+
+    def describe(self):
+        return f"{self.w.shape[1]}{'' if self.v is not None else ', tensor=False'}"
+
+
+def _uniform(shape, stream, bound):
+    return _init._uniform(shape, stream, bound)
+
+
+def _identities(shape, stream, bound, scale):
+    w = _uniform(shape, stream, bound)
+    for i in range(shape[1]):
+        w[i, i] += scale
+        w[shape[1] + i, i] += scale
+    return w

@@ -1,0 +1,103 @@
+"""The captioner on drawn squares: it learns their names, says new combinations, and comes back from its files."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fastdl import models
+from fastdl.models import Captioner
+from fastdl.models.captioner import _overlap
+from fastdl.recipes import emoji_captions
+
+COLOURS = {"red": (220, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 220)}
+PLACES = {"above": (0, slice(None)), "below": (1, slice(None)), "left": (slice(None), 0), "right": (slice(None), 1)}
+
+
+def squares(copies, seed=0):
+    """8x8 images, one half coloured, with noise; captions such as 'red half above'."""
+    rng = np.random.default_rng(seed)
+    images, captions = [], []
+    for colour, place in list(itertools.product(COLOURS, PLACES)) * copies:
+        image = rng.integers(200, 255, (2, 4, 2, 4, 3))
+        rows, columns = PLACES[place]
+        image[rows, :, columns] = np.array(COLOURS[colour]) + rng.integers(0, 30, 3)
+        images.append(image.reshape(8, 8, 3))
+        captions.append(f"{colour} half {place}")
+    return np.array(images, np.uint8), captions
+
+
+def make(**more):
+    return Captioner(**{"filters": (8,), "features": 16, "units": 16, "embedding": 8, "dropout": 0.1, "seed": 1} | more)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    x, captions = squares(12)
+    held = squares(2, seed=1)
+    return make().fit(x, captions, epochs=25, batch_size=16, lr=0.01, validation=held)
+
+
+def test_it_learns_to_describe(trained):
+    x, captions = squares(3, seed=2)
+    for how in ({}, {"consensus": False}, {"width": 1, "consensus": False}):
+        said = trained.caption(x, **how)
+        assert np.mean([a == b for a, b in zip(said, captions, strict=True)]) > 0.9, how
+    assert trained.history_["val_loss"][-1] < 0.3
+    assert trained.transform(x).shape == (36, 16)
+    best = trained.hypotheses(x[:2], width=4)
+    assert [len(found) for found in best] == [4, 4] and best[0][0].score >= best[0][1].score
+
+
+def test_an_image_is_described_as_alone(trained):
+    x, _ = squares(1, seed=3)
+    assert trained.caption(x) == [trained.caption(x[i : i + 1])[0] for i in range(len(x))]
+
+
+def test_it_comes_back_from_its_files(trained, tmp_path):
+    x, captions = squares(1, seed=4)
+    trained.save(tmp_path / "words.safetensors")
+    again = models.load(tmp_path / "words.safetensors")
+    np.testing.assert_array_equal(again.transform(x), trained.transform(x))
+    assert again.caption(x) == trained.caption(x)
+
+    def fit(epochs, **more):
+        return make(word_dropout=0.2).fit(x, captions, epochs=epochs, batch_size=5, lr=0.01, **more)
+
+    whole = fit(4)
+    fit(2, checkpoint=tmp_path / "run.ckpt")
+    resumed = fit(4, checkpoint=tmp_path / "run.ckpt", resume=True)
+    for name, a in whole.get_weights().items():
+        np.testing.assert_array_equal(a, resumed.get_weights()[name], err_msg=name)
+
+
+def test_rare_and_unseen_words_are_never_said():
+    x, captions = squares(2)
+    captions[0] = "very red half above"
+    model = make(at_least=2).fit(x, captions, epochs=2, validation=(x[:1], ["never seen"]))
+    assert "very" not in model.vocabulary_ and "half" in model.vocabulary_
+    assert not any("<" in s or "very" in s for s in model.caption(x))
+
+
+def test_bad_arguments_are_named():
+    x, captions = squares(1)
+    with pytest.raises(ValueError, match="captions: expected 12, one for each image; got 11"):
+        make().fit(x, captions[1:])
+    with pytest.raises(ValueError, match=r"X: expected images \[N,Y,X,C\]; got shape \[12, 192\]"):
+        make().fit(x.reshape(12, -1), captions)
+    with pytest.raises(RuntimeError, match="Captioner: expected a model that was built or fitted"):
+        make().caption(x)
+
+
+def test_figures_of_captions():
+    truth = ["red half above", "blue half left"]
+    perfect = emoji_captions.judge(truth, truth, draws=20)
+    assert [perfect[k] for k in ("bleu2", "f1", "exact", "bleu2_low", "f1_high")] == [100.0] * 5
+    # by hand: 4 of 6 words, 2 of 4 pairs, no brevity penalty
+    got = emoji_captions.figures(emoji_captions.counts(["red half below", "red half left"], truth))
+    np.testing.assert_allclose(got, [100 * np.sqrt(4 / 6 * 2 / 4), 100 * 2 / 3, 0.0])
+    # short: 3 words of 6, all right
+    got = emoji_captions.figures(emoji_captions.counts(["red half", "blue"], truth))
+    np.testing.assert_allclose(got[0], 100 * np.exp(1 - 6 / 3))
+    assert emoji_captions.nearest([[0, 0], [3, 3]], [[2.9, 3], [0.1, 0]]).tolist() == [1, 0]
+    assert _overlap([1, 2, 3], [1, 2, 3]) == 1.0 and _overlap([1], [2]) == 0.0

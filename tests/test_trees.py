@@ -1,0 +1,250 @@
+"""Trees: the reader, batches, the operation, the model; and CTC against a list of all alignments."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+import reference_trees as reference
+from fastdl import data, models, ops
+from fastdl.data import DataError, Forest, Vocabulary, parse_trees
+from fastdl.models import RNTN
+from fastdl.tensor import Tensor
+
+TOY = """
+(3 (2 a) (3 (4 fine) (2 day)))
+(1 (2 the) (1 (1 dull) (2 day)))
+(2 word)
+(0 (0 awful) (1 (1 dull) (2 (2 the) (2 rain))))
+(4 (4 (4 fine) (3 (2 a) (3 sun))) (3 (2 and) (3 warm)))
+"""
+
+
+@pytest.fixture
+def trees():
+    return parse_trees(TOY)
+
+
+def test_trees_are_read_and_written(trees):
+    assert len(trees) == 5 and trees[0].words() == ["a", "fine", "day"]
+    assert str(trees[0]) == "(3 (2 a) (3 (4 fine) (2 day)))"
+    assert [node.label for node in trees[0].nodes()] == ["2", "4", "2", "3", "3"]
+    assert trees[0].as_tuple() == ("3", ("2", "a"), ("3", ("4", "fine"), ("2", "day")))
+    again = parse_trees("\n".join(map(str, trees)))
+    assert [str(t) for t in again] == [str(t) for t in trees]
+    assert parse_trees(r"(2 (2 and\/or) (2 \*))")[0].words() == ["and/or", "*"]
+    assert parse_trees("(2 (2 2\u00a01\\/2) (2 hours))")[0].words() == ["2\u00a01/2", "hours"]
+
+
+def test_a_deep_tree_needs_no_recursion():
+    text = "(1 a)"
+    for _ in range(5000):
+        text = f"(1 (1 b) {text})"
+    (tree,) = parse_trees(text)
+    assert len(tree.words()) == 5001 and str(tree) == text
+    model = RNTN(width=2).build(Vocabulary(["a", "b"], "<unknown>"), ["0", "1"])
+    assert len(model.predict([tree])[0]) == 10001
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("(2 (3 a) (1 b)", r"expected '\)' for every '\('; got the end of the text; open is '\(' at line 1, column 1"),
+        ("(2 a)\n  (3 b))", r"expected '\(' or the end; got '\)' at line 2, column 8"),
+        ("(2 a)\nword", r"expected '\('; got 'word' at line 2, column 1"),
+        ("((2 a))", r"expected a label behind '\('; got '\(' at line 1, column 2"),
+        ("(2 ())", r"expected a label, .*; got none at line 1, column 5"),
+        ("(2)", r"expected a label, then a word or a tree, between brackets; got a label at line 1, column 3"),
+        ("()", "got none at line 1, column 2"),
+        ("(2 a b)", r"expected '\)'; got 'b' at line 1, column 6"),
+        ("(2 a (3 b))", r"expected '\)' behind a word; got '\(' at line 1, column 6"),
+        ("(2 (3 a) b)", r"expected '\(' or '\)'; got 'b' at line 1, column 10"),
+    ],
+)
+def test_malformed_trees_are_named_with_their_place(text, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        parse_trees(text)
+    (tmp_path / "trees.txt").write_text(text)
+    with pytest.raises(DataError, match=f"trees.txt: .*{message}"):
+        data.read_trees(tmp_path / "trees.txt")
+
+
+def test_a_file_without_trees_is_an_error(tmp_path):
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(DataError, match="expected at least one tree; got none"):
+        data.read_trees(tmp_path / "empty.txt")
+    with pytest.raises(data.MissingDataError, match="sst/train.txt.gz"):
+        data.load_sst(tmp_path)
+
+
+def test_batches_hold_the_trees(trees):
+    forest = Forest(trees, lambda word: sum(map(ord, word)), int)
+    batch = forest.batch([4, 2, 0, 3])
+    leaves, nodes = len(batch.words), len(batch.labels)
+    assert nodes == leaves + len(batch.children) == 9 + 1 + 5 + 7
+    # every node's height is one more than the higher of its children's, and heights are in order
+    height = np.zeros(nodes, int)
+    for i, (left, right) in enumerate(batch.children):
+        height[leaves + i] = 1 + max(height[left], height[right])
+    assert (np.diff(height) >= 0).all() and np.searchsorted(height[leaves:], [2, 3]).tolist() == batch.ends[:2].tolist()
+    assert batch.ends[-1] == len(batch.children)
+    assert [int(batch.labels[r]) for r in batch.roots] == [4, 2, 3, 0]
+
+    def words_below(row):
+        if row < leaves:
+            return [int(batch.words[row])]
+        left, right = batch.children[row - leaves]
+        return words_below(left) + words_below(right)
+
+    for root, tree in zip(batch.roots, (trees[i] for i in (4, 2, 0, 3)), strict=True):
+        assert words_below(root) == [sum(map(ord, word)) for word in tree.words()]
+    whole = forest.by_tree(forest.labels)
+    assert [part.tolist() for part in whole] == [[int(n.label) for n in t.nodes()] for t in trees]
+    assert len(forest.batch([]).labels) == 0
+
+
+def test_rntn_gradients_through_the_tape(trees, rng):
+    batch = Forest(trees, lambda word: 0, int).batch(np.arange(5))
+    d, leaves = 3, len(batch.words)
+    make = lambda *shape: rng.standard_normal(shape).astype(np.float32) * 0.5
+    arrays = [make(leaves, d), make(2 * d, 2 * d, d), make(2 * d, d), make(d)]
+    tensors = [Tensor(a, wants_grad=True) for a in arrays]
+    h = ops.rntn(tensors[0], batch.children, batch.ends, *tensors[1:])
+    dh = make(*h.shape)
+    h.backward(dh)
+    x, v, w, b = (a.astype(np.float64) for a in arrays)
+    wide = reference.rntn_forward(x, batch.children, batch.ends, w, v, b)
+    np.testing.assert_allclose(h.data, wide, atol=1e-6)
+    expected = reference.rntn_backward(wide, batch.children, dh.astype(np.float64), w, v)
+    for tensor, name in zip(tensors, ("dleaves", "dv", "dw", "db"), strict=True):
+        np.testing.assert_allclose(tensor.grad, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_heights_that_are_left_out_are_visited_all_the_same(target, rng):
+    """Wrong ends cannot make the kernel leave rows out or read beyond its arrays."""
+    leaves, w = rng.standard_normal((3, 2), np.float32), rng.standard_normal((4, 2), np.float32)
+    children = np.array([[0, 1], [3, 2]])
+    right = target.rntn_forward(leaves, children, np.array([1, 2]), None, w)
+    np.testing.assert_array_equal(right, target.rntn_forward(leaves, children, np.array([1]), None, w))
+    np.testing.assert_array_equal(right, target.rntn_forward(leaves, children, np.array([1, 0, 2, 1]), None, w))
+    with pytest.raises(ValueError, match="children"):
+        target.rntn_forward(leaves, np.array([[0, 5]]), np.array([1]), None, w)
+    with pytest.raises(ValueError, match="ends"):
+        target.rntn_forward(leaves, children, np.array([1, 3]), None, w)
+
+
+def test_a_node_does_not_depend_on_the_other_trees(trees):
+    model = RNTN(width=6, seed=3).build(Vocabulary(["a", "fine", "day"], "?"), list("01234"))
+    together = model.predict_proba(trees)
+    for tree, p in zip(trees, together, strict=True):
+        np.testing.assert_array_equal(model.predict_proba([tree])[0], p)
+        np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
+
+
+@pytest.mark.parametrize("tensor", [True, False])
+def test_model_learns_and_comes_back_from_its_file(trees, tensor, tmp_path):
+    model = RNTN(width=8, tensor=tensor, seed=1).fit(trees, epochs=80, lr=0.03, batch_size=2, validation=trees)
+    assert model.score(trees) == 1.0 and model.history_["val_accuracy"][-1] == 1.0
+    assert model.history_["val_root_accuracy"][-1] == 1.0
+    model.save(tmp_path / "trees.safetensors")
+    again = models.load(tmp_path / "trees.safetensors")
+    assert isinstance(again, RNTN) and again.classes_.tolist() == list("01234")
+    for a, b in zip(model.predict_proba(trees), again.predict_proba(trees), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert "compose.w" in again.summary()
+    assert again.sketch(trees[0]).split("\n")[:2] == ["3", "|- 2 a"]
+
+
+def test_unseen_words_and_one_word_trees(trees):
+    model = RNTN(width=4).fit(trees, epochs=2)
+    (p,) = model.predict_proba(parse_trees("(2 quite)"))
+    assert p.shape == (1, 5)
+    strange = model.predict_proba(parse_trees("(2 (2 never) (2 seen))"))[0]
+    other = model.predict_proba(parse_trees("(0 (1 not) (1 ever))"))[0]
+    np.testing.assert_array_equal(strange, other)
+    assert model.predict_proba([]) == [] and model.predict([]) == []
+
+
+def test_bad_trees_are_named(trees):
+    with pytest.raises(ValueError, match=r"expected two children a node; got 3 in tree 1: \(2 \(2 a\)"):
+        RNTN().fit([trees[0], *parse_trees("(2 (2 a) (2 b) (2 c))")])
+    with pytest.raises(ValueError, match=r"expected two children a node; got 1 in tree 0"):
+        RNTN().fit(parse_trees("(2 (1 a))"))
+    with pytest.raises(ValueError, match="trees: expected one tree or more; got none"):
+        RNTN().fit([])
+    with pytest.raises(TypeError, match="expected Tree objects; got str"):
+        RNTN().build(Vocabulary(["a"], "?"), ["0", "1"]).predict(["(2 a)"])
+    with pytest.raises(ValueError, match="classes: expected two or more; got 1"):
+        RNTN().fit(parse_trees("(2 a)"))
+    model = RNTN(width=3).fit(trees, epochs=1)
+    with pytest.raises(ValueError, match=r"validation: expected labels from .*; got '7'"):
+        model.fit(trees, epochs=1, warm_start=True, validation=parse_trees("(7 a)"))
+    with pytest.raises(ValueError, match=r"trees: expected labels from .*; got '9'"):
+        model.score(parse_trees("(9 a)"))
+    with pytest.raises(ValueError, match="vocabulary: expected one with a symbol for unknown words; got none"):
+        RNTN().build(Vocabulary(["a"]), ["0", "1"])
+    with pytest.raises(RuntimeError, match="RNTN: expected a model that was built or fitted"):
+        RNTN().predict(trees)
+
+
+def test_training_goes_on_bit_for_bit_from_a_checkpoint(trees, tmp_path):
+    def fit(epochs, **more):
+        return RNTN(width=5, dropout=0.2, seed=2).fit(trees, epochs=epochs, batch_size=2, lr=0.02, **more)
+
+    whole = fit(6)
+    fit(3, checkpoint=tmp_path / "run.ckpt")
+    resumed = fit(6, checkpoint=tmp_path / "run.ckpt", resume=True)
+    for name, a in whole.get_weights().items():
+        np.testing.assert_array_equal(a, resumed.get_weights()[name], err_msg=name)
+    assert isinstance(models.load(tmp_path / "run.ckpt"), RNTN)
+    with pytest.raises(ValueError, match="y: expected"):
+        RNTN(width=5, dropout=0.2, seed=2).fit(
+            trees[::-1], epochs=8, batch_size=2, lr=0.02, checkpoint=tmp_path / "run.ckpt", resume=True
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------- CTC
+
+
+@pytest.mark.parametrize("labels, blank", [([1, 2], 0), ([1, 1], 0), ([], 0), ([0, 2, 0], 1), ([0], 2)])
+def test_ctc_is_the_sum_over_all_alignments(target, labels, blank, rng):
+    T, C = 5, 3
+    x = rng.standard_normal((1, T, C)).astype(np.float32)
+    p = np.exp(x[0].astype(np.float64))
+    p /= p.sum(-1, keepdims=True)
+    total = 0.0
+    for path in itertools.product(range(C), repeat=T):
+        if [k for k, _ in itertools.groupby(path) if k != blank] == labels:
+            total += np.prod(p[np.arange(T), path])
+    y = np.array([labels or [0]], np.int64)
+    loss, _ = target.ctc_forward(x, y, np.array([T]), np.array([len(labels)]), blank)
+    np.testing.assert_allclose(loss[0], -np.log(total), rtol=1e-5)
+
+
+def test_ctc_without_an_alignment_is_infinite_and_pulls_at_nothing(target, rng):
+    x = rng.standard_normal((4, 3, 4)).astype(np.float32)
+    labels = np.array([[1, 1, 0], [1, 2, 3], [1, 2, 1], [0, 0, 0]])
+    lengths, label_lengths = np.array([2, 3, 0, 0]), np.array([2, 3, 1, 0])  # no; just; no; nothing
+    loss, logp = target.ctc_forward(x, labels, lengths, label_lengths, 0)
+    assert np.isinf(loss[[0, 2]]).all() and (loss[[0, 2]] > 0).all() and np.isfinite(loss[1]) and loss[3] == 0
+    np.testing.assert_allclose(loss[1], -logp[1, np.arange(3), [1, 2, 3]].sum(), rtol=1e-5)
+    dx = target.ctc_backward(logp, labels, lengths, label_lengths, np.ones(4, np.float32))
+    assert not dx[[0, 2, 3]].any() and dx[1].any() and np.isfinite(dx).all()
+
+
+def test_ctc_loss_through_the_tape(rng):
+    x = Tensor(rng.standard_normal((2, 6, 4)).astype(np.float32), wants_grad=True)
+    labels, lengths, label_lengths = np.array([[1, 2], [3, 0]]), np.array([6, 4]), np.array([2, 1])
+    grads = {}
+    for reduction, seed in (("none", np.full(2, 0.5, np.float32)), ("mean", None), ("sum", np.full(1, 0.5, np.float32))):
+        x.grad = None
+        loss = ops.ctc_loss(x, labels, lengths, label_lengths, reduction=reduction)
+        loss.backward(seed)
+        grads[reduction] = x.grad
+    np.testing.assert_array_equal(grads["none"], grads["mean"])
+    np.testing.assert_array_equal(grads["none"], grads["sum"])
+    assert not grads["none"][1, 4:].any()
+    with pytest.raises(ValueError, match="reduction: expected"):
+        ops.ctc_loss(x, labels, lengths, label_lengths, reduction="max")
+    with pytest.raises(ValueError, match="labels"):
+        ops.ctc_loss(x, np.array([[1, 4], [3, 0]]), lengths, label_lengths)
