@@ -2,7 +2,7 @@
 
 Task: sentences of the Stanford Sentiment Treebank, parsed into binary trees; every phrase has one of five classes from very
 negative to very positive. Settings were chosen on the official dev part; the test part is read once. Network: vectors of
-words, one tensor that composes two phrases into one, softmax at every node.
+words, one tensor that composes two phrases into one, softmax at every node; a sentence's own label counts three times.
 
 Figures in per cent: `fine_all`, `fine_root` of the five classes over all phrases and over whole sentences; `binary_all`,
 `binary_root` positive against negative, neutral phrases left out.
@@ -18,9 +18,9 @@ from ..models import RNTN
 from ..schedules import cosine
 from ._common import Report, Table
 
-EPOCHS = {"sst": 14}
+EPOCHS = {"sst": 9}
 BATCH = 25
-SETTINGS = {"optimizer": "adagrad", "lr": 0.02, "weight_decay": 1e-4}
+SETTINGS = {"optimizer": "adamw", "lr": 0.002, "weight_decay": 0.05, "root_weight": 3.0}
 
 
 def accuracies(trees, probabilities):
@@ -42,7 +42,7 @@ def run(config):
 
     parts = data.load_sst(config.data_dir)
     epochs = config.epochs or EPOCHS["sst"]
-    model = RNTN(width=30, dropout=0.1, seed=config.seed)
+    model = RNTN(width=30, dropout=0.25, seed=config.seed)
     settings = {
         "data_set": "sst",
         "splits": {name: len(trees) for name, trees in parts.items()},
