@@ -248,3 +248,25 @@ def test_ctc_loss_through_the_tape(rng):
         ops.ctc_loss(x, labels, lengths, label_lengths, reduction="max")
     with pytest.raises(ValueError, match="labels"):
         ops.ctc_loss(x, np.array([[1, 4], [3, 0]]), lengths, label_lengths)
+
+
+# --------------------------------------------------------------------------------------------------------- recipe
+
+
+def test_sentiment_figures_by_hand():
+    from fastdl.recipes.sentiment_rntn import accuracies
+
+    trees = parse_trees("(4 (2 a) (3 fine)) (0 word)")
+    p = [np.eye(5)[[2, 0, 3]], np.eye(5)[[1]]]  # right, wrong side, wrong shade; wrong shade
+    # three nodes are not neutral: one on the wrong side
+    expected = {"fine_all": 25.0, "fine_root": 0.0, "binary_all": 100 * 2 / 3, "binary_root": 100.0}
+    assert accuracies(trees, p) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("name", ["sentiment-rntn", "emoji-captions"])
+def test_recipes_say_what_they_need(name, monkeypatch):
+    from fastdl import recipes
+
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    with pytest.raises(data.MissingDataError, match="expected a folder of data sets"):
+        recipes.run(name)
