@@ -72,6 +72,22 @@ def test_dcgan_is_described():
     assert mnist_dcgan.OPTIONS["beta1"] == 0.5 and "Fréchet" in mnist_dcgan.__doc__
 
 
+def test_a_beat_that_comes_too_early_is_strange(tmp_path):
+    import gzip
+
+    from fastdl.recipes.digit_novelty import electrocardiogram
+
+    assert electrocardiogram(Config()) is None
+    t = np.arange(7500)
+    beats = np.array([b for b in range(150, 7400, 290) if b != 5950] + [5860])  # one of the second half
+    signal = np.exp(-0.5 * ((t[:, None] - beats) / 4) ** 2).sum(1) + 0.02 * np.sin(t / 50)
+    (tmp_path / "timeseries").mkdir()
+    with gzip.open(tmp_path / "timeseries" / "mitdb_ecg.csv.gz", "wt") as file:
+        file.write("data,label\n" + "\n".join(f"{v:.4f},0" for v in signal))
+    _, _, places, errors = electrocardiogram(Config(data_dir=tmp_path, seed=100))
+    assert abs(places[np.argmax(errors)] + 3750 - 5660) < 5 and np.sort(errors)[-3] < 0.2 * errors.max()
+
+
 def test_area_under_the_curve():
     assert area([1, 2, 3, 4], [False, False, True, True]) == 1.0
     assert area([1, 2, 3, 4], [True, True, False, False]) == 0.0

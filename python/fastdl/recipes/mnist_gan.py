@@ -12,7 +12,7 @@ from ._common import Report
 from ._digits import Digits
 from ._generated import train_gan
 
-EPOCHS = {"mnist": 30, "mnist-embedded": 200}
+EPOCHS = {"mnist": 16, "mnist-embedded": 200}
 OPTIONS = {"batch_size": 64, "lr": 1e-3, "beta1": 0.5}
 
 
