@@ -368,4 +368,6 @@ def choose(task=None, data=None, labels=None, seed=0):
         notes.append(f"or {', '.join(known[1:])}")
     texts = data if x is None and data is not None else ()
     model = _model(family, x, y, notes, texts) if family else None
+    if texts and family == "RNTN":
+        notes.append("RNTN reads sentences as trees (fastdl.data.parse_trees); RNNClassifier reads them as words")
     return Choice(name, family, model, rule.reason, rule.baseline, _recipe(rule), judgement, notes)
