@@ -198,6 +198,8 @@ class Table:
         if self.columns is None:
             known = {
                 "loss": "loss",
+                "loss_d": "loss of D",
+                "diversity": "diversity",
                 "errors": "mistakes",
                 "val_loss": "val. loss",
                 "val_accuracy": "val. accuracy",
