@@ -9,7 +9,17 @@ import pytest
 import fake_cuda
 import fastdl
 from fastdl import Tensor, backend, nn, ops, optim, train
-from fastdl.models import CNN, GAN, MLP, Autoencoder, Perceptron, SoftmaxRegression
+from fastdl.models import (
+    CNN,
+    GAN,
+    MLP,
+    Autoencoder,
+    CharLM,
+    Forecaster,
+    Perceptron,
+    RNNClassifier,
+    SoftmaxRegression,
+)
 
 KERNELS = {"host": fake_cuda.HostKernels(backend.cpu)}
 
@@ -42,6 +52,13 @@ def nets():
                 nn.AvgPool2d(2), nn.Flatten(), nn.Dense(8, "leaky_relu"), nn.Dense(3),
             ),
         ),
+        "recurrent": (
+            (4, 3),
+            nn.Sequential(
+                nn.LSTM(5, bidirectional=True, peephole=True, zoneout=0.1, recurrent_dropout=0.1),
+                nn.GRU(4, layers=2, dropout=0.1), nn.RNN(6, output="last"), nn.Dense(3),
+            ),
+        ),
         "all": (
             (8, 8, 2),
             nn.Sequential(
@@ -58,7 +75,7 @@ def run(net, x, y, optimizer, device, **options):
     return history
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn", "all"])
+@pytest.mark.parametrize("name", ["mlp", "cnn", "all", "recurrent"])
 @pytest.mark.parametrize("data", ["on the device", "on the host"])
 def test_training_is_that_of_the_cpu(fake, name, data, rng):
     shape, net = nets()[name]
@@ -314,3 +331,18 @@ def test_adversarial_networks(fake, params, rng):
     np.testing.assert_allclose(there.history_["loss"], here.history_["loss"], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(there.sample(5), here.sample(5), rtol=1e-2, atol=1e-3)
     np.testing.assert_allclose(there.discriminate(x), here.discriminate(x), rtol=1e-2, atol=1e-3)
+
+
+def test_models_over_sequences(fake, rng):
+    x = [rng.standard_normal((n % 5 + 1, 2)).astype(np.float32) for n in range(24)]
+    y = [int(s[:, 0].sum() > 0) for s in x]
+    tokens = [[int(v > 0) for v in s[:, 0]] for s in x]
+    for options, inputs in (({}, x), ({"vocabulary": 4, "cell": "gru"}, tokens)):
+        here, there = (RNNClassifier(5, seed=1, **options).to(d).fit(inputs, y, epochs=2) for d in ("cpu", "cuda"))
+        np.testing.assert_allclose(there.predict_proba(inputs), here.predict_proba(inputs), rtol=1e-3, atol=1e-4)
+    text, how = "the cat sat on the mat " * 20, {"epochs": 2, "batch_size": 2, "window": 10}
+    here, there = (CharLM(6, seed=1).to(d).fit(text, **how) for d in ("cpu", "cuda"))
+    assert there.nats(text) == pytest.approx(here.nats(text), rel=1e-4)
+    wave = np.sin(np.arange(80) * 0.3)
+    here, there = (Forecaster(8, units=4, seed=1).to(d).fit(wave, epochs=2) for d in ("cpu", "cuda"))
+    np.testing.assert_allclose(there.predict(4), here.predict(4), rtol=1e-3, atol=1e-4)

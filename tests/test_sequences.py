@@ -307,3 +307,10 @@ def test_digits_by_rows(monkeypatch):
     monkeypatch.delenv("FASTDL_DATA", raising=False)
     report = recipes.run("mnist-rows-lstm", recipes.Config(epochs=1, seed=100))
     assert report.metrics["test_accuracy"] > 0.25
+
+
+def test_long_runs_are_of_recipes_that_have_one():
+    from fastdl import recipes
+
+    with pytest.raises(ValueError, match=r"long: expected a recipe with a long run \(.*shakespeare-lstm.*\); got 'mnist-mlp'"):
+        recipes.run("mnist-mlp", recipes.Config(long=True))

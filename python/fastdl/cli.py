@@ -86,6 +86,7 @@ def parser():
         "--data", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA, or the embedded digits"
     )
     train.add_argument("--epochs", metavar="N", type=_whole(1), help="instead of the recipe's own number")
+    train.add_argument("--long", action="store_true", help="the recipe's larger network and longer run, where it has one")
     train.add_argument("--seed", metavar="S", type=_whole(0), default=0)
     train.add_argument("--threads", metavar="N", type=_whole(1))
     train.add_argument(
@@ -197,6 +198,7 @@ def _train(args):
         progress=True,
         checkpoint=args.checkpoint,
         resume=args.resume,
+        long=args.long,
     )
     report = recipes.run(args.recipe, config)
     for name, value in report.metrics.items():

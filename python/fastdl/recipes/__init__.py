@@ -71,6 +71,9 @@ def run(name, config=None):
 
     config = config or Config()
     module, begun = _module(name), time.perf_counter()
+    if config.long and not hasattr(module, "LONG"):
+        able = ", ".join(n for n in NAMES if hasattr(_module(n), "LONG"))
+        raise ValueError(f"long: expected a recipe with a long run ({able}); got {name!r}")
     report = module.run(config)
     report.recipe, report.seconds = name, time.perf_counter() - begun
     return report

@@ -35,6 +35,8 @@ class Config:
         name of each: ``FILE.naive``.
     resume : path, optional
         Go on from the checkpoints that a run with this `checkpoint` wrote.
+    long : bool
+        The recipe's larger network and longer run, where it has one.
     """
 
     data_dir: str | None = None
@@ -44,6 +46,7 @@ class Config:
     progress: bool = False
     checkpoint: str | None = None
     resume: str | None = None
+    long: bool = False
 
     def lasting(self, network=""):
         """Options `checkpoint` and `resume` of a fit; networks of one recipe have files of their own."""

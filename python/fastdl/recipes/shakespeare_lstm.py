@@ -29,18 +29,17 @@ def text(config):
 def run(config):
     """Train, judge on the whole validation part, write a sample; see `fastdl.recipes`."""
     known, new = text(config)
-    long = getattr(config, "long", False)
-    epochs = config.epochs or (LONG if long else EPOCHS["tinyshakespeare"])
+    epochs = config.epochs or (LONG if config.long else EPOCHS["tinyshakespeare"])
     model = (
         CharLM(384, layers=2, embedding=64, dropout=0.2, seed=config.seed)
-        if long
+        if config.long
         else CharLM(256, embedding=64, seed=config.seed)
     )
-    options = {"batch_size": 32, "window": 64, "lr": 2e-3 if long else 4e-3}
+    options = {"batch_size": 32, "window": 64, "lr": 2e-3 if config.long else 4e-3}
     model.fit(known, epochs=epochs, schedule=cosine(0.02), callbacks=callbacks(config), **options, **config.lasting())
     val = done(model).nats(new)
     sample = model.sample(400, "\n", temperature=0.8, seed=config.seed)
     if config.show:
         config.show(f"\n{sample.strip()}\n")
     splits = {"train": len(known), "validation": len(new)}
-    return report(config, {"val_nats": val}, model, epochs, splits, **options, long=long, schedule="cosine, warm-up 0.02")
+    return report(config, {"val_nats": val}, model, epochs, splits, **options, long=config.long, schedule="cosine, warm-up 0.02")
