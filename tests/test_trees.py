@@ -263,10 +263,20 @@ def test_sentiment_figures_by_hand():
     assert accuracies(trees, p) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("name", ["sentiment-rntn", "emoji-captions"])
+@pytest.mark.parametrize("name", ["sentiment-rntn", "sentence-tags", "emoji-captions"])
 def test_recipes_say_what_they_need(name, monkeypatch):
     from fastdl import recipes
 
     monkeypatch.delenv("FASTDL_DATA", raising=False)
     with pytest.raises(data.MissingDataError, match="expected a folder of data sets"):
         recipes.run(name)
+
+
+def test_phrases_of_a_tree():
+    from fastdl.recipes.sentence_tags import phrases, sentences
+
+    trees = parse_trees("(3 (3 (2 a) (4 fine)) (1 day)) (2 (2 a) (0 word)) (0 bad)")
+    assert phrases(trees) == [
+        (("fine",), 1), (("a", "fine"), 1), (("day",), 0), (("a", "fine", "day"), 1), (("word",), 0), (("bad",), 0),
+    ]  # fmt: skip
+    assert sentences(trees) == [(("a", "fine", "day"), 1), (("bad",), 0)]

@@ -37,6 +37,7 @@ NAMES = (
     "mnist-rows-lstm",
     "next-word",
     "sentiment-rntn",
+    "sentence-tags",
     "emoji-captions",
 )
 
