@@ -1,4 +1,4 @@
-"""When a simple model is enough: linear, kernel, shallow and deep models as a pattern grows more complex.
+"""When a simple model is enough: linear, kernel, shallow and deep models as a pattern grows.
 
 Task: two classes on a square, drawn by chance, 4,000 points to learn from: a half plane, then chessboards of 2 to 12
 fields a side. Network: one hidden layer of 64 units, and four of 64, beside logistic regression and a support vector

@@ -1,4 +1,4 @@
-"""Sick or healthy: heart disease from thirteen findings, with a score that can be trusted and a threshold.
+"""Sick or healthy: heart disease from thirteen findings, by a score to be trusted.
 
 Task: 303 patients of the Cleveland clinic, age, sex, blood pressure, cholesterol, ...; whether a vessel is narrowed. Network:
 five tanh networks of 8 units whose mean logit is calibrated; its threshold makes sensitivity plus specificity largest.
