@@ -101,3 +101,20 @@ def test_figures_of_captions():
     np.testing.assert_allclose(got[0], 100 * np.exp(1 - 6 / 3))
     assert emoji_captions.nearest([[0, 0], [3, 3]], [[2.9, 3], [0.1, 0]]).tolist() == [1, 0]
     assert _overlap([1, 2, 3], [1, 2, 3]) == 1.0 and _overlap([1], [2]) == 0.0
+
+
+def test_on_device_arrays():
+    import fake_cuda
+    from fastdl import backend
+
+    x, captions = squares(1)
+
+    def fit(device):
+        return make(word_dropout=0.1).to(device).fit(x, captions, epochs=2, batch_size=5, validation=(x, captions))
+
+    here = fit("cpu")
+    with fake_cuda.as_cuda(fake_cuda.HostKernels(backend.cpu)):
+        there = fit("cuda")
+        assert isinstance(there.module_.choose.w.data, fake_cuda.ndarray)
+        np.testing.assert_array_equal(there.transform(x), here.transform(x))
+        assert there.caption(x) == here.caption(x)

@@ -280,3 +280,24 @@ def test_phrases_of_a_tree():
         (("fine",), 1), (("a", "fine"), 1), (("day",), 0), (("a", "fine", "day"), 1), (("word",), 0), (("bad",), 0),
     ]  # fmt: skip
     assert sentences(trees) == [(("a", "fine", "day"), 1), (("bad",), 0)]
+
+
+def test_trees_on_device_arrays(trees):
+    import fake_cuda
+    from fastdl import backend
+
+    def fit(device):
+        return RNTN(width=4, dropout=0.1, seed=1).to(device).fit(trees, epochs=3, batch_size=2, validation=trees)
+
+    here = fit("cpu")
+    with fake_cuda.as_cuda(fake_cuda.HostKernels(backend.cpu)):
+        there = fit("cuda")
+        assert isinstance(there.module_.compose.v.data, fake_cuda.ndarray)
+        for a, b in zip(here.predict_proba(trees), there.predict_proba(trees), strict=True):
+            assert type(b) is np.ndarray
+            np.testing.assert_array_equal(a, b)
+        x = fake_cuda.asarray(np.random.default_rng(0).standard_normal((2, 6, 4)).astype(np.float32))
+        x = Tensor(x, wants_grad=True)
+        whole = [fake_cuda.asarray(a) for a in (np.array([[1, 2], [3, 0]]), np.array([6, 4]), np.array([2, 1]))]
+        ops.ctc_loss(x, *whole).backward()
+        assert isinstance(x.grad, fake_cuda.ndarray)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import backend, random
+from .tensor import Tensor
 
 __all__ = ["Hypothesis", "beam_search", "consensus", "ctc_greedy", "greedy", "sample"]
 
@@ -32,7 +33,7 @@ def _check(start, max_length):
 
 def _logits(step, tokens, state):
     logits, state = step(tokens, state)
-    logits = backend.to_host(getattr(logits, "data", logits) if not isinstance(logits, np.ndarray) else logits)
+    logits = backend.to_host(logits.data if isinstance(logits, Tensor) else logits)
     if logits.ndim != 2 or len(logits) != len(tokens):
         raise ValueError(f"step: expected logits of shape [{len(tokens)},V]; got {list(logits.shape)}")
     return logits.astype(np.float64), state
@@ -148,9 +149,8 @@ def take_state(state, index):
         return {k: take_state(v, index) for k, v in state.items()}
     if isinstance(state, (tuple, list)):
         return type(state)(take_state(v, index) for v in state)
-    data = getattr(state, "data", None)
-    if data is not None and not isinstance(state, np.ndarray) and hasattr(data, "shape"):
-        return type(state)(backend.take(data, backend.to_device(index, data)))  # a Tensor
+    if isinstance(state, Tensor):
+        return Tensor(take_state(state.data, index))
     return backend.take(state, backend.to_device(index, state))
 
 

@@ -49,7 +49,7 @@ class _CaptionNet(Module):
     def step(self, words, state):
         """Logits behind the words [B]; state is (g, h, c)."""
         g, h, c = state
-        y, ((h, c),) = self.speak.sequence(self.table(words[:, None]), None, [(h, c)])
+        y, ((h, c),) = self.speak.sequence(self.table(words.reshape(len(words), 1)), None, [(h, c)])
         return self.choose(ops.concatenate([ops.reshape(y, (len(words), self.units)), g])), (g, h, c)
 
 

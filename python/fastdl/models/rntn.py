@@ -26,7 +26,8 @@ class _TreeNet(Module):
 
     def forward(self, index):
         """Logits of all nodes of the trees at these places of the forest, [nodes, classes]."""
-        batch = self._batch = self._forest.batch(index.data if isinstance(index, Tensor) else index)
+        index = index.data if isinstance(index, Tensor) else index
+        batch = self._batch = self._forest.batch(backend.to_host(index))
         like = self.table.table.data
         words, children, ends = (backend.to_device(a, like) for a in (batch.words, batch.children, batch.ends))
         leaves = self.dropout(ops.tanh(self.table(words)))
