@@ -4,6 +4,8 @@ Task: learn from nine digits without labels; then tell images of the tenth from 
 are given back. The figure is the area under the ROC curve on the test images; 0.5 is chance.
 Network: a denoising autoencoder of dense layers, one for each digit left out. PCA has a code of the same length.
 
+Settings were not tuned.
+
 Reference: none with this split and these figures; reconstruction error as a sign of novelty is from Japkowicz, Myers & Gluck,
 "A novelty detection approach to classification" (1995).
 

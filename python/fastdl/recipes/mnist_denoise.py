@@ -6,6 +6,8 @@ run. The median filter, made for this kind of noise, has the window that is best
 the same length and learned from clean images.
 Network: a denoising autoencoder of dense layers that sees each training image under new noise in every epoch.
 
+Settings were not tuned.
+
 Reference: Vincent, Larochelle, Lajoie, Bengio & Manzagol, "Stacked denoising autoencoders" (2010), who use this noise to
 learn features and give no such figure.
 """

@@ -3,6 +3,8 @@
 Task: learn to draw handwritten digits from 55,000 of them, without labels.
 Network: a generator and a discriminator of two hidden dense layers each; judged as in ``mnist-dcgan``.
 
+Settings are those of ``mnist-dcgan`` where both have them.
+
 Reference: Parzen window log-likelihood 225 nats in Goodfellow et al., "Generative adversarial nets" (2014), with 50,000
 training images; the bandwidth is chosen on validation images there as here.
 """
