@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
 
+from fastdl import sklearn as estimators  # noqa: E402
 from fastdl.sklearn import (  # noqa: E402
     Autoencoder,
     CNNClassifier,
@@ -37,6 +38,9 @@ ESTIMATORS = {
     "rnn regressor": RNNRegressor(units=16),
     "autoencoder": Autoencoder((8,), n_components=2),
 }
+if hasattr(estimators, "RBM"):
+    ESTIMATORS["rbm"] = estimators.RBM(8)
+    ESTIMATORS["dbn classifier"] = estimators.DBNClassifier((16,), pretrain_iter=3)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -182,6 +186,34 @@ def test_codes_restore_rows():
     assert net.get_feature_names_out().tolist() == ["autoencoder0", "autoencoder1"]
     pipe = make_pipeline(StandardScaler(), Autoencoder((16,), 2, max_iter=5), MLPClassifier((8,), max_iter=5))
     assert pipe.fit(X, X[:, 0] > 0).predict(X).shape == (300,)
+
+
+@pytest.mark.skipif(not hasattr(estimators, "RBM"), reason="no Boltzmann machines in this version")
+def test_machines_make_features_and_begin_classifiers():
+    RBM, DBNClassifier = estimators.RBM, estimators.DBNClassifier
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 2, 200)
+    X = (rng.random((200, 16)) < np.where(y[:, None], np.tile([0.9, 0.1], 8), np.tile([0.1, 0.9], 8))).astype(float)
+    machine = RBM(8, n_iter=20, learning_rate=0.1, random_state=0).fit(X)
+    assert machine.visible_ == "bernoulli" and machine.transform(X).dtype == np.float64
+    np.testing.assert_array_equal(machine.transform(X[3:5]), machine.transform(X)[3:5])
+    assert machine.score_samples(X).mean() > machine.score_samples(rng.integers(0, 2, X.shape).astype(float)).mean()
+    assert np.abs(machine.inverse_transform(machine.transform(X)) - X).mean() < 0.3
+    more = RBM(8, random_state=0)
+    for _ in range(3):
+        more.partial_fit(X[:50])
+    assert more.n_iter_ == 3
+    judge = MLPClassifier((8,), max_iter=30, learning_rate_init=0.02, random_state=0)
+    pipe = make_pipeline(RBM(8, n_iter=10, random_state=0), judge)
+    assert pipe.fit(X, y).score(X, y) > 0.9
+    wide = RBM(4, n_iter=2, random_state=0).fit(1000 * X + 7)
+    assert wide.visible_ == "gaussian" and wide.inverse_transform(wide.transform(1000 * X + 7)).mean() > 100
+    net = DBNClassifier((16, 8), pretrain_iter=5, max_iter=30, learning_rate_init=0.01, random_state=0).fit(X, y)
+    assert net.score(X, y) > 0.9 and len(net.model_.stack_) == 2
+    with pytest.raises(ValueError, match="visible: expected one of 'auto', 'bernoulli', 'gaussian'; got 'softmax'"):
+        RBM(4, visible="softmax").fit(X)
+    with pytest.raises(ValueError, match="algorithm: expected one of 'pcd'"):
+        RBM(4, algorithm="gibbs").fit(X)
 
 
 @pytest.mark.parametrize(
