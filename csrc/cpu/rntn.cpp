@@ -210,7 +210,7 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
     });
     for (i64 m0 = begin; m0 < end; m0 += kGradientRows) {
       const i64 count = smaller(kGradientRows, end - m0);
-      gemm(count, K, D, RowsA{dz + m0 * D, D}, RowsB{u, K}, 0.0f, of_features, K, NoEpilogue{});
+      matmul(1, count, K, D, dz + m0 * D, u, 0, 0, 0.0f, of_features, nullptr);
       for_rows(count, K, [=](i64 r) { features_backward(E, F, x + (m0 + r) * E, of_features + r * K, dx + r * E); });
       for (i64 r = 0; r < count; ++r) {  // one after the other: two nodes may share a child
         for (i64 side = 0; side < 2; ++side) {
