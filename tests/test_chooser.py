@@ -86,6 +86,7 @@ def test_quantities_images_series_and_text():
     choice = fastdl.choose(data=X, labels=2.5 * X[:, 0] + 0.01)
     assert (choice.task, choice.family, choice.judgement.verdict) == ("regression", "MLPRegressor", "linear")
     assert choice.model.predict(np.nan_to_num(X)).shape == (200,)
+    assert fastdl.choose(data=points(200), labels=np.arange(200) ** 2).task == "regression"  # whole numbers, each its own
     two = fastdl.choose(data=points(80), labels=points(80))
     assert two.model.predict(points(80)).shape == (80, 2)
     digits = fastdl.data.load("mnist-embedded")

@@ -238,7 +238,12 @@ def _table(data, labels):
 
 
 def _continuous(y):
-    return y.ndim == 2 or (y.dtype.kind == "f" and not np.array_equal(y, np.round(y)))
+    """Whether labels are quantities: broken numbers, or whole ones of which nearly every sample has its own."""
+    if y.ndim == 2:
+        return True
+    if y.dtype.kind == "f" and not np.array_equal(y, np.round(y)):
+        return True
+    return y.dtype.kind in "fiu" and len(np.unique(y)) > max(20, 0.1 * len(y))
 
 
 def _seen(x, y):
@@ -354,9 +359,9 @@ def choose(task=None, data=None, labels=None, seed=0):
     name = _named(task)
     rule = TASKS[name]
     if isinstance(y, np.ndarray):
-        if name != "regression" and not _continuous(y) and len(np.unique(y)) < 2:
+        quantity = name == "regression" or (name != "classification" and _continuous(y))
+        if not quantity and len(np.unique(y)) < 2:
             raise ValueError("labels: expected two classes or more; got one")
-        quantity = name == "regression" or _continuous(y)
         try:
             judgement = judge(x, y, quantity=quantity, seed=seed)
         except ImportError as error:
