@@ -9,6 +9,7 @@ namespace fastdl {
 
 void bind_recurrent(py::module_& m);
 void bind_trees(py::module_& m);  // bindings_trees.cpp
+void bind_gibbs(py::module_& m);  // bindings_gibbs.cpp
 
 namespace {
 
@@ -243,6 +244,7 @@ void bind_kernels(py::module_& m) {
   bind_optimisers(m);
   bind_augmentation(m);
   bind_trees(m);
+  bind_gibbs(m);
 }
 
 }  // namespace fastdl

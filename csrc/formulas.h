@@ -271,6 +271,37 @@ FASTDL_HD T gelu_slope(T z) {
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
+// Noisy rectified units (Nair & Hinton 2010): y = max(0, x + a normal number of variance sigmoid(x)), which stands for infinitely
+// many Bernoulli units whose biases differ by one.
+
+template <class T>
+FASTDL_HD T noisy_relu(T x, T normal) {
+  return at_least(x + square_root(sigmoid(x)) * normal, all<T>(0.0f));
+}
+// Its expected value x Phi(x/s) + s phi(x/s), s^2 = sigmoid(x).
+template <class T>
+FASTDL_HD T noisy_relu_mean(T x) {
+  const T s = square_root(sigmoid(x));
+  const Normal<T> n = normal_distribution(x / s);
+  return at_least(x * n.cdf + s * n.density, all<T>(0.0f));
+}
+// The integral of log(1 + e^t) up to x: -Li2(-e^x), by t P(t) = -Li2(-t) on [0, 1], P minimax, off by 6e-8, and by the dilogarithm's
+// inversion above 0.
+template <class T>
+FASTDL_HD T softplus_integral(T x) {
+  const T t = exp(-absolute(x));
+  T p = 0x1.93cfc2p-11f * t - 0x1.25f348p-8f;
+  p = p * t + 0x1.9b8234p-7f;
+  p = p * t - 0x1.89e4c8p-6f;
+  p = p * t + 0x1.3e705ep-5f;
+  p = p * t - 0x1.fe5d12p-5f;
+  p = p * t + 0x1.c70960p-4f;
+  p = p * t - 0x1.ffffa8p-3f;
+  p = (p * t + 1.0f) * t;
+  return select(x > 0.0f, 1.64493407f + (0.5f * x * x - p), p);
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
 // Losses of a prediction x against a target t, and their derivatives in x. d = x - t.
 
 template <class T>

@@ -39,6 +39,9 @@ enum Reduce { kSum, kMean, kMax, kMin };
 // How per-sample losses l with weights s become one number: mean = sum(s l) / sum(s), sum = sum(s l).
 enum Reduction { kReduceMean, kReduceSum };
 enum Loss { kBinaryCrossEntropy, kSquaredError, kAbsoluteError, kHuber, kHinge };
+// Units of a Boltzmann machine, by what is drawn from their input z: 1 with probability sigmoid(z); a normal number of mean z;
+// max(0, z + a normal number of variance sigmoid(z)); one of each group with probabilities softmax(z).
+enum Unit { kBernoulliUnit, kGaussianUnit, kReluUnit, kSoftmaxUnit };
 
 // What went wrong in this thread's kernels since the last call, in words, or null: a launch that CUDA refused. Kernels return
 // nothing, so whoever calls them asks here. Always null on CPUs. The text lives until the thread's next call.
@@ -343,6 +346,68 @@ void bernoulli(i64 n, const float* p, const StepState* step, float* y, void* str
 void dropout_forward(i64 n, const float* x, float p, const StepState* step, float* y, void* stream);
 // dx = dy through the same mask (drawn again, not stored), + beta dx.
 void dropout_backward(i64 n, const float* dy, float p, const StepState* step, float* dx, float beta, void* stream);
+
+// ------------------------------------------------------------------------------------------ Boltzmann machines
+// N chains (or samples), V visible units v with biases b[V], H hidden units h with biases c[H], weights w[V,H]. Given the one
+// layer, the other's units are independent, with inputs
+//
+//   a_j = g (c_j + sum_i v_i / s_i w_ij)                                of hidden unit j
+//   z_i = g (b_i + sum_j w_ij h_j) + (1 - g) base_i                     of visible unit i
+//
+// s = variance[V] (null: 1) is that of Gaussian visible units; Gaussian hidden ones have variance 1. g = gain[n] (null: 1) is the
+// chain's inverse temperature, base[V] (null: 0) the biases of what is left where it is 0. A softmax layer consists of groups
+// of `group` neighbours. "Mean" is a unit's expected value.
+//
+// Draws: unit j of row n takes word j & 3 of block ceil(offset / 4) + n 2^38 + (j >> 2), a softmax group that of its first
+// unit; normals come from word pairs as in `normal`. A layer uses ceil(width / 4) blocks, the next draw of a call begins after
+// it: results are the same for any threads, batch (up to a row's number) and number of steps a call.
+//
+// A unit that is 0 adds nothing, whatever its weights (NaN and infinity included: they may not be read).
+
+// Hidden units given visible ones. mean[N,H], sample[N,H] may be null.
+void gibbs_sample_hidden(i64 N, i64 V, i64 H, const float* v, const float* w, const float* c, const float* gain,
+                         const float* variance, int units, i64 group, const StepState* step, float* work, float* mean,
+                         float* sample, void* stream);
+i64 gibbs_sample_hidden_workspace(i64 N, i64 V, i64 H, i64 units, i64 group);
+// Visible units given hidden ones. mean[N,V], sample[N,V] may be null.
+void gibbs_sample_visible(i64 N, i64 V, i64 H, const float* h, const float* w, const float* b, const float* base,
+                          const float* gain, const float* variance, int units, i64 group, const StepState* step, float* mean,
+                          float* sample, void* stream);
+
+// Chains: unless from_hidden, first h is drawn given v; then `steps` times v given h and h given v. Where fixed[N,V] is not 0, v
+// stays. Then the statistics of the gradient, with m the mean of h given the last v: with d for `factor`,
+//   dw = d (v / s)^T m,  db = d sum_n v / s,  dc = d sum_n m,  dq = d sum_n v^2 / s,  each + beta times itself; may be null.
+void gibbs_chain(i64 N, i64 V, i64 H, const float* w, const float* b, const float* c, const float* gain,
+                 const float* variance, const uint8_t* fixed, i64 steps, int from_hidden, int visible, i64 visible_group,
+                 int hidden, i64 hidden_group, float factor, const StepState* step, float* work, float* v, float* h,
+                 float* dw, float* db, float* dc, float* dq, float beta, void* stream);
+i64 gibbs_chain_workspace(i64 N, i64 V, i64 H, i64 steps, i64 from_hidden, i64 visible, i64 visible_group, i64 hidden,
+                          i64 hidden_group);
+
+// F[N] = -log sum_h exp(-E(v, h)), with A the log partition function of a hidden unit alone:
+//   F = -sum_i b_i v_i - sum_j A(a_j), for Gaussian visible units sum_i (v_i - b_i)^2 / (2 s_i) - sum_j A(a_j)
+//   A(a) = log(1 + e^a); a^2 / 2; of noisy rectified units the integral of log(1 + e^x) up to a; of a group log sum e^a.
+// The terms v log(1/v!) and the like of rectified visible units have no closed form and are left out.
+void gibbs_free_energy(i64 N, i64 V, i64 H, const float* v, const float* w, const float* b, const float* c,
+                       const float* variance, int visible, int hidden, i64 hidden_group, float* work, float* energy,
+                       void* stream);
+i64 gibbs_free_energy_workspace(i64 N, i64 V, i64 H, i64 visible, i64 hidden, i64 hidden_group);
+
+// Annealed importance sampling along K inverse temperatures betas: p_k has gain betas[k] for all chains. For k = 1 .. K-1:
+// log_ratio[n] += log p_k(v) - log p_{k-1}(v), not normalised; then h given v and v given h under betas[k].
+void gibbs_anneal(i64 N, i64 V, i64 H, i64 K, const float* w, const float* b, const float* c, const float* base,
+                  const float* variance, const float* betas, int visible, i64 visible_group, int hidden, i64 hidden_group,
+                  const StepState* step, float* work, float* v, float* log_ratio, void* stream);
+i64 gibbs_anneal_workspace(i64 N, i64 V, i64 H, i64 K, i64 visible, i64 visible_group, i64 hidden, i64 hidden_group);
+
+// Parallel tempering: row t M + m is chain m at inverse temperature betas[t], M = N / T. With U = sum b v / s + sum c h +
+// sum v / s w h, the states at t and t + 1, t = parity, parity + 2, ..., change places with probability
+// min(1, exp((betas[t] - betas[t + 1]) (U_{t+1} - U_t))). accepted[N]: 1 in both rows of an exchange, else 0. Uniforms: word 0
+// of the block that unit 0 of row t M + m would take.
+void gibbs_swap(i64 N, i64 V, i64 H, i64 T, const float* w, const float* b, const float* c, const float* variance,
+                const float* betas, i64 parity, const StepState* step, float* work, float* v, float* h, float* accepted,
+                void* stream);
+i64 gibbs_swap_workspace(i64 N, i64 V, i64 H, i64 T, i64 parity);
 
 // ------------------------------------------------------------------------------------------------- optimisers
 // One step over one flat vector w of n parameters with gradient g. The weight decay of sgd, rmsprop, adagrad and adam is L2

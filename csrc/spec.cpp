@@ -19,6 +19,7 @@ const std::map<std::string, Choices>& choice_types() {
       {"binary", {{"add", "subtract", "multiply", "divide", "maximum", "minimum"}}},
       {"reduce", {{"sum", "mean", "max", "min"}}},
       {"reduction", {{"mean", "sum"}}},
+      {"unit", {{"bernoulli", "gaussian", "relu", "softmax"}}},
       {"loss", {{"binary_cross_entropy", "squared_error", "absolute_error", "huber", "hinge"}}},
   };
   return types;
