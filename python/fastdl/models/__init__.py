@@ -8,6 +8,7 @@ from .gan import GAN
 from .language import CharLM, WordLM
 from .mlp import MLP, MLPRegressor
 from .perceptron import Perceptron
+from .rbm import RBM
 from .rnn import RNNClassifier, RNNRegressor
 from .rntn import RNTN
 from .softmax_regression import SoftmaxRegression
@@ -17,6 +18,7 @@ __all__ = [
     "GAN",
     "MLP",
     "RNTN",
+    "RBM",
     "Autoencoder",
     "CNNRegressor",
     "Captioner",

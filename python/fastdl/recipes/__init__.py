@@ -19,6 +19,8 @@ NAMES = (
     "digit-novelty",
     "mnist-gan",
     "mnist-dcgan",
+    "rbm-exact",
+    "mnist-rbm",
     "mnist-1000-layers",
     "cifar-resnet",
     "complexity-sweep",

@@ -204,6 +204,7 @@ class Table:
                 "loss_d": "loss of D",
                 "diversity": "diversity",
                 "errors": "mistakes",
+                "error": "error",
                 "val_loss": "val. loss",
                 "val_accuracy": "val. accuracy",
                 "seconds": "seconds",

@@ -1,0 +1,147 @@
+"""Restricted Boltzmann machines as models: learning, likelihood, files, going on bit for bit, bad input."""
+
+import numpy as np
+import pytest
+
+from fastdl import models
+from fastdl.models import RBM
+
+RNG = np.random.default_rng(0)
+PATTERNS = np.array([[1, 1, 0, 0, 1, 0], [0, 0, 1, 1, 0, 1]], np.float32)
+X = np.abs(np.tile(PATTERNS, (100, 1)) - (RNG.random((200, 6)) < 0.1)).astype(np.float32)
+BEST = np.log(0.5) + 6 * (0.9 * np.log(0.9) + 0.1 * np.log(0.1))  # entropy of what X was drawn from
+Y = RNG.normal(size=(300, 3)) * [0.5, 1, 2] + [1, 2, 3]
+
+
+@pytest.mark.parametrize("algorithm", ["cd", "pcd", "fpcd", "tempering"])
+def test_every_algorithm_learns_the_distribution(algorithm):
+    rbm = RBM(4, seed=100).fit(X, epochs=80, batch_size=20, lr=0.1, algorithm=algorithm, temperatures=4, momentum=0.5,
+                               schedule=lambda t, total: 1 - t / total)  # fmt: skip
+    # independent units would have -6 log 2 = -4.16
+    assert rbm.log_likelihood(X).mean() > BEST - 0.35
+    assert rbm.history_["error"][-1] < 0.12
+
+
+@pytest.mark.parametrize("options", [{"centre": True}, {"sparsity": 0.3}, {"weight_decay": 1e-3}, {"k": 5}])
+def test_options_learn(options):
+    rbm = RBM(4, seed=100).fit(X, epochs=60, batch_size=20, lr=0.1, algorithm="cd", momentum=0.5, **options)
+    assert rbm.log_likelihood(X).mean() > BEST - 0.7
+    if "sparsity" in options:
+        free = RBM(4, seed=100).fit(X, epochs=60, batch_size=20, lr=0.1, algorithm="cd", momentum=0.5)
+        aim = options["sparsity"]
+        assert abs(rbm.transform(X).mean() - aim) < abs(free.transform(X).mean() - aim)
+
+
+def test_annealing_meets_the_exact_sum():
+    rbm = RBM(6, seed=100).fit(X, epochs=30, batch_size=20, lr=0.1)
+    z, exact = rbm.anneal(100, 1000, seed=1), rbm.log_z()
+    assert abs(z.log_z - exact) < 0.1 and abs(z.reverse - exact) < 0.1 and z.error < 0.1
+    assert z.low < z.log_z < z.high
+    total = np.exp(rbm.log_likelihood(((np.arange(64)[:, None] >> np.arange(6)) & 1).astype(np.float32))).sum()
+    assert abs(total - 1) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"visible": "gaussian", "variance": "data"},
+        {"visible": "gaussian", "variance": "learned"},
+        {"visible": "softmax", "visible_group": 3},
+        {"hidden_units": "gaussian"},
+        {"hidden_units": "relu"},
+        {"hidden_units": "softmax", "hidden_group": 2},
+    ],
+)
+def test_units(settings):
+    x = Y if settings.get("visible") == "gaussian" else X
+    if settings.get("visible") == "softmax":
+        x = np.eye(3, dtype=np.float32)[RNG.integers(0, 3, (200, 2)) * [1, 0]].reshape(200, 6)
+    rbm = RBM(4, seed=100, **settings).fit(x, epochs=20, batch_size=20, lr=0.005, algorithm="cd")
+    assert np.isfinite(rbm.history_["error"]).all() and rbm.history_["error"][-1] <= x.var() + 0.2
+    z = rbm.anneal(50, 300)
+    assert abs(z.log_z - z.reverse) < 0.5
+    if settings.get("hidden_units") in (None, "gaussian"):
+        assert abs(z.log_z - rbm.log_z()) < 0.2
+    assert rbm.sample(3, 5).shape == (3, x.shape[1])
+
+
+def test_gaussian_units_find_mean_and_variance():
+    rbm = RBM(2, visible="gaussian", variance="learned", seed=100).fit(Y, epochs=40, batch_size=30, lr=0.01)
+    drawn = rbm.sample(2000, 50, seed=3)
+    np.testing.assert_allclose(drawn.mean(0), [1, 2, 3], atol=0.35)
+    np.testing.assert_allclose(drawn.std(0), [0.5, 1, 2], rtol=0.25)
+
+
+def test_missing_values_are_filled_in():
+    rbm = RBM(4, seed=100).fit(X, epochs=60, batch_size=20, lr=0.1)
+    broken = PATTERNS.copy()
+    broken[:, 3:] = np.nan
+    full = rbm.impute(broken)
+    np.testing.assert_array_equal(full[:, :3], PATTERNS[:, :3])
+    assert np.abs(full - PATTERNS).max() < 0.35
+    np.testing.assert_array_equal(rbm.impute(PATTERNS), PATTERNS)
+
+
+@pytest.mark.parametrize("algorithm", ["cd", "pcd", "fpcd", "tempering"])
+def test_going_on_gives_the_bits_of_a_run_that_never_stopped(algorithm, tmp_path):
+    options = {"batch_size": 30, "algorithm": algorithm, "momentum": 0.5, "temperatures": 3, "centre": True, "sparsity": 0.2}
+    whole = RBM(5, seed=4).fit(X, epochs=6, **options)
+    file = tmp_path / "run.ckpt"
+
+    def stop(state):
+        state.stop = state.epoch == 3
+
+    RBM(5, seed=4).fit(X, epochs=6, checkpoint=file, callbacks=[stop], **options)
+    again = RBM(5, seed=4).fit(X, epochs=6, checkpoint=file, resume=True, **options)
+    for name, array in whole.get_weights().items():
+        np.testing.assert_array_equal(array, again.get_weights()[name], err_msg=name)
+    assert whole.history_["error"] == again.history_["error"]
+    assert isinstance(models.load(file), RBM)
+
+
+def test_file_keeps_the_chains(tmp_path):
+    rbm = RBM(5, seed=4).fit(X, epochs=2)
+    rbm.save(tmp_path / "m")
+    again = RBM.load(tmp_path / "m")
+    np.testing.assert_array_equal(rbm.sample(4, 10), again.sample(4, 10))
+    np.testing.assert_array_equal(rbm.free_energy(X), again.free_energy(X))
+    assert "6 bernoulli visible units" in again.summary()
+
+
+def test_partial_fit_goes_on():
+    rbm = RBM(4, seed=100)
+    for _ in range(100):
+        for at in range(0, 200, 20):
+            rbm.partial_fit(X[at : at + 20], lr=0.05)
+    assert rbm.log_likelihood(X).mean() > BEST - 0.7
+    assert rbm.score(X) > -6 * np.log(2)
+
+
+@pytest.mark.parametrize(
+    "settings, x, options, message",
+    [
+        ({}, X * 2, {}, "X: expected values from 0 to 1, for Bernoulli units; got 2"),
+        ({}, X - 0.5, {}, "X: expected values from 0 to 1"),
+        ({}, np.where(X > 0, np.nan, X), {}, "X: expected finite numbers; got nan"),
+        ({"visible": "gaussian", "variance": "data"}, np.ones((5, 2)), {}, "X: expected columns that vary.*column 0 constant"),
+        ({"visible": "softmax", "visible_group": 3}, X, {}, "X: expected groups of 3 values that add up to 1"),
+        ({"visible": "softmax", "visible_group": 4}, X, {}, "visible_group: expected a divisor of 6 units"),
+        ({"visible": "poisson"}, X, {}, "visible: expected one of bernoulli, gaussian, softmax"),
+        ({"hidden": 0}, X, {}, "hidden: expected an integer of at least 1; got 0"),
+        ({"variance": -1.0}, X, {}, "variance: expected a number above 0"),
+        ({}, X, {"k": 0}, "k: expected an integer of at least 1; got 0"),
+        ({}, X, {"algorithm": "cd9"}, "algorithm: expected one of cd, pcd"),
+        ({}, X, {"sparsity": 1.5}, "sparsity: expected 0 < sparsity < 1"),
+        ({}, X, {"chains": 0}, "chains: expected at least 1"),
+        ({}, X[:0], {}, "X: expected one sample or more; got none"),
+    ],
+)
+def test_bad_input_is_named(settings, x, options, message):
+    with pytest.raises(ValueError, match=message):
+        RBM(**settings).fit(x, epochs=1, **options)
+
+
+def test_divergence_is_reported():
+    rbm = RBM(8, visible="gaussian", hidden_units="gaussian")
+    with pytest.raises(FloatingPointError, match="RBM: weights became infinite or NaN in epoch"):
+        rbm.fit(Y * 100, epochs=50, batch_size=20, lr=10.0)
