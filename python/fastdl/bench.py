@@ -28,6 +28,7 @@ AREAS = (
     "steps",
     "rnn",
     "trees",
+    "rbm",
     "threads",
 )
 

@@ -3,6 +3,7 @@
 from .autoencoder import Autoencoder
 from .captioner import Captioner
 from .cnn import CNN, CNNRegressor
+from .dbn import DBN
 from .forecaster import Forecaster
 from .gan import GAN
 from .language import CharLM, WordLM
@@ -15,6 +16,7 @@ from .softmax_regression import SoftmaxRegression
 
 __all__ = [
     "CNN",
+    "DBN",
     "GAN",
     "MLP",
     "RNTN",

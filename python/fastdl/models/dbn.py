@@ -1,0 +1,369 @@
+"""Deep belief networks: a stack of Boltzmann machines, trained one after the other, that generates and classifies."""
+
+import os
+
+import numpy as np
+
+from .. import backend, nn
+from ..random import permutation
+from ._base import Classifier
+from ._boltzmann import stream_of
+from .rbm import RBM
+
+
+class DBN(Classifier):
+    """A deep belief network.
+
+        p(v, h1, ..., hL) = p(v | h1) p(h1 | h2) ... p(h(L-1), hL)
+
+    the last factor a restricted Boltzmann machine, the others sigmoid layers. `pretrain` trains a machine for each layer on
+    what the one below makes of the data, without labels; `fine_tune` (up-down) trains all layers together, without labels;
+    `fit` trains a classifier whose hidden layers begin with the machines' weights.
+
+    Parameters
+    ----------
+    hidden : sequence of int
+        Units of the hidden layers.
+    visible : {'bernoulli', 'gaussian'}
+        Kind of the visible units.
+    dropout, input_dropout : float
+        Of the classifier, while it is trained.
+    seed : int
+
+    Attributes
+    ----------
+    stack_ : list of RBM
+        From the data upwards.
+    module_ : Module
+        The classifier, after `fit`.
+
+    Source
+    ------
+    Hinton, Osindero & Teh, "A fast learning algorithm for deep belief nets" (2006); Hinton & Salakhutdinov (2006).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.models import DBN
+    >>> X = np.tile([[1, 1, 0, 0], [0, 0, 1, 1]], (50, 1))
+    >>> dbn = DBN(hidden=(8, 4)).pretrain(X, epochs=5).fit(X, np.tile([0, 1], 50), epochs=20, lr=0.01)
+    >>> dbn.score(X, np.tile([0, 1], 50))
+    1.0
+    """
+
+    def __init__(self, hidden=(500, 500, 2000), visible="bernoulli", dropout=0.0, input_dropout=0.0, seed=0):
+        self.hidden, self.visible = hidden, visible
+        self.dropout, self.input_dropout, self.seed = dropout, input_dropout, seed
+
+    # -------------------------------------------------------------------------------------- without labels
+
+    def _machines(self):
+        sizes = tuple(self.hidden)
+        if not sizes or any(not hasattr(h, "__index__") or h < 1 for h in sizes):
+            raise ValueError(f"hidden: expected one layer or more, of at least 1 unit; got {self.hidden!r}")
+        return [RBM(int(h), "bernoulli" if i else self.visible, seed=self.seed + i) for i, h in enumerate(sizes)]
+
+    def pretrain(self, X, *, epochs=10, lr=None, checkpoint=None, resume=None, show=None, **options):
+        """Train the stack greedily, each machine on the hidden means of the one below, drawn anew each time.
+
+        Parameters
+        ----------
+        X : array [N,...]
+        epochs : int or sequence of int
+            For each machine.
+        lr : float or sequence of float, optional
+            0.05 (Gaussian visible units: 0.001) if left out.
+        checkpoint, resume : path, optional
+            Each machine has a file of its own: PATH.0, PATH.1, ...
+        show : callable, optional
+            Gets a line of text for each machine.
+        **options
+            Of `RBM.fit`; the algorithm is 'cd' if not said.
+
+        Returns
+        -------
+        The model itself.
+        """
+        x = self._begin(X, False)
+        machines = self._machines()
+        count = len(machines)
+        epochs = [epochs] * count if np.ndim(epochs) == 0 else list(epochs)
+        rates = [lr] * count if lr is None or np.ndim(lr) == 0 else list(lr)
+        if len(epochs) != count or len(rates) != count:
+            raise ValueError(f"epochs, lr: expected one number, or {count}; got {len(epochs)} and {len(rates)}")
+        self.stack_ = []
+        for i, rbm in enumerate(machines):
+            rbm.to(self._device)
+            rate = (0.001 if i == 0 and self.visible == "gaussian" else 0.05) if rates[i] is None else rates[i]
+            place = resume if resume is not None else checkpoint
+            files = {} if place is None else {"checkpoint": f"{place if checkpoint is None else checkpoint}.{i}"}
+            if resume is not None and os.path.exists(f"{resume}.{i}"):
+                files["resume"] = f"{resume}.{i}"
+            drawn = {"stochastic": True} if i else {}
+            rbm.fit(x, epochs=epochs[i], lr=rate, **{"algorithm": "cd"} | drawn | options | files)
+            if show:
+                error = rbm.history_["error"][-1] if rbm.history_["error"] else float("nan")
+                show(f"machine {i + 1} of {count}: reconstruction error {error:.4f}")
+            self.stack_.append(rbm)
+            if i + 1 < count:
+                x = rbm.transform(x)
+        self.input_shape_ = self.stack_[0].input_shape_
+        # What infers the hidden layers; up-down training parts it from what generates.
+        self.recognition_ = [[w.copy() for w in (r.module_.w.data, r.module_.c.data)] for r in self.stack_[:-1]]
+        return self
+
+    def _need_stack(self):
+        if not hasattr(self, "stack_"):
+            raise RuntimeError("DBN: expected a stack that was trained by pretrain; got none")
+
+    def _up(self, v, sample=False, stream=None):
+        """Hidden layers given v, all but the last: means of each, or samples; with the means they were drawn from."""
+        k, layers = backend.kernels(v), []
+        for w, c in self.recognition_:
+            mean = backend.empty((len(v), c.shape[0]), v)
+            drawn = backend.empty(mean.shape, v) if sample else None
+            seed, offset = stream.take(c.shape[0]) if sample else (0, 0)
+            k.gibbs_sample_hidden(v, w, c, seed=seed, offset=offset, mean=mean, sample=drawn)
+            layers.append((mean, drawn))
+            v = drawn if sample else mean
+        return layers
+
+    def transform(self, X):
+        """Means of the last hidden layer, float32 [N,H]."""
+        self._need_stack()
+        x = self.stack_[0]._floats(X)
+        if self.recognition_:
+            x = self._up(x)[-1][0]
+        return backend.to_host(self.stack_[-1].module_.hidden(x))
+
+    def fine_tune(self, X, *, epochs=10, batch_size=100, lr=0.01, k=3, callbacks=()):
+        """Up-down training of all layers without labels (contrastive wake-sleep).
+
+        A sample goes up through the recognition weights, makes `k` steps in the top machine, and comes down through the
+        generative weights; each pass teaches the other direction's weights.
+
+        Returns
+        -------
+        The model itself.
+        """
+        self._need_stack()
+        x = self._input(X)
+        stream, shuffling = stream_of(self.seed, "up-down"), stream_of(self.seed, "up-down shuffle")
+        n = len(x)
+        for _ in range(epochs):
+            order = permutation(n, *shuffling.take(2 * n))
+            with backend.pooled():
+                for at in range(0, n, batch_size):
+                    v = self.stack_[0]._floats(x[np.sort(order[at : at + batch_size])])
+                    self._up_down(v, lr, k, stream)
+            for rbm in self.stack_:
+                weights = rbm.module_.flatten().data
+                if not np.isfinite(float(backend.to_host(rbm.module_.kernels.sum_squares(weights))[0])):
+                    raise FloatingPointError(f"DBN: weights became infinite or NaN; expected a smaller lr than {lr:g}")
+            for f in callbacks:
+                f(self)
+        return self
+
+    def _up_down(self, v, lr, steps, stream):
+        k, n, rate = backend.kernels(v), len(v), lr / len(v)
+        each = backend.full((1, n), v, 1.0)
+
+        def learn(wrong, source, w, bias, transposed):
+            """w and bias move by rate times (target - mean), of which `wrong` holds rate times the difference."""
+            a, b = (wrong, source) if transposed else (source, wrong)
+            k.matmul(a, b, True, False, 1.0, w)
+            k.matmul(each, wrong, False, False, 1.0, bias.reshape(1, len(bias)))
+
+        samples = [v] + [s for _, s in self._up(v, True, stream)]
+        # Wake: what generates learns to give back each layer from the one above.
+        for i, rbm in enumerate(self.stack_[:-1]):
+            m = rbm.module_
+            wrong = m.visible(samples[i + 1])
+            k.axpby(rate, samples[i], -rate, wrong)
+            learn(wrong, samples[i + 1], m.w.data, m.b.data, True)
+        # The top machine, by contrastive divergence.
+        top, below = self.stack_[-1].module_, samples[-1].copy()
+        top.flatten()
+        h = backend.zeros((n, top.sizes[1]), v)
+        grads = {"dw": top.w.grad, "db": top.b.grad, "dc": top.c.grad}
+        top.chain(below, h, 0, stream, factor=rate, **grads)
+        top.chain(below, h, steps, stream, from_hidden=True, factor=-rate, beta=1.0, **grads)
+        for p in (top.w, top.b, top.c):
+            k.axpby(1.0, p.grad, 1.0, p.data)
+        # Sleep: what infers learns to find each layer from what it generated.
+        dream = below
+        for i in range(len(self.stack_) - 2, -1, -1):
+            lower = self.stack_[i].module_.visible(dream, True, stream)
+            w, c = self.recognition_[i]
+            guess = backend.empty(dream.shape, v)
+            k.gibbs_sample_hidden(lower, w, c, seed=0, mean=guess)
+            k.axpby(rate, dream, -rate, guess)
+            learn(guess, lower, w, c, False)
+            dream = lower
+
+    def sample(self, n=1, steps=1000, seed=0, means=True):
+        """Samples: Gibbs steps in the top machine, then one pass down through the generative weights.
+
+        Parameters
+        ----------
+        n, steps : int
+        seed : int
+        means : bool
+            Means of the visible units instead of samples.
+
+        Returns
+        -------
+        array of float32 [n,V]
+        """
+        self._need_stack()
+        stream = stream_of(seed, "down")
+        x = backend.to_device(self.stack_[-1].sample(n, steps, seed), self.stack_[0].module_.w.data)
+        for i in range(len(self.stack_) - 2, -1, -1):
+            x = self.stack_[i].module_.visible(x, i > 0 or not means, stream)
+        return backend.to_host(x)
+
+    def lower_bound(self, X, chains=100, temperatures=10000, samples=1, seed=0):
+        """A lower bound of the mean log-probability of samples, in nats, by annealing the top machine.
+
+            log p(v) >= E_q[log p(v | h1) + ... + log p*(h(L-1))] + H(q) - log Z
+
+        Bernoulli visible units only. The expectation is over `samples` draws of the hidden layers for each sample.
+
+        Returns
+        -------
+        bound : float
+        annealing : Annealing
+            Of the top machine.
+
+        Source
+        ------
+        Salakhutdinov & Murray (2008), section 5.
+        """
+        self._need_stack()
+        if self.visible != "bernoulli":
+            raise ValueError(f"visible: expected 'bernoulli', for the bound; got {self.visible!r}")
+        z = self.stack_[-1].anneal(chains, temperatures, seed)
+        x, stream, total = self.stack_[0]._floats(X), stream_of(seed, "bound"), 0.0
+
+        def log_bernoulli(values, means):
+            p = np.clip(backend.to_host(means).astype(np.float64), 1e-7, 1 - 1e-7)
+            values = backend.to_host(values)
+            return (values * np.log(p) + (1 - values) * np.log1p(-p)).sum(1)
+
+        for _ in range(samples):
+            below, each = x, np.zeros(len(x))
+            for i, (mean, drawn) in enumerate(self._up(x, True, stream)):
+                each += log_bernoulli(below, self.stack_[i].module_.visible(drawn)) - log_bernoulli(mean, mean)
+                below = drawn
+            total += (each - backend.to_host(self.stack_[-1].module_.free_energy(below))).mean()
+        return total / samples - z.log_z, z
+
+    # ----------------------------------------------------------------------------------------- with labels
+
+    def _make(self, input_shape, outputs):
+        layers = [nn.Dropout(self.input_dropout)] if self.input_dropout else []
+        for h in self.hidden:
+            layers.append(nn.Dense(int(h), act="sigmoid"))
+            if self.dropout:
+                layers.append(nn.Dropout(self.dropout))
+        return nn.Sequential(*layers, nn.Dense(outputs))
+
+    def build(self, input_shape, classes):
+        """Make the classifier; its hidden layers begin with the weights of the stack, if there is one."""
+        super().build(input_shape, classes)
+        if hasattr(self, "stack_"):
+            dense = [m for _, m in self.module_.named_modules() if isinstance(m, nn.Dense)]
+            upward = [*self.recognition_, [self.stack_[-1].module_.w.data, self.stack_[-1].module_.c.data]]
+            for layer, (w, c) in zip(dense, upward, strict=False):
+                backend.assign(layer.w.data, w)
+                backend.assign(layer.b.data, c)
+        return self
+
+    def fit(self, X, y, *, pretrain=None, **options):
+        """Train the classifier by backpropagation from the weights of the stack.
+
+        Parameters
+        ----------
+        X : array [N,...]
+        y : array [N]
+        pretrain : dict, optional
+            Options of `pretrain`, which is then called with X first.
+        **options
+            Of `Classifier.fit`: epochs, batch_size, lr, validation, ...
+
+        Returns
+        -------
+        The model itself.
+        """
+        if pretrain is not None:
+            self.pretrain(X, **pretrain)
+        return super().fit(X, y, **options)
+
+    # ------------------------------------------------------------------------------------------------ files
+
+    def _begin(self, X, warm_start):
+        x = super()._begin(X, warm_start)
+        if hasattr(self, "stack_") and x.shape[1:] != self.stack_[0].input_shape_:
+            raise ValueError(
+                f"X: expected samples of shape {list(self.stack_[0].input_shape_)}, as the stack was made for; "
+                f"got {list(x.shape[1:])}"
+            )
+        return x
+
+    def _need_fit(self):
+        if not hasattr(self, "stack_") or hasattr(self, "module_"):
+            super()._need_fit()
+
+    def get_weights(self):
+        """Copies of all arrays: ``net.*`` of the classifier, ``machine0.*`` and so on of the stack."""
+        self._need_fit()
+        found = {f"net.{k}": a for k, a in self.module_.get_weights().items()} if hasattr(self, "module_") else {}
+        for i, rbm in enumerate(getattr(self, "stack_", [])):
+            found |= {f"machine{i}.{k}": a for k, a in rbm.get_weights().items()}
+        for i, pair in enumerate(getattr(self, "recognition_", [])):
+            for name, a in zip("wc", pair, strict=True):
+                found[f"up{i}.{name}"] = np.array(backend.to_host(a))
+        return found
+
+    def set_weights(self, weights):
+        """Copy arrays, as from `get_weights`, into the classifier and the stack; returns the model."""
+        self._need_fit()
+
+        def part(prefix):
+            return {k[len(prefix) :]: a for k, a in weights.items() if k.startswith(prefix)}
+
+        if hasattr(self, "module_"):
+            self.module_.set_weights(part("net."))
+        for i, rbm in enumerate(getattr(self, "stack_", [])):
+            rbm.set_weights(part(f"machine{i}."))
+        for i, pair in enumerate(getattr(self, "recognition_", [])):
+            for name, a in zip("wc", pair, strict=True):
+                backend.assign(a, part(f"up{i}.")[name])
+        return self
+
+    def _describe(self):
+        if hasattr(self, "module_"):
+            return super()._describe() | {"stack": hasattr(self, "stack_")}
+        params = {"model": type(self).__name__, "params": self.get_params(), "input_shape": list(self.input_shape_)}
+        return params | {"stack": True}
+
+    @classmethod
+    def _from_file(cls, weights, config):
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
+        model, bare = cls(**params), not any("." in k and k.split(".")[0] in ("net", "machine0") for k in weights)
+        if config["stack"] and not bare:
+            model.stack_, size = model._machines(), tuple(config["input_shape"])
+            for i, rbm in enumerate(model.stack_):
+                rbm.build(size)
+                for name in ("chain_v", "chain_h"):
+                    if f"machine{i}.{name}" in weights:
+                        setattr(rbm.module_, name, np.array(weights[f"machine{i}.{name}"]))
+                size = (int(rbm.hidden),)
+            model.input_shape_ = tuple(config["input_shape"])
+            model.recognition_ = [[w.copy() for w in (r.module_.w.data, r.module_.c.data)] for r in model.stack_[:-1]]
+        if "classes" in config:
+            model._build_from(config)
+        if bare:  # a checkpoint of the classifier
+            model.module_.set_weights(weights)
+            return model
+        return model.set_weights(weights)

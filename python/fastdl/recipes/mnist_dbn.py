@@ -1,0 +1,39 @@
+"""MNIST digits by a deep belief network: a stack of machines trained without labels, then fine-tuned as a classifier.
+
+Task: 28x28 grey images of handwritten digits, ten classes, no knowledge of their geometry, no augmentation. Network:
+784-500-500-2000-10; three machines by contrastive divergence, then backpropagation with dropout.
+
+Reference: 1.25 % test errors for 784-500-500-2000-10 by up-down fine-tuning in Hinton, Osindero & Teh, "A fast learning
+algorithm for deep belief nets" (2006); 1.2 % for backpropagation after such pre-training in Hinton & Salakhutdinov (2006).
+"""
+
+import numpy as np
+
+from .. import data
+from ..models import DBN
+from ..schedules import cosine
+from ._common import fit_and_judge, mnist
+
+EPOCHS = {"mnist": 30, "mnist-embedded": 30}
+MACHINE_EPOCHS = {"mnist": 10, "mnist-embedded": 20}
+PRETRAIN = {"batch_size": 100, "momentum": 0.5, "weight_decay": 2e-4}
+
+
+def run(config):
+    """Train and judge; see `fastdl.recipes`."""
+    dataset = mnist(config)
+    show = config.show or (lambda text: None)
+    x, _, _, _ = data.split_validation(dataset)
+    epochs = min(MACHINE_EPOCHS[dataset.name], config.epochs or MACHINE_EPOCHS[dataset.name])
+    model = DBN((500, 500, 2000), dropout=0.5, input_dropout=0.2, seed=config.seed)
+    files = {k: v for k, v in config.lasting("stack").items() if v is not None}
+    model.pretrain(
+        np.ascontiguousarray(x).reshape(len(x), -1), epochs=epochs, lr=0.05, schedule=cosine(), show=show, **PRETRAIN,
+        **files,
+    )  # fmt: skip
+    report = fit_and_judge(
+        config, model, dataset, epochs=EPOCHS, batch_size=128, optimizer="adam", lr=1e-3, warmup=0.05
+    )
+    report.settings["pretrain"] = {"epochs": epochs, "lr": 0.05, "algorithm": "cd", **PRETRAIN}
+    report.metrics["test_error"] = 1.0 - report.metrics["test_accuracy"]
+    return report

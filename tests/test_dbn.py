@@ -1,0 +1,87 @@
+"""Deep belief networks: greedy training, up-down training, the bound, the classifier, files."""
+
+import numpy as np
+import pytest
+
+from fastdl import models
+from fastdl.models import DBN
+
+RNG = np.random.default_rng(0)
+PATTERNS = np.array([[1, 1, 0, 0, 1, 0, 1, 0], [0, 0, 1, 1, 0, 1, 0, 1]], np.float32)
+X = np.abs(np.tile(PATTERNS, (100, 1)) - (RNG.random((200, 8)) < 0.1)).astype(np.float32)
+LABELS = np.tile([3, 7], 100)
+BEST = np.log(0.5) + 8 * (0.9 * np.log(0.9) + 0.1 * np.log(0.1))
+
+
+@pytest.fixture(scope="module")
+def stack():
+    return DBN((6, 4), seed=100).pretrain(X, epochs=40, batch_size=20, lr=0.1, momentum=0.5)
+
+
+def exact(dbn):
+    """log p(v) of X, adding up all states of both hidden layers."""
+    low, top = (r.get_weights() for r in dbn.stack_)
+    every = ((np.arange(64)[:, None] >> np.arange(6)) & 1).astype(np.float64)
+    log_top = -dbn.stack_[1].free_energy(every.astype(np.float32)).astype(np.float64) - dbn.stack_[1].log_z()
+    p = 1 / (1 + np.exp(-(low["b"] + every @ low["w"].T)))
+    log_v = X @ np.log(p).T + (1 - X) @ np.log1p(-p).T
+    return np.logaddexp.reduce(log_v + log_top, axis=1)
+
+
+def test_the_bound_is_below_the_exact_value(stack):
+    bound, z = stack.lower_bound(X, 50, 500, samples=20)
+    truth = exact(stack).mean()
+    assert abs(z.log_z - stack.stack_[1].log_z()) < 0.1
+    assert truth - 1.5 < bound < truth + 0.05
+    assert truth > -8 * np.log(2) + 0.5
+
+
+def test_up_down_training_raises_the_likelihood():
+    dbn = DBN((6, 4), seed=101).pretrain(X, epochs=8, batch_size=20, lr=0.1)
+    before = exact(dbn).mean()
+    dbn.fine_tune(X, epochs=60, batch_size=20, lr=0.1)
+    assert exact(dbn).mean() > before + 0.1
+
+
+def test_samples_look_like_the_data(stack):
+    drawn = stack.sample(200, 100, seed=5) > 0.5
+    assert (np.abs(drawn[:, None] - PATTERNS).sum(-1).min(1) <= 2).mean() > 0.75
+    assert stack.transform(X).shape == (200, 4)
+
+
+def test_classifier_begins_with_the_stack_and_learns(stack, tmp_path):
+    stack.save(tmp_path / "stack")
+    dbn = models.load(tmp_path / "stack")
+    dbn.build((8,), [3, 7])
+    np.testing.assert_array_equal(dbn.module_.get_weights()["layers.0.w"], stack.stack_[0].get_weights()["w"])
+    dbn.fit(X, LABELS, epochs=10, batch_size=20, lr=0.01)
+    assert dbn.score(X, LABELS) > 0.97
+    dbn.save(tmp_path / "all")
+    again = DBN.load(tmp_path / "all")
+    np.testing.assert_array_equal(again.predict_proba(X), dbn.predict_proba(X))
+    np.testing.assert_array_equal(again.sample(3, 10), dbn.sample(3, 10))
+
+
+def test_going_on(tmp_path):
+    whole = DBN((6, 4), seed=2).pretrain(X, epochs=3, batch_size=20).fit(X, LABELS, epochs=3)
+    place = tmp_path / "run"
+    DBN((6, 4), seed=2).pretrain(X, epochs=[3, 1], batch_size=20, checkpoint=place)
+    again = DBN((6, 4), seed=2).pretrain(X, epochs=3, batch_size=20, checkpoint=place, resume=place)
+    again.fit(X, LABELS, epochs=2, checkpoint=tmp_path / "net")
+    assert isinstance(models.load(tmp_path / "net"), DBN)
+    again.fit(X, LABELS, epochs=3, checkpoint=tmp_path / "net", resume=True)
+    for name, a in whole.get_weights().items():
+        np.testing.assert_array_equal(a, again.get_weights()[name], err_msg=name)
+
+
+def test_bad_input_is_named(stack):
+    with pytest.raises(ValueError, match="hidden: expected one layer or more"):
+        DBN(()).pretrain(X)
+    with pytest.raises(ValueError, match="epochs, lr: expected one number, or 2; got 3 and 2"):
+        DBN((3, 2)).pretrain(X, epochs=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"X: expected samples of shape \[8\]"):
+        stack.fit(X[:, :5], LABELS)
+    with pytest.raises(RuntimeError, match="DBN: expected a stack that was trained by pretrain; got none"):
+        DBN().sample()
+    with pytest.raises(ValueError, match="X: expected values from 0 to 1"):
+        DBN((3,)).pretrain(X * 3)
