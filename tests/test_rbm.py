@@ -145,3 +145,21 @@ def test_divergence_is_reported():
     rbm = RBM(8, visible="gaussian", hidden_units="gaussian")
     with pytest.raises(FloatingPointError, match="RBM: weights became infinite or NaN in epoch"):
         rbm.fit(Y * 100, epochs=50, batch_size=20, lr=10.0)
+
+
+def test_recipes(monkeypatch):
+    """On the embedded digits, short: the figures are there, and the estimate is near the exact value."""
+    from fastdl import recipes
+    from fastdl.recipes import mnist_rbm, rbm_exact
+
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    for module in (mnist_rbm, rbm_exact):
+        monkeypatch.setattr(module, "TEMPERATURES", 300)
+        monkeypatch.setattr(module, "CHAINS", 20)
+    monkeypatch.setattr(mnist_rbm, "HIDDEN", 16)
+    found = recipes.run("rbm-exact", recipes.Config(epochs=2, seed=100)).metrics
+    assert abs(found["log_z_ais"] - found["log_z_exact"]) < 1.0
+    assert found["test_ll"] > -300
+    report = recipes.run("mnist-rbm", recipes.Config(epochs=2, seed=100))
+    assert {"test_ll", "log_z", "log_z_err", "log_z_upper", "converged"} <= set(report.metrics)
+    assert report.metrics["test_ll"] > -300

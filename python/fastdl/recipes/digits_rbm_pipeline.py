@@ -1,4 +1,4 @@
-"""Features of a Boltzmann machine before logistic regression, beside raw pixels and beside scikit-learn's machine.
+"""Features of a Boltzmann machine beside raw pixels and scikit-learn's machine.
 
 Task: scikit-learn's 8x8 digits, each also moved by a pixel in four directions, ten classes; a fifth is for testing, a fifth of
 the rest for choosing the regression's C, for each way on its own. Network: 64-100 Bernoulli units, persistent contrastive

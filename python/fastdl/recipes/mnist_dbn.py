@@ -1,4 +1,4 @@
-"""MNIST digits by a deep belief network: a stack of machines trained without labels, then fine-tuned as a classifier.
+"""MNIST digits by a deep belief network, trained without labels, then with them.
 
 Task: 28x28 grey images of handwritten digits, ten classes, no knowledge of their geometry, no augmentation. Network:
 784-500-500-2000-10; three machines by contrastive divergence, then backpropagation with dropout.

@@ -1,4 +1,4 @@
-"""MNIST digits with few labels: a classifier from a stack of machines that saw all images, beside one from random weights.
+"""MNIST digits with few labels: pre-trained on all images, beside random weights.
 
 Task: 28x28 grey images, of which 10, 30 or 100 a class have labels; all training images may be looked at. Network:
 784-500-500-10; machines by contrastive divergence on all images, then backpropagation on the labelled ones.

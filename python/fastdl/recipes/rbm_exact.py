@@ -1,4 +1,4 @@
-"""A Boltzmann machine small enough to know its partition function, and annealed importance sampling beside it.
+"""Annealed importance sampling beside an exact partition function.
 
 Task: how good the estimate of log Z is that larger machines are judged by. Network: 784-15 on binary MNIST digits, persistent
 contrastive divergence; the exact log Z adds up all 2^15 states of the hidden layer.
