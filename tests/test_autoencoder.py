@@ -116,6 +116,18 @@ def test_unrolled_from_machines(tied):
         Autoencoder.from_rbms([(stack[0][0], stack[0][2], stack[0][1])])
 
 
+def test_unrolled_from_fitted_machines(digits):
+    from fastdl.models import RBM
+
+    x = digits[0][:300].reshape(300, -1) / np.float32(255)
+    first = RBM(24, seed=1).fit(x, epochs=3)
+    second = RBM(6, seed=2).fit(first.transform(x), epochs=3)
+    model = Autoencoder.from_rbms([first, second], code_act="sigmoid")
+    np.testing.assert_allclose(model.transform(x), second.transform(first.transform(x)), rtol=1e-4, atol=1e-5)
+    back = first.inverse_transform(second.inverse_transform(model.transform(x)))
+    np.testing.assert_allclose(model.reconstruct(x), back, rtol=1e-4, atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------------ penalties
 
 

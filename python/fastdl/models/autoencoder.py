@@ -377,11 +377,10 @@ def _weights_of(rbm, i):
     """(w [V,H], b_visible [V], b_hidden [H]) of a machine or tuple."""
     if not isinstance(rbm, (tuple, list)):
         weights = rbm.get_weights() if callable(getattr(rbm, "get_weights", None)) else vars(rbm)
-        by_shape = {np.ndim(v): v for v in weights.values() if np.ndim(v) == 2}
-        names = [next((n for n in known if n in weights), None) for known in _BIASES]
-        if 2 not in by_shape or None in names:
+        found = [next((n for n in known if n in weights), None) for known in _NAMES]
+        if None in found:
             raise ValueError(f"rbms[{i}]: expected an RBM or (w, b_visible, b_hidden); got {type(rbm).__name__}")
-        rbm = (by_shape[2], *(weights[n] for n in names))
+        rbm = tuple(weights[n] for n in found)
     if len(rbm) != 3:
         raise ValueError(f"rbms[{i}]: expected (w, b_visible, b_hidden); got {len(rbm)} arrays")
     w, visible, hidden = (np.asarray(backend.to_host(a), np.float32) for a in rbm)
@@ -391,7 +390,7 @@ def _weights_of(rbm, i):
     return w, visible, hidden
 
 
-_BIASES = (("b_visible", "bv", "b", "visible_bias"), ("b_hidden", "bh", "c", "hidden_bias"))
+_NAMES = (("w",), ("b_visible", "b"), ("b_hidden", "c"))  # of a machine's weights
 
 
 # ---------------------------------------------------------------------------------------------------- networks
