@@ -15,11 +15,12 @@ from sklearn.pipeline import make_pipeline  # noqa: E402
 from sklearn.preprocessing import StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
 
-from fastdl import sklearn as estimators  # noqa: E402
 from fastdl.sklearn import (  # noqa: E402
+    RBM,
     Autoencoder,
     CNNClassifier,
     CNNRegressor,
+    DBNClassifier,
     MLPClassifier,
     MLPRegressor,
     RNNClassifier,
@@ -37,10 +38,9 @@ ESTIMATORS = {
     "rnn classifier": RNNClassifier(units=16),
     "rnn regressor": RNNRegressor(units=16),
     "autoencoder": Autoencoder((8,), n_components=2),
+    "rbm": RBM(8),
+    "dbn classifier": DBNClassifier((16,), pretrain_iter=3),
 }
-if hasattr(estimators, "RBM"):
-    ESTIMATORS["rbm"] = estimators.RBM(8)
-    ESTIMATORS["dbn classifier"] = estimators.DBNClassifier((16,), pretrain_iter=3)
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -188,9 +188,7 @@ def test_codes_restore_rows():
     assert pipe.fit(X, X[:, 0] > 0).predict(X).shape == (300,)
 
 
-@pytest.mark.skipif(not hasattr(estimators, "RBM"), reason="no Boltzmann machines in this version")
 def test_machines_make_features_and_begin_classifiers():
-    RBM, DBNClassifier = estimators.RBM, estimators.DBNClassifier
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 200)
     X = (rng.random((200, 16)) < np.where(y[:, None], np.tile([0.9, 0.1], 8), np.tile([0.1, 0.9], 8))).astype(float)

@@ -14,22 +14,19 @@ except ImportError as error:
         "fastdl.sklearn: expected scikit-learn to be installed (pip install 'fastdl-nn[sklearn]'); got none"
     ) from error
 
-from .. import models as _models
+from ._boltzmann import RBM, DBNClassifier
 from ._networks import CNNClassifier, CNNRegressor, MLPClassifier, MLPRegressor
 from ._sequences import RNNClassifier, RNNRegressor
 from ._unsupervised import Autoencoder
 
 __all__ = [
+    "RBM",
     "Autoencoder",
     "CNNClassifier",
     "CNNRegressor",
+    "DBNClassifier",
     "MLPClassifier",
     "MLPRegressor",
     "RNNClassifier",
     "RNNRegressor",
 ]
-
-if hasattr(_models, "RBM"):
-    from ._boltzmann import RBM, DBNClassifier
-
-    __all__ += ["RBM", "DBNClassifier"]
