@@ -27,7 +27,7 @@ def binary(images):
     return random.bernoulli(p, seed=0)
 
 
-def judge(model, x, seed, chains=CHAINS, temperatures=TEMPERATURES):
+def judge(model, x, seed, chains, temperatures):
     """Figures of a machine on samples x: log Z with its error, from above, and the mean log-probability."""
     z = model.anneal(chains, temperatures, seed)
     free = float(model.free_energy(x).astype(np.float64).mean())
@@ -57,7 +57,7 @@ def run(config):
     show(f"free energy of validation less that of training images: {free[1] - free[0]:.2f}")
     valid = model.free_energy(binary(x_valid)).astype(np.float64).mean()
     test = binary(dataset.x_test)
-    metrics = judge(model, test, config.seed)
+    metrics = judge(model, test, config.seed, CHAINS, TEMPERATURES)
     metrics["validation_ll"] = float(-valid - metrics["log_z"])
     show("the brackets of log Z agree" if metrics["converged"] else "not converged: the brackets of log Z differ by over 1 nat")
     settings = {
