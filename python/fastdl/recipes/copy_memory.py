@@ -2,9 +2,10 @@
 
 Task: made on the fly. A sequence begins with one of eight symbols and goes on with noise of eight others; at its end the
 first symbol must be named, after a gap of 5 to 160 steps. Chance is 12.5 %.
-Network: 32 units and the same number of updates for each cell and gap.
+Network: 32 units and the same number of updates for each cell and gap; recurrent weights start orthogonal.
 Reference: gradients through a plain recurrent net fade with the gap, those through gates need not (Bengio, Simard &
-Frasconi 1994; Hochreiter & Schmidhuber 1997).
+Frasconi 1994; Hochreiter & Schmidhuber 1997). With an orthogonal start and few updates it may come out the other way: that
+matrix keeps lengths, while a fresh gate lets a quarter to a half of the memory go at every step until it is trained.
 """
 
 import numpy as np
