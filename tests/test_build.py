@@ -18,7 +18,8 @@ from fastdl import _runtime, backend
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = pathlib.Path(fastdl.__file__).parent
 # A module may be loaded on any machine, only its kernels may not run there.
-BUILT = [t for t in ("base", "avx2", "avx512", "wide") if importlib.util.find_spec(f"fastdl._{t}")]
+ONLY_TESTS = ("wide", "emu", "emu_cuda", "race")
+BUILT = [t for t in ("base", "avx2", "avx512", *ONLY_TESTS) if importlib.util.find_spec(f"fastdl._{t}")]
 COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
 
 sys.path.insert(0, str(ROOT / "tools"))
@@ -141,13 +142,16 @@ def test_avx2_does():  # so the test above can fail
 # --------------------------------------------------------------------------------------------------------- size
 
 
+NOT_IN_A_CPU_WHEEL = tuple(f"_{t}." for t in (*ONLY_TESTS, "cuda"))
+
+
 def test_wheel_is_small():
     """What the package takes when compressed as in a wheel: at most 3 MiB with all targets."""
     sizes = {}
     for path in PACKAGE.rglob("*"):
-        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith("_wide"):
+        if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(NOT_IN_A_CPU_WHEEL):
             sizes[path.name] = len(zlib.compress(path.read_bytes(), 6)) + 200
-    modules = {t: size for t in BUILT if t != "wide" for name, size in sizes.items() if name.startswith(f"_{t}.")}
+    modules = {t: size for t in BUILT if t not in ONLY_TESTS for name, size in sizes.items() if name.startswith(f"_{t}.")}
     missing = {"avx2", "avx512"} - set(modules) if os.uname().machine == "x86_64" else set()
     total = sum(sizes.values()) + len(missing) * max(modules.values())
     assert total <= 3 << 20, sizes
