@@ -6,6 +6,8 @@
 #   make bench    measure                                                      (AREAS="gemm conv": some areas)
 #   make lint     ruff; with FORMAT=1 also clang-format
 #   make asan     the kernels' tests under the address and undefined-behaviour sanitizers
+#   make sass     compile the CUDA kernels for all architectures, and hold bars on their machine code (needs nvcc, no GPU)
+#   make gpu      build for this machine's GPU, run the suite on it, measure  (needs nvcc and a GPU)
 #   make docs     the documentation as web pages, in build/docs/html
 #   make wheel    a wheel with every target, in dist/, built in isolation
 #   make clean    remove what was built; distclean: the virtual environment too
@@ -48,7 +50,7 @@ install = FASTDL_TARGETS='$(TARGETS)' FASTDL_TEST_TARGETS=$(1) FASTDL_WERROR=$(W
 	FASTDL_CUDA=$(CUDA) FASTDL_CUDA_ARCHITECTURES='$(ARCHITECTURES)' \
 	$(PIP) install --no-build-isolation --config-settings build-dir=$(BUILD) '.[plot,progress]'
 
-.PHONY: help demo test bench lint asan docs wheel clean distclean FORCE
+.PHONY: help demo test bench lint asan sass gpu docs wheel clean distclean FORCE
 help:
 	@sed -n '/^#/!q; s/^# \{0,1\}//p' Makefile
 
@@ -96,6 +98,16 @@ ASAN := build/asan
 asan: $(VENV)/.group-test
 	$(call stage,build with sanitizers,tools/sanitized.sh $(BIN)/python $(ASAN) build)
 	$(call stage,tests under the sanitizers,tools/sanitized.sh $(BIN)/python $(ASAN) test $(PYTEST_FLAGS) $(TESTS))
+
+sass: $(VENV)/.group-sass
+	$(call stage,machine code of the CUDA kernels,$(BIN)/python tools/sass.py)
+
+gpu: CUDA = ON
+gpu: $(VENV)/.installed-test $(VENV)/.group-test
+	$(call stage,CuPy,$(PIP) install --no-build-isolation --config-settings build-dir=$(BUILD) '.[cuda13]')
+	$(call stage,the suite on the GPU,FASTDL_BUILD_DIR=$(BUILD) $(BIN)/python -m pytest $(PYTEST_FLAGS) \
+		tests/test_kernels.py tests/test_errors.py tests/test_grads.py tests/test_device.py -k 'cuda or emu')
+	$(call stage,benchmarks,$(BIN)/python benchmarks/gpu.py)
 
 docs: $(VENV)/.group-docs $(INSTALLED)
 	$(call stage,documentation,$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs/html)

@@ -169,10 +169,12 @@ void describe(PyObject* object, Refusal why, const Session& session, char* text,
   const py::dict dict = interface_of(object);
   std::string words;
   if (why == Refusal::dtype) {
-    words = py::hasattr(object, "dtype") ? py::str(py::handle(object).attr("dtype")) : py::str(dict["typestr"]);
+    words = std::string(py::hasattr(object, "dtype") ? py::str(py::handle(object).attr("dtype")) : py::str(dict["typestr"]));
   } else {
-    const py::object strides = dict.contains("strides") ? dict["strides"] : py::none();
-    words = strides.is_none() ? "an address that is not a multiple of the element's size" : std::string("strides ") + std::string(py::str(strides));
+    py::object strides = py::none();
+    if (dict.contains("strides")) strides = dict["strides"];
+    words = "an address that is not a multiple of the element's size";
+    if (!strides.is_none()) words = "strides " + std::string(py::str(strides));
   }
   snprintf(text, size, "%s", words.c_str());
 }

@@ -232,6 +232,7 @@ void bind_augmentation(py::module_& m) {
 
 void bind_kernels(py::module_& m) {
   m.attr("SPECS") = py::dict();
+  m.attr("ADDRESSES") = py::dict();
   bind_products(m);
   bind_convolution(m);
   bind_pooling(m);

@@ -580,7 +580,7 @@ PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, P
 namespace detail {
 
 void define(py::module_& m, const char* name, const char* text, const char* doc, Thunk thunk, size_t parameters,
-            WorkspaceThunk workspace) {
+            WorkspaceThunk workspace, void* address, void* workspace_address) {
   static std::deque<Spec> specs;  // kernels live as long as the process; a deque keeps their addresses
   Spec& spec = specs.emplace_back();
   spec.name = name;
@@ -601,6 +601,10 @@ void define(py::module_& m, const char* name, const char* text, const char* doc,
   if (!function) throw py::error_already_set();
   m.add_object(name, function);
   m.attr("SPECS").cast<py::dict>()[name] = text;
+  // For callers below Python: the functions themselves.
+  py::dict addresses = m.attr("ADDRESSES");
+  addresses[name] = py::capsule(address, "fastdl.kernel");
+  if (workspace) addresses[py::str(spec.name + "_workspace")] = py::capsule(workspace_address, "fastdl.kernel");
 }
 
 }  // namespace detail

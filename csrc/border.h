@@ -78,19 +78,21 @@ constexpr size_t count_parameters(void (*)(A...)) {
 }
 
 void define(pybind11::module_& m, const char* name, const char* spec, const char* doc, Thunk thunk, size_t parameters,
-            WorkspaceThunk workspace);
+            WorkspaceThunk workspace, void* address, void* workspace_address);
 
 }  // namespace detail
 
 template <auto Kernel>
 void def(pybind11::module_& m, const char* name, const char* spec, const char* doc) {
-  detail::define(m, name, spec, doc, detail::make_thunk<Kernel>(Kernel), detail::count_parameters(Kernel), nullptr);
+  detail::define(m, name, spec, doc, detail::make_thunk<Kernel>(Kernel), detail::count_parameters(Kernel), nullptr,
+                 reinterpret_cast<void*>(Kernel), nullptr);
 }
 
 template <auto Kernel, auto Workspace>
 void def(pybind11::module_& m, const char* name, const char* spec, const char* doc) {
   detail::define(m, name, spec, doc, detail::make_thunk<Kernel>(Kernel), detail::count_parameters(Kernel),
-                 detail::make_size<Workspace>(Workspace));
+                 detail::make_size<Workspace>(Workspace), reinterpret_cast<void*>(Kernel),
+                 reinterpret_cast<void*>(Workspace));
 }
 
 // Every kernel of this module (csrc/bindings.cpp), and what the module says of itself: name -> spec.

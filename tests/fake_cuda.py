@@ -57,6 +57,7 @@ class cuda:
 
     Device = Device
     Stream = Stream
+    ExternalStream = Stream
 
     @staticmethod
     def get_current_stream():
@@ -217,6 +218,8 @@ def as_cuda(kernels):
     from fastdl import backend
 
     before = backend._cuda
+    if hasattr(kernels, "set_array_library"):  # what stands behind the border of the CUDA module
+        kernels.set_array_library(backend._make_output, backend._current_stream)
     backend._cuda = backend.Home("cuda", __import__(__name__), kernels)
     backend._homes[ndarray], backend._modules[ndarray] = backend._cuda, kernels
     try:

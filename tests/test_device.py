@@ -1,6 +1,8 @@
 """Networks on CUDA arrays: the arrays of `fake_cuda` stand in for CuPy's, so that all paths are walked without a GPU."""
 
 import copy
+import importlib
+import importlib.util
 import pickle
 
 import numpy as np
@@ -22,11 +24,13 @@ from fastdl.models import (
 )
 
 KERNELS = {"host": fake_cuda.HostKernels(backend.cpu)}
+if importlib.util.find_spec("fastdl._emu_cuda"):  # CUDA's kernels and border, in the emulator
+    KERNELS["emu"] = importlib.import_module("fastdl._emu_cuda")
 
 
 @pytest.fixture(params=list(KERNELS))
 def fake(request):
-    """Arrays of `fake_cuda` are CUDA arrays; their kernels are those of the CPU."""
+    """Arrays of `fake_cuda` are CUDA arrays; their kernels are those of the CPU, or CUDA's in the emulator."""
     with fake_cuda.as_cuda(KERNELS[request.param]):
         yield fake_cuda
 
@@ -281,6 +285,129 @@ def test_operations_on_mixed_devices_are_refused(fake):
         backend.kernels([1.0])
 
 
+# ------------------------------------------------------------------------------------------ the border of CUDA arrays
+
+
+@pytest.fixture
+def emu():
+    """The CUDA module's border over the emulator, arrays of `fake_cuda` in front of it."""
+    if "emu" not in KERNELS:
+        pytest.skip("no emulator (built with FASTDL_TEST_TARGETS=ON)")
+    module = KERNELS["emu"]
+    with fake_cuda.as_cuda(module):
+        yield module
+    module.memory_is_on(0, 0, 0)
+    module.take_waits()
+
+
+def floats(*shape, **interface):
+    n = int(np.prod(shape))
+    host = np.arange(n, dtype=np.float32).reshape(shape)
+    return fake_cuda.ndarray(host, fake_cuda.Device(0), interface or None)
+
+
+def test_border_takes_whatever_has_the_interface(emu):
+    class Other:  # no CuPy array, as PyTorch's tensors are none
+        def __init__(self, a):
+            self.__cuda_array_interface__ = a.__cuda_array_interface__ | {"typestr": "<f4"}
+            self.keep = a
+
+    x = floats(3, 4)
+    y = emu.activation_forward(Other(x), "relu")
+    assert type(y) is fake_cuda.ndarray
+    np.testing.assert_array_equal(y.host, x.host)
+    out = floats(3, 4)
+    assert emu.activation_forward(x, "relu", out=out) is out
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (dict(mask=floats(2, 2)), TypeError, "x: expected an array without a mask; got one with a mask"),
+        (dict(typestr="<f8"), TypeError, "x: expected float32 in native byte order; got float"),
+        (dict(typestr=">f4"), TypeError, "x: expected float32 in native byte order; got"),
+        (dict(strides=(4, 8)), TypeError, r"x: expected a C-contiguous array; got strides \(4, 8\)"),
+        (dict(data=(4097, False)), TypeError, "x: expected a C-contiguous array; got an address that is not a multiple"),
+        (dict(shape=None), TypeError, "x: expected a CUDA array of float32; got ndarray"),
+    ],
+)
+def test_border_refuses(emu, change, error, words):
+    with pytest.raises(error, match=words):
+        emu.activation_forward(floats(2, 2, **change), "relu")
+
+
+def test_border_refuses_host_memory_and_read_only_outputs(emu):
+    for wrong in (np.zeros((2, 2), np.float32), [1.0]):
+        with pytest.raises(TypeError, match="x: expected a CUDA array of float32; got"):
+            emu.activation_forward(wrong, "relu")
+    x, y = floats(2, 2), floats(2, 2)
+    y.host.flags.writeable = False
+    with pytest.raises(ValueError, match="expected a writeable array; got a read-only array"):
+        emu.activation_forward(x, "relu", out=y)
+    emu.memory_is_on(x.host.ctypes.data, x.host.nbytes, -1)
+    with pytest.raises(TypeError, match="x: expected memory of a GPU; got memory of the host"):
+        emu.activation_forward(x, "relu")
+
+
+def test_border_wants_one_gpu_and_makes_it_current(emu):
+    x, w, other = floats(2, 3), floats(3, 4), floats(3, 4)
+    for a in (x, w):
+        emu.memory_is_on(a.host.ctypes.data, a.host.nbytes, 1)
+    with pytest.raises(TypeError, match="w: expected an array on GPU 1, as the others of this call; got GPU 0"):
+        emu.dense_forward(x, other)
+    asked = []
+
+    def make(shape, dtype, device, stream):
+        asked.append((device, stream))
+        a = fake_cuda.empty(shape, dtype)
+        emu.memory_is_on(a.host.ctypes.data, a.host.nbytes, device)
+        return a
+
+    def stream(device):
+        asked.append((device, emu.current_device()))
+        return 0
+
+    emu.set_array_library(make, stream)
+    np.testing.assert_allclose(emu.dense_forward(x, w).host, x.host @ w.host)
+    assert asked == [(1, None), (1, 1)]  # the output is made there; the stream is asked for when that GPU is current
+    assert emu.current_device() == 0
+
+
+def test_border_waits_for_the_streams_of_arrays(emu):
+    emu.take_waits()
+    x = floats(2, 3, stream=7)
+    with fake_cuda.Stream(7):
+        emu.activation_forward(x, "relu")
+    assert emu.take_waits() == []  # all on one stream
+    with fake_cuda.Stream(5):
+        emu.activation_forward(x, "relu")
+    assert emu.take_waits() == [(5, 7)]
+    emu.activation_forward(x, "relu", stream=9)
+    assert emu.take_waits() == [(9, 7)]
+
+
+def test_scratch_belongs_to_the_stream_of_the_kernel(emu):
+    asked = []
+
+    def make(shape, dtype, device, stream):
+        asked.append(stream)
+        return fake_cuda.empty(shape, dtype)
+
+    emu.set_array_library(make, lambda device: 3)
+    emu.activation_forward(floats(2, 3), "relu")
+    emu.activation_forward(floats(2, 3), "relu", stream=11)
+    assert asked == [None, 11]
+
+
+def test_empty_cuda_arrays(emu):
+    x = fake_cuda.ndarray(np.empty((0, 3), np.float32), fake_cuda.Device(0))
+    assert emu.dense_forward(x, floats(3, 4)).shape == (0, 4)
+
+
+def test_a_launch_that_fails_is_an_error(emu):
+    assert emu.devices() == [(8, 6), (7, 5)] and emu.runtime_version() == 13000
+
+
 # ---------------------------------------------------------------------------------------------------- the real CuPy
 
 
@@ -298,7 +425,7 @@ def test_cupy_has_what_is_used():
     for name in backend.ARRAY_ATTRIBUTES:
         assert hasattr(cupy.ndarray, name), name
         assert hasattr(fake_cuda.ndarray(np.zeros(1), None), name), name
-    for name in ("Device", "get_current_stream"):
+    for name in ("Device", "ExternalStream", "get_current_stream"):
         assert hasattr(cupy.cuda, name)
 
 

@@ -18,7 +18,7 @@ case $what in
     mkdir -p "$dir/package/fastdl"
     "$bin/cmake" -S . -B "$dir/cmake" -G Ninja -DCMAKE_MAKE_PROGRAM="$bin/ninja" -DCMAKE_CXX_COMPILER="$cxx" \
       -DPython_EXECUTABLE="$python" -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" \
-      '-DFASTDL_TARGETS=base;avx2' -DFASTDL_SANITIZE=ON > "$dir/configure.log" ||
+      '-DFASTDL_TARGETS=base;avx2;emu' -DFASTDL_SANITIZE=ON > "$dir/configure.log" ||
       { cat "$dir/configure.log"; exit 1; }
     "$bin/cmake" --build "$dir/cmake" > "$dir/build.log" || { cat "$dir/build.log"; exit 1; }
     for file in python/fastdl/*; do

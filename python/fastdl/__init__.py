@@ -1,6 +1,7 @@
 """fastdl: deep learning on hand-written kernels, for NumPy arrays."""
 
 from . import kernels, ops
+from ._files import get_include, get_sources
 from .backend import (
     array,
     empty_cache,
@@ -17,8 +18,10 @@ __all__ = [
     "array",
     "empty_cache",
     "frozen",
+    "get_include",
     "get_matmul_precision",
     "get_num_threads",
+    "get_sources",
     "inference",
     "kernels",
     "ops",

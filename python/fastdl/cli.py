@@ -288,12 +288,19 @@ def _cuda():
     import importlib.util
 
     if importlib.util.find_spec("fastdl._cuda") is None:
-        return "not built in: this build has kernels for the CPU only"
+        return "not built in: this build has kernels for the CPU only (FASTDL_CUDA=ON builds those for GPUs)"
     try:
-        importlib.import_module("fastdl._cuda")
-    except ImportError as error:
+        module = importlib.import_module("fastdl._cuda")
+        devices = module.devices()
+    except (ImportError, RuntimeError) as error:
         return f"built in, but cannot be used: {error}"
-    return "built in"
+    version = module.runtime_version()
+    cards = ", ".join(
+        f"GPU {i}: sm_{major}{minor}{'' if major >= 8 else ' (products in float32 only)'}"
+        for i, (major, minor) in enumerate(devices)
+    )
+    cupy = "" if importlib.util.find_spec("cupy") else "; CuPy is not installed, which makes the arrays"
+    return f"CUDA {version // 1000}.{version % 1000 // 10}, built for {module.ARCHITECTURES}; {cards}{cupy}"
 
 
 def _data_list(args):

@@ -21,5 +21,33 @@ __all__ = sorted(backend.cpu.SPECS)
 globals().update({name: getattr(backend.cpu, name) for name in __all__})
 
 
+def address(name):
+    """The machine's address of a kernel, for code below Python: Cython, Numba, ctypes, C++.
+
+    Parameters
+    ----------
+    name : str
+        A kernel, or ``<kernel>_workspace``: how many floats its scratch holds.
+
+    Returns
+    -------
+    PyCapsule
+        Named ``fastdl.kernel``; holds the function that ``fastdl/kernels.h`` (see `fastdl.get_include`) declares, of the
+        target that was chosen at import. Nothing is checked on this way.
+
+    Raises
+    ------
+    KeyError
+        There is no such kernel.
+
+    Examples
+    --------
+    >>> from fastdl import kernels
+    >>> kernels.address("dense_forward")  # doctest: +ELLIPSIS
+    <capsule object "fastdl.kernel" at 0x...>
+    """
+    return backend.cpu.ADDRESSES[name]
+
+
 def __dir__():
-    return __all__
+    return [*__all__, "address"]

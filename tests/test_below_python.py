@@ -1,0 +1,93 @@
+"""Kernels without Python: by address from ctypes, and compiled into a C++ program (docs/guide/below-python.md)."""
+
+import ctypes
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+import fastdl
+from fastdl import kernels
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+GUIDE = ROOT / "docs" / "guide" / "below-python.md"
+COMPILER = os.environ.get("CXX") or shutil.which("g++") or shutil.which("c++")
+
+
+def blocks(language):
+    """The code of the guide in one language."""
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.S)
+
+
+def installed():
+    return (pathlib.Path(fastdl.__file__).parent / "sources").is_dir()
+
+
+def pointer(name):
+    get = ctypes.pythonapi.PyCapsule_GetPointer
+    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return get(kernels.address(name), b"fastdl.kernel")
+
+
+def test_every_kernel_has_an_address():
+    addresses = {pointer(name) for name in kernels.__all__}
+    assert len(addresses) == len(kernels.__all__) and None not in addresses
+    with pytest.raises(KeyError, match="no_such_kernel"):
+        kernels.address("no_such_kernel")
+
+
+def test_workspace_has_an_address():
+    size = ctypes.CFUNCTYPE(*[ctypes.c_int64] * 5)(pointer("dense_backward_workspace"))
+    assert size(100, 30, 20, 4) >= 0
+
+
+def test_the_guide_calls_a_kernel_from_ctypes():
+    found = blocks("python")
+    code = next(c for c in found if "ctypes" in c)
+    space = {}
+    exec(compile(code, str(GUIDE), "exec"), space)
+    np.testing.assert_allclose(space["c"], space["a"] @ space["b"], rtol=1e-5)
+
+
+def test_folders_want_an_installation(monkeypatch):
+    with pytest.raises(ValueError, match="target: expected 'cpu' or 'cuda'; got 'tpu'"):
+        fastdl.get_sources("tpu")
+    if not installed():
+        for function in (fastdl.get_include, fastdl.get_sources):
+            with pytest.raises(FileNotFoundError, match="expected an installed package"):
+                function()
+
+
+@pytest.mark.skipif(not installed(), reason="a source tree on the path, not an installation")
+def test_what_is_installed_is_what_was_compiled():
+    for target, count in (("cpu", len(list((ROOT / "csrc" / "cpu").glob("*.cpp"))) + 1),
+                          ("cuda", len(list((ROOT / "cuda").glob("*.cu"))))):  # fmt: skip
+        paths = [pathlib.Path(p) for p in fastdl.get_sources(target)]
+        assert len(paths) == count
+        for path in paths:
+            here = path.relative_to(pathlib.Path(fastdl.__file__).parent / "sources")
+            assert path.read_bytes() == (ROOT / here).read_bytes()
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+def test_the_guide_compiles_into_a_program(tmp_path):
+    """The guide's program, with the sources of the tree where nothing is installed."""
+    (tmp_path / "main.cpp").write_text(next(c for c in blocks("c\\+\\+") if "int main" in c))
+    if installed():
+        include, sources = fastdl.get_include(), [pathlib.Path(p) for p in fastdl.get_sources("cpu")]
+    else:
+        include = tmp_path / "include"
+        (include / "fastdl").mkdir(parents=True)
+        shutil.copy(ROOT / "csrc" / "kernels.h", include / "fastdl")
+        sources = [*(ROOT / "csrc" / "cpu").glob("*.cpp"), ROOT / "csrc" / "threads.cpp"]
+    needed = [p for p in sources if p.stem in ("gemm", "threads")]
+    csrc = next(p for p in needed if p.stem == "threads").parent
+    program = tmp_path / "program"
+    command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", f"-I{include}", f"-I{csrc}", f"-I{csrc / 'cpu'}",
+               tmp_path / "main.cpp", *needed, "-pthread", "-o", program]  # fmt: skip
+    subprocess.run(command, check=True)
+    assert subprocess.run([program], capture_output=True, text=True, check=True).stdout.strip() == "58 64 139 154"
