@@ -27,7 +27,15 @@ def load_targets():
             except ImportError:  # until all kernels are there
                 continue
             able = [*able, only_tests]
-    return {name: backend.load(name) for name in TARGETS if name in able}
+    loaded = {name: backend.load(name) for name in TARGETS if name in able}
+    if importlib.util.find_spec("fastdl._cuda") and importlib.util.find_spec("cupy"):
+        import cupy
+
+        if cupy.cuda.is_available():
+            from on_device import DeviceKernels
+
+            loaded["cuda"] = DeviceKernels(backend.cuda().kernels, cupy)
+    return loaded
 
 
 LOADED = load_targets()

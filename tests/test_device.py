@@ -3,6 +3,7 @@
 import copy
 import importlib
 import importlib.util
+import inspect
 import pickle
 
 import numpy as np
@@ -399,6 +400,20 @@ def test_scratch_belongs_to_the_stream_of_the_kernel(emu):
     assert asked == [None, 11]
 
 
+def test_tables_run_on_a_device(emu, rng):
+    """The adapter by which the table of kernels runs on a GPU (tests/on_device.py)."""
+    from on_device import DeviceKernels
+
+    kernels = DeviceKernels(emu, fake_cuda)
+    x, w = rng.standard_normal((5, 3)).astype(np.float32), rng.standard_normal((3, 4)).astype(np.float32)
+    out = np.zeros((5, 4), np.float32)
+    assert kernels.dense_forward(x, w, out=out) is out
+    np.testing.assert_allclose(out, x @ w, rtol=1e-5, atol=1e-6)
+    np.testing.assert_array_equal(kernels.dense_forward(x, w), out)
+    assert kernels.get_num_threads() >= 1 and kernels.SPECS is emu.SPECS
+    assert "act" in inspect.signature(kernels.dense_forward).parameters
+
+
 def test_empty_cuda_arrays(emu):
     x = fake_cuda.ndarray(np.empty((0, 3), np.float32), fake_cuda.Device(0))
     assert emu.dense_forward(x, floats(3, 4)).shape == (0, 4)
@@ -413,8 +428,6 @@ def test_a_launch_that_fails_is_an_error(emu):
 
 def test_cupy_has_what_is_used():
     cupy = pytest.importorskip("cupy", reason="no CuPy (make test CUPY=1 installs it)")
-    import inspect
-
     assert cupy.from_dlpack.__doc__.startswith("from_dlpack(array, *,")  # compiled: it has no other signature
     for name in sorted(set(backend.ARRAY_FUNCTIONS) - {"from_dlpack"}):
         mine, theirs = (inspect.signature(getattr(library, name)) for library in (fake_cuda, cupy))
