@@ -3,7 +3,6 @@
 import importlib.util
 import os
 import platform
-import sys
 import zlib
 
 import numpy as np
@@ -12,8 +11,6 @@ import pytest
 TARGETS = ["base", "avx2", "wide", "avx512", "emu"]
 # Built for tests alone: the 64-byte-vector source, compiled for AVX2, and the CUDA kernels in the emulator.
 EXTRA = {"wide": "avx2", "emu": "avx2" if platform.machine() in ("x86_64", "AMD64") else "base"}
-if os.environ.get("FASTDL_EMU_LAZY"):  # some kernels may still be missing
-    sys.setdlopenflags(os.RTLD_LAZY)
 
 
 def load_targets():
@@ -22,10 +19,6 @@ def load_targets():
     able = backend.runnable()
     for only_tests, needs in EXTRA.items():
         if needs in backend._runtime.runnable_targets() and importlib.util.find_spec(f"fastdl._{only_tests}"):
-            try:
-                importlib.import_module(f"fastdl._{only_tests}")
-            except ImportError:  # until all kernels are there
-                continue
             able = [*able, only_tests]
     loaded = {name: backend.load(name) for name in TARGETS if name in able}
     if importlib.util.find_spec("fastdl._cuda") and importlib.util.find_spec("cupy"):

@@ -172,8 +172,6 @@ a = np.linspace(-1, 1, 2000, dtype=np.float32)
 c = [k.matmul(a.reshape(40, 50), a.reshape(50, 40)) for k in (emu, backend.cpu)]
 assert np.array_equal(*c)
 """
-    if os.environ.get("FASTDL_EMU_LAZY"):
-        code = "import os, sys\nsys.setdlopenflags(os.RTLD_LAZY)\n" + code
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "FASTDL_EMU_ARCH": "75"})
 
 
