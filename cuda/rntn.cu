@@ -61,7 +61,7 @@ struct Inputs {
 };
 
 __global__ void __launch_bounds__(kWarps* kColumns)
-    compose(i64 e, Heights heights, i64 L, i64 D, const int64_t* children, const float* u, const float* w, const float* b,
+    compose(i64 e, Heights heights, i64 L, i64 D, const float* u, const float* w, const float* b,
             float* x, float* h) {
   i64 begin, end;
   heights.range(e, begin, end);
@@ -230,7 +230,7 @@ void rntn_forward(i64 L, i64 n, i64 H, i64 D, const float* leaves, const int64_t
   if (v) launch(fold_up, blocks_for(E * E * D, 256), 256, 0, stream, E, D, v, u);
   for (i64 e = 0; e <= H; ++e) {
     launch(gather, blocks_for(n * E, 256), 256, 0, stream, e, heights, D, h, children, x);
-    launch(compose, dim3(blocks_for(n, kTile), columns_of(D)), kThreads, 0, stream, e, heights, L, D, children, u, w, b, x,
+    launch(compose, dim3(blocks_for(n, kTile), columns_of(D)), kThreads, 0, stream, e, heights, L, D, u, w, b, x,
            h);
   }
 }
