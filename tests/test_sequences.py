@@ -214,6 +214,21 @@ def test_training_goes_on_bit_for_bit(tmp_path):
     assert rest.nats(VERSE) == whole.nats(VERSE)
 
 
+def test_a_callback_reads_the_network_at_rest():
+    """What is asked of a model while it is trained has no dropout, and leaves no trace in the training."""
+    found = []
+
+    def ask(state):
+        model.sample(3, "t"), model.predict_proba("t")
+        found.append((model.nats(VERSE), model.nats(VERSE), model.module_.training))
+
+    model = CharLM(units=8, dropout=0.5, seed=3)
+    model.fit(VERSE, epochs=2, batch_size=4, window=25, callbacks=[ask])
+    assert all(first == second and training for first, second, training in found)
+    alone = CharLM(units=8, dropout=0.5, seed=3).fit(VERSE, epochs=2, batch_size=4, window=25)
+    assert found[-1][0] == model.nats(VERSE) == alone.nats(VERSE)
+
+
 def test_words():
     assert data.words("It's half-done; 3.5% left_over") == ["It's", "half-done", ";", "3.5", "%", "left", "_", "over"]
     model = WordLM(most=8, units=24, embedding=12, seed=1).fit(VERSE, epochs=25, batch_size=2, window=10, lr=0.02)

@@ -520,7 +520,7 @@ def _explain(module, xb, yb, value, epoch, step):
 
 
 @contextlib.contextmanager
-def _evaluating(module):
+def evaluating(module):
     """Evaluation mode inside, the modes of before after it."""
     modes = [(m, m.training) for _, m in module.named_modules()]
     module.eval()
@@ -545,7 +545,7 @@ def predict(module, x, batch_size=256):
         On the module's device. A row does not depend on the batch it was in.
     """
     rows, result = Rows(x, "x", module.any_array()), None
-    with _evaluating(module), inference():
+    with evaluating(module), inference():
         # At least one batch, of no rows if there are none: it gives the output's shape.
         for start in range(0, max(len(x), 1), batch_size):
             index = np.arange(start, min(start + batch_size, len(x)))
@@ -571,7 +571,7 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
         'loss' and one entry for each metric.
     """
     loss_of = LOSSES.get(loss, loss)
-    with _evaluating(module), inference():
+    with evaluating(module), inference():
         outputs = predict(module, x, batch_size)
         result = {"loss": loss_of(Tensor(outputs), backend.to_device(y, outputs)).item()}
     return result | {name: float(f(outputs, y)) for name, f in (metrics or {}).items()}

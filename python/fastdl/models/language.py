@@ -175,7 +175,7 @@ class LanguageModel(Model):
             raise ValueError(f"text: expected two symbols or more; got {len(codes)}")
         total, state = 0.0, None
         loss = train.LOSSES["softmax_cross_entropy"]
-        with inference():
+        with train.evaluating(self.module_), inference():
             for at in range(0, len(codes) - 1, window):
                 x, y = codes[at : at + window], codes[at + 1 : at + window + 1]
                 logits, state = self._run(x[: len(y)], state)
@@ -196,7 +196,7 @@ class LanguageModel(Model):
         codes = self.encode(prompt)
         if not len(codes):
             raise ValueError("prompt: expected one symbol or more; got none")
-        with inference():
+        with train.evaluating(self.module_), inference():
             logits, _ = self._run(codes, None)
             last = np.ascontiguousarray(backend.to_host(logits.data)[0, -1:])
             return backend.kernels(last).softmax_forward(last)[0]
@@ -233,7 +233,7 @@ class LanguageModel(Model):
         if not len(codes):
             raise ValueError("prompt: expected one symbol or more; got none")
         draws, state, written = random.uniform((n,), seed=seed, offset=Stream(seed).offset), None, []
-        with inference():
+        with train.evaluating(self.module_), inference():
             for u in draws:
                 logits, state = self._run(codes, state)
                 z = backend.to_host(logits.data)[0, -1].astype(np.float64) / temperature
