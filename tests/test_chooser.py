@@ -14,8 +14,8 @@ from fastdl.chooser import TASKS
 def test_every_task_has_an_answer(name):
     choice = fastdl.choose(name)
     assert choice.task == name and choice.reason and choice.baseline and choice.worth_it is None
-    have = [f for f in TASKS[name].families if hasattr(models, f)]
-    assert choice.family == (have[0] if have else None)
+    families = TASKS[name].families
+    assert choice.family == (families[0] if families else None) and all(hasattr(models, f) for f in families)
     assert choice.recipe is None or choice.recipe in recipes.NAMES
     assert ("no recipe for this here" in str(choice)) == (choice.recipe is None)
     for other in TASKS[name].also:
@@ -99,9 +99,8 @@ def test_quantities_images_series_and_text():
     assert wrong.model is None and "not built for these data" in str(wrong)
     assert fastdl.choose(data=np.arange(100.0)).task == "time series"
     assert fastdl.choose(data=points(20)).task == "unlabelled"
-    if hasattr(models, "Forecaster"):
-        assert fastdl.choose("time series", points(50)).model.input_shape_[-1] == 2
-        assert fastdl.choose(data=["to be", "or not"]).model.module_.count() > 0
+    assert fastdl.choose("time series", points(50)).model.input_shape_[-1] == 2
+    assert fastdl.choose(data=["to be", "or not"]).model.module_.count() > 0
     assert fastdl.choose(data=["to be", "or not"]).task == "characters"
     assert fastdl.choose(data=["what a day", "dull"], labels=[1, 0]).task == "sentiment"
     assert fastdl.choose(data=points(20), labels=True).task == "classification"

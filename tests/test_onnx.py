@@ -92,12 +92,13 @@ def test_layers_on_sequences_and_tokens():
     x = np.random.default_rng(0).standard_normal((3, 10, 4)).astype(np.float32)
     net = nn.Sequential(nn.Conv1d(6, 3, "relu", padding="same"), nn.Conv1d(5, 3, stride=2), nn.Dense(2)).build((10, 4))
     agrees(run(onnx.export(net, input_shape=(10, 4)), x=x)["y"], train.predict(net, x))
+    net = nn.Sequential(nn.Conv1d(6, 3), nn.LSTM(5, output="last"), nn.Dense(2)).build((10, 4))
+    agrees(run(onnx.export(net, input_shape=(10, 4)), x=x)["y"], train.predict(net, x))
     tokens = np.arange(12).reshape(2, 6) % 7
     net = nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Dense(2)).build((6,), dtype=np.int64)
     agrees(run(onnx.export(net, input_shape=(6,)), x=tokens)["y"], train.predict(net, tokens))
 
 
-@pytest.mark.skipif(not hasattr(models, "Autoencoder"), reason="no autoencoder in this version")
 @pytest.mark.parametrize("options", [{}, dict(tied=True), dict(variational=True), dict(kind="conv", hidden=(4, 8)),
                                      dict(loss="binary_cross_entropy")], ids=str)  # fmt: skip
 def test_autoencoders(options):
@@ -110,7 +111,6 @@ def test_autoencoders(options):
     agrees(got["reconstruction"].reshape(X.shape), model.reconstruct(X))
 
 
-@pytest.mark.skipif(not hasattr(nn, "LSTM"), reason="no recurrent layers in this version")
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])
 @pytest.mark.parametrize("options", [{}, dict(layers=2, bidirectional=True), dict(output="last"),
                                      dict(output="last", bidirectional=True, bias=False)], ids=str)  # fmt: skip
@@ -122,7 +122,6 @@ def test_recurrent_layers(cell, options):
     agrees(run(onnx.export(net, input_shape=(7, 4)), x=x)["y"], train.predict(net, x))
 
 
-@pytest.mark.skipif(not hasattr(models, "RNNClassifier"), reason="no recurrent models in this version")
 @pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
 def test_sequences_of_any_length(cell):
     rng = np.random.default_rng(0)

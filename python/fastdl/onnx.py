@@ -229,7 +229,7 @@ def _recurrent(g, layer, v):
     order = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}[kind]  # ONNX: i o f g; z r n
     if kind == "LSTM" and any(layer.zoneout):
         raise ValueError("model: expected an LSTM without zoneout, which ONNX does not have; got zoneout")
-    x, steps = g.add("Transpose", v.name, perm=(1, 0, 2)), v.lengths or ""
+    x, steps = g.add("Transpose", g.last(v).name, perm=(1, 0, 2)), v.lengths or ""
     for at in range(layer.layers):
         parts = range(at * d, at * d + d)
         w, u = (np.stack([_gates(_host(p[k]).T, order, h) for k in parts]) for p in (layer.w, layer.u))
