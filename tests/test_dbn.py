@@ -5,6 +5,7 @@ import pytest
 
 from fastdl import models
 from fastdl.models import DBN
+from fastdl.recipes import Config
 
 RNG = np.random.default_rng(0)
 PATTERNS = np.array([[1, 1, 0, 0, 1, 0, 1, 0], [0, 0, 1, 1, 0, 1, 0, 1]], np.float32)
@@ -72,6 +73,18 @@ def test_going_on(tmp_path):
     again.fit(X, LABELS, epochs=3, checkpoint=tmp_path / "net", resume=True)
     for name, a in whole.get_weights().items():
         np.testing.assert_array_equal(a, again.get_weights()[name], err_msg=name)
+
+
+def test_a_stack_is_found_again_by_the_files_of_its_machines(tmp_path):
+    config = Config(resume=tmp_path / "run")
+    assert config.lasting("stack")["resume"] is None  # not begun
+    (tmp_path / "run.stack.0").touch()
+    assert config.lasting("stack") == {"checkpoint": f"{tmp_path}/run.stack", "resume": f"{tmp_path}/run.stack"}
+
+
+def test_a_new_stack_may_see_other_data():
+    dbn = DBN((3, 2)).pretrain(X, epochs=1)
+    assert dbn.pretrain(X[:, :5].copy(), epochs=1).transform(X[:, :5].copy()).shape == (200, 2)
 
 
 def test_bad_input_is_named(stack):

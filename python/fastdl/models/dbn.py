@@ -84,8 +84,10 @@ class DBN(Classifier):
         -------
         The model itself.
         """
-        x = self._begin(X, False)
         machines = self._machines()
+        for name in ("stack_", "recognition_"):
+            self.__dict__.pop(name, None)
+        x = self._begin(X, False)
         count = len(machines)
         epochs = [epochs] * count if np.ndim(epochs) == 0 else list(epochs)
         rates = [lr] * count if lr is None or np.ndim(lr) == 0 else list(lr)

@@ -59,10 +59,10 @@ class Config:
             options["checkpoint"] = place(self.checkpoint if self.checkpoint is not None else self.resume)
         if self.resume is not None:
             found = place(self.resume)
-            # Of several networks the later ones may not have begun.
-            options["resume"] = found if not network or os.path.exists(found) else None
+            # Of several networks the later ones may not have begun. A stack has a file for each of its machines.
+            begun = os.path.exists(found) or os.path.exists(f"{found}.0")
+            options["resume"] = found if not network or begun else None
         return options
-
 
     def needs_no_checkpoint(self, recipe):
         """For a recipe that trains many networks for seconds: what it cannot do is refused, not ignored."""
