@@ -177,6 +177,12 @@ def test_checkpoints_go_on_bit_for_bit(tmp_path):
     assert models.load(tmp_path / "c").sample(2).shape == (2, 2)
     with pytest.raises(ValueError, match="batch_size: expected 32, as in the checkpoint"):
         make().fit(x, epochs=4, batch_size=16, resume=tmp_path / "c")
+    with pytest.raises(ValueError, match="lr_d: expected 0.0002, as in the checkpoint .*; got 0.5"):
+        make().fit(x, epochs=4, lr_d=0.5, resume=tmp_path / "c", **options)
+    with pytest.raises(ValueError, match="steps_d: expected 1, as in the checkpoint .*; got 2"):
+        GAN("mlp", 3, (8,), output="none", spectral_norm=True, steps_d=2, seed=4).fit(
+            x, epochs=4, resume=tmp_path / "c", **options
+        )
 
 
 def test_files(tmp_path):

@@ -7,7 +7,7 @@ import warnings
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
-from ..checkpoint import Run, fingerprint, module_state, set_module_state
+from ..checkpoint import Run, called, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
 from ..tensor import Tensor, frozen, inference
 from ._base import Model, as_input
@@ -203,7 +203,9 @@ class GAN(Model):
         steps = n // batch_size
         state = train.State(pair, None, history, epochs, epochs * max(1, steps // self.steps_d))
         identity = {"X": fingerprint(x), "batch_size": batch_size, "seed": self.seed, "loss": self.loss,
-                    "schedule": None if schedule is None else epochs}  # fmt: skip
+                    "schedule": None if schedule is None else epochs, "lr": lr, "lr_d": lr if lr_d is None else lr_d,
+                    "beta1": beta1, "optimizer": called(optimizer), "steps_d": self.steps_d,
+                    "smoothing": self.smoothing}  # fmt: skip
         run, first = Run(self._checkpoint(checkpoint), resume, identity), 1
         if run.state is not None:
             first = self._resume(run.state, players, shuffling, draws, state)
