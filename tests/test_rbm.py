@@ -80,6 +80,7 @@ def test_missing_values_are_filled_in():
     np.testing.assert_array_equal(full[:, :3], PATTERNS[:, :3])
     assert np.abs(full - PATTERNS).max() < 0.35
     np.testing.assert_array_equal(rbm.impute(PATTERNS), PATTERNS)
+    np.testing.assert_array_equal(rbm.impute((255 * PATTERNS).astype(np.uint8)), PATTERNS)
 
 
 @pytest.mark.parametrize("algorithm", ["cd", "pcd", "fpcd", "tempering"])

@@ -176,6 +176,8 @@ def test_bad_trees_are_named(trees):
         RNTN().build(Vocabulary(["a"], "?"), ["0", "1"]).predict(["(2 a)"])
     with pytest.raises(ValueError, match="classes: expected two or more; got 1"):
         RNTN().fit(parse_trees("(2 a)"))
+    with pytest.raises(RuntimeError, match="RNTN: expected a model that was built or fitted; got a fresh one"):
+        RNTN().score(trees)
     model = RNTN(width=3).fit(trees, epochs=1)
     with pytest.raises(ValueError, match=r"validation: expected labels from .*; got '7'"):
         model.fit(trees, epochs=1, warm_start=True, validation=parse_trees("(7 a)"))

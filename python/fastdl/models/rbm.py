@@ -54,7 +54,7 @@ class RBM(Model):
     module_ : Machine
         With w [V,H], b [V], c [H] and the persistent chains.
     history_ : dict
-        For each epoch `error` (mean squared error of reconstructions) and `seconds`, of at most 1,000 samples.
+        For each epoch `error` (mean squared error of reconstructions, of at most 1,000 samples) and `seconds`.
 
     Source
     ------
@@ -389,7 +389,8 @@ class RBM(Model):
         array of float32 [N,V]
         """
         self._need_fit()
-        m, x = self.module_, backend.to_host(self._values(X, missing=True)).astype(np.float32)
+        m, x = self.module_, backend.to_host(self._values(X, missing=True))
+        x = x.astype(np.float32) / np.float32(255 if x.dtype == np.uint8 else 1)
         missing = np.isnan(x)
         if not missing.any():
             return x

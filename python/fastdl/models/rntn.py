@@ -230,6 +230,7 @@ class RNTN(Model):
 
     def score(self, trees):
         """Accuracy over all nodes that have a label, 0 to 1."""
+        self._need_fit()
         forest = self._training_forest(trees)
         known = forest.labels >= 0
         return float(np.mean((train.argmax(self._logits(forest)) == forest.labels)[known]))
