@@ -2,11 +2,12 @@
 
 import csv
 import importlib.util
+import json
 
 import numpy as np
 import pytest
 
-from fastdl import data, recipes
+from fastdl import backend, data, recipes
 from fastdl.random import Stream
 from fastdl.recipes import Config, _tabular, cartpole, face_detect
 
@@ -82,6 +83,10 @@ def test_two_classes(quick, tmp_path):
     write_table(tmp_path, "heart_disease", ["a", "b", "c", "pain", "diameter narrowing"], rows)
     report = recipes.run("heart-disease", Config(data_dir=tmp_path, epochs=15))
     assert report.settings["columns"] == 6  # three numbers and three words
+    recipes.write_json(report, tmp_path / "heart.json")
+    written = json.loads((tmp_path / "heart.json").read_text())["config"]
+    assert written["predicted"] == "diameter narrowing" and written["target"] == backend.target
+    assert not {"target", "fastdl"} & set(report.settings)  # else the file would lose them
     assert report.metrics["test_accuracy"] > 0.85 and report.metrics["baseline_accuracy"] > 0.85
     assert 0 < report.metrics["threshold"] < 1 and report.metrics["brier"] < 0.15
     if importlib.util.find_spec("matplotlib"):

@@ -222,7 +222,7 @@ def about(config, table, x, epochs):
         "splits": f"{OUTER} outer folds by hash, {INNER} inner ones for all choices; every row judged once",
         "rows": len(x),
         "columns": x.shape[1],
-        "target": table.target,
+        "predicted": table.target,
         "epochs": epochs,
         "seed": config.seed,
         "threads": get_num_threads(),
