@@ -3,8 +3,8 @@
 Task: the words and signs of tinyshakespeare; the first 90 % of the text for training, the rest for the figure. The 6,000 most
 frequent words of the training part are the vocabulary, of which one symbol stands for all others.
 Network: an LSTM of 256 units with dropout, trained by truncated backpropagation.
-Reference: perplexity below that of a 3-gram with interpolated Kneser-Ney smoothing over the same symbols (NLTK's, where it is
-installed: on every tenth sentence, as it takes milliseconds a word).
+Reference: a 3-gram with interpolated Kneser-Ney smoothing over the same symbols (NLTK's, where it is installed: on a tenth of
+the words, as it takes milliseconds a word). Aim: a perplexity below its.
 """
 
 import math
