@@ -1,6 +1,6 @@
 """Run recipes on several seeds, each in a process of its own, and print the table of accuracies.
 
-    python benchmarks/recipes.py --data DIR [--seeds 0,1,2] [--threads 2] [--out benchmarks/results] [RECIPE ...]
+    python benchmarks/recipes.py --data DIR [--seeds 0,1,2] [--threads 2] [--out benchmarks/results/recipes] [RECIPE ...]
 
 A run whose JSON is there already is not repeated. Each JSON names the commit it was made at; one of another commit is
 refused, unless --any-commit is given: the table then tells which commits it is made of.
@@ -83,7 +83,7 @@ def main(arguments=None):
     parser.add_argument("--data", required=True)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--threads", default="2")
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "recipes")
     parser.add_argument("--any-commit", action="store_true", help="also report figures of other commits")
     args = parser.parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)

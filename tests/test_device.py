@@ -427,7 +427,7 @@ def test_a_launch_that_fails_is_an_error(emu):
 
 
 def test_cupy_has_what_is_used():
-    cupy = pytest.importorskip("cupy", reason="no CuPy (make test CUPY=1 installs it)")
+    cupy = pytest.importorskip("cupy", reason="no CuPy (make gpu installs it)")
     assert cupy.from_dlpack.__doc__.startswith("from_dlpack(array, *,")  # compiled: it has no other signature
     for name in sorted(set(backend.ARRAY_FUNCTIONS) - {"from_dlpack"}):
         mine, theirs = (inspect.signature(getattr(library, name)) for library in (fake_cuda, cupy))

@@ -34,7 +34,7 @@ _LAYOUTS = {
     "LayerNorm": (("gamma", "weight", None), ("shift", "bias", None)),
     "Embedding": (("table", "weight", None),),
 }
-# Recurrent layers split and join gates and biases: `_recurrent` below.
+# Recurrent layers split and join gates and biases: they have functions of their own, below.
 _RECURRENT = ("RNN", "LSTM", "GRU")
 
 
