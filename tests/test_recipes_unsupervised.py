@@ -66,10 +66,16 @@ def test_generators_and_their_judge(tmp_path):
     assert _digits.judge(digits)[1] == m["judge_accuracy"] and kept.stat().st_size > 1000
 
 
-def test_dcgan_is_described():
+def test_dcgan_makes_digits_and_its_options_are_those_of_fit(monkeypatch):
     from fastdl.recipes import mnist_dcgan
 
-    assert mnist_dcgan.OPTIONS["beta1"] == 0.5 and "Fréchet" in mnist_dcgan.__doc__
+    def train(config, digits, model, epochs, **options):
+        model.fit(digits.x[:64], epochs=epochs, on_collapse="ignore", **options)
+        return {"shape": model.sample(2).shape}, options, None
+
+    monkeypatch.setattr(mnist_dcgan, "train_gan", train)
+    report = recipes.run("mnist-dcgan", Config(epochs=1, seed=100))
+    assert report.metrics["shape"] == (2, 28, 28, 1) and report.settings == mnist_dcgan.OPTIONS
 
 
 def test_a_beat_that_comes_too_early_is_strange(tmp_path):

@@ -109,7 +109,8 @@ def test_without_a_folder_it_is_named(name):
         recipes.run(name)
 
 
-@pytest.mark.parametrize("name", ["heart-disease", "breast-cancer", "diabetes", "cartpole", "complexity-sweep", "face-detect"])
+@pytest.mark.parametrize("name", ["heart-disease", "breast-cancer", "diabetes", "cartpole", "complexity-sweep", "face-detect",
+                                  "forecast-lstm", "copy-memory", "digits-rbm-pipeline"])  # fmt: skip
 def test_a_checkpoint_is_refused_where_there_is_none(name, tmp_path):
     with pytest.raises(ValueError, match="checkpoint: expected none"):
         recipes.run(name, Config(checkpoint=tmp_path / "a"))

@@ -47,6 +47,7 @@ def draw(metrics, path):
 
 def run(config):
     """Train and judge each cell at each gap; see `fastdl.recipes`."""
+    config.needs_no_checkpoint("copy-memory")
     show = config.show or (lambda text: None)
     epochs = config.epochs or EPOCHS["copy"]
     metrics, model = {}, None

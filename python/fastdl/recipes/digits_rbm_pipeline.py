@@ -39,6 +39,7 @@ def nudged():
 
 def run(config):
     """Train and judge; see `fastdl.recipes`."""
+    config.needs_no_checkpoint("digits-rbm-pipeline")
     try:
         from sklearn.linear_model import LogisticRegression
         from sklearn.model_selection import train_test_split

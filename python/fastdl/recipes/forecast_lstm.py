@@ -84,6 +84,7 @@ def mae(s, forecast, start, end):
 
 def run(config):
     """Choose by validation, train, and judge each method once on every series; see `fastdl.recipes`."""
+    config.needs_no_checkpoint("forecast-lstm")
     show = config.show or (lambda text: None)
     metrics, chosen, splits, model = {}, {}, {}, None
     limit = config.epochs or EPOCHS["series"]
