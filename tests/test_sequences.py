@@ -166,6 +166,12 @@ def test_classifier_of_tokens(rng, tmp_path):
         model.predict([[0.5]])
 
 
+def test_bytes_are_read_alike_in_arrays_and_lists(rng):
+    x = rng.integers(0, 256, (12, 5, 2)).astype(np.uint8)
+    model = RNNClassifier(units=4).fit(x, np.arange(12) % 2, epochs=1)
+    np.testing.assert_array_equal(model.decision_function(list(x)), model.decision_function(x))
+
+
 def test_regressor(rng):
     x, _ = counting(rng)
     y = np.array([s[:, 1].mean() for s in x])

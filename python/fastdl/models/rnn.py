@@ -95,10 +95,15 @@ class _Sequences:
         return rows
 
     def _steps(self, X, name):
-        """Rows float32 [N, T I + 1] of a list of arrays [T_n,I] or of an array [N,T,I] in which NaN fills up."""
+        """Rows float32 [N, T I + 1] of a list of arrays [T_n,I] or of an array [N,T,I] in which NaN fills up.
+
+        uint8 becomes values in [0,1].
+        """
         if _ragged(X):
             x, lengths = pad(X)
             x = x.astype(np.float32, copy=False)
+            if all(getattr(one, "dtype", None) == np.uint8 for one in X):
+                x = x / np.float32(255.0)
         else:
             x = backend.to_host(as_input(X, name))
             x = x.astype(np.float32) / 255.0 if x.dtype == np.uint8 else x
