@@ -66,21 +66,21 @@ TASKS = {
         "what a sentence says follows from its parts and how they are joined: a tensor network follows the tree of the "
         "sentence, a recurrent network reads it word by word",
         "naive Bayes on single words and pairs",
-        ("sentiment-rntn",),
+        ("sentiment-rntn", "sentence-tags"),
         ("opinion",),
     ),
     "parsing": Rule(
         ("RNTN", "RNNClassifier"),
         "the structure is a tree, and a recursive network has one",
         "a table of the most frequent rule",
-        ("sentence-tags",),
+        (),
         ("syntax",),
     ),
     "entities": Rule(
         ("RNTN", "RNNClassifier"),
         "a name is told by the words around it, near and far: a network over the sentence, word by word or along its tree",
         "the most frequent tag of each word",
-        ("sentence-tags",),
+        (),
         ("named entities", "ner", "tagging"),
     ),
     "characters": Rule(
