@@ -52,10 +52,13 @@ void clear(i64 n, float* y, void* stream);
 // put(out[rows,C], columns [at, at + C) of total[W]).
 void put_slice(i64 C, const float* total, float beta, float* out, void* stream);
 
-// Scratch of the gradients of w and u: parts of the products, chunks of the columns' sums, and the sums.
+// Scratch of the gradients of w and u: parts of the products, chunks of the columns' sums, and the sums. A narrower product may
+// go in more parts and need more than a wider one, so every width is asked, also those of GRUs alone (G = 4 H): dw of 3 H
+// columns, du of 2 H and H.
 inline i64 weights_floats(i64 rows, i64 I, i64 H, i64 G) {
-  const i64 sizes[4] = {split_workspace(I, G, rows, 1), split_workspace(H, G, rows, 1), split_workspace(H, G / 2, rows, 1),
-                        column_sums_workspace(rows, G)};
+  const i64 sizes[6] = {split_workspace(I, G, rows, 1),         split_workspace(H, G, rows, 1),
+                        split_workspace(I, G / 4 * 3, rows, 1), split_workspace(H, G / 2, rows, 1),
+                        split_workspace(H, G / 4, rows, 1),     column_sums_workspace(rows, G)};
   i64 most = 0;
   for (i64 n : sizes) most = n > most ? n : most;
   return carved(most) + carved(G);

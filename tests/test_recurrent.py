@@ -1,11 +1,13 @@
 """Recurrent operations and layers: the tape, lengths, directions, state carried from piece to piece."""
 
 import pickle
+import re
 
 import numpy as np
 import pytest
 
 import reference_recurrent as ref
+from conftest import LOADED
 from fastdl import nn, ops
 from fastdl.random import Stream
 from fastdl.tensor import Tensor, inference
@@ -199,3 +201,19 @@ def test_an_lstm_learns_to_remember():
     net = nn.Sequential(nn.LSTM(12, output="last"), nn.Dense(2)).build((10, 1), seed=1)
     train.fit(net, x, y, loss="softmax_cross_entropy", optimizer=optim.get("adam", net, lr=0.02), epochs=25, batch_size=32)
     assert train.accuracy(train.predict(net, x), y) > 0.95
+
+
+def test_gru_gradients_stay_within_their_scratch(rng):
+    """A shape whose product for dw, 3 H columns wide, goes in more parts than one of 4 H columns would."""
+    emu = LOADED.get("emu")
+    if emu is None:
+        pytest.skip("the emulator is not built")
+    n, i, h = 53 * 256, 18, 25
+    arrays = [data(rng, *shape) for shape in ((n, i), (n, h), (i, 3 * h), (h, 3 * h), (n, 4 * h), (n, h))]
+    only_dw = dict(dx=None, dh=None, du=None, db=None, dbn=None)
+    with pytest.raises(ValueError, match="work: expected at least") as error:
+        emu.gru_cell_backward(*arrays, np.empty(0, np.float32), **only_dw)
+    size = int(re.search(r"at least (\d+)", str(error.value))[1])
+    scratch = np.full(size + (1 << 16), 7, np.float32)
+    emu.gru_cell_backward(*arrays, scratch[:size], **only_dw)
+    assert (scratch[size:] == 7).all()
