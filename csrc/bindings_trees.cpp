@@ -16,7 +16,7 @@ void bind_trees(pybind11::module_& m) {
       m, "rntn_backward",
       "M n H D; h[M,D]" TREES("M")
       " dh[M,D] work* dleaves>?[M-n,D] beta_dleaves:f=0 dv>?[2*D,2*D,D] beta_dv:f=0 dw>?[2*D,D] beta_dw:f=0 db>?[D]"
-      " beta_db:f=0",
+      " beta_db:f=0; M>=n",
       "Gradients of rntn_forward from the gradient dh at every node, + beta times what the buffers hold.");
 #undef TREES
 #define CTC " labels:i64[N,S]{0..C} lengths:i64[N]{0..T+1} label_lengths:i64[N]{0..S+1}"

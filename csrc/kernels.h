@@ -223,7 +223,7 @@ i64 rntn_forward_workspace(i64 L, i64 n, i64 H, i64 D);
 
 // From h[M,D] as written by rntn_forward, M = L + n, and its gradient dh[M,D] at every node. With g = the gradient of a node, its own and
 // that from its parent, and dz = g (1 - h^2):  dleaves = g of the leaves + beta dleaves,  dv[i,j] = sum_n x_i x_j dz + beta dv,
-// dw = sum_n x dz + beta dw,  db = sum_n dz + beta db. dleaves, dv, dw, db may be null.
+// dw = sum_n x dz + beta dw,  db = sum_n dz + beta db. dleaves, dv, dw, db may be null; dv needs no v (then v = 0).
 void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* children, const int64_t* ends, const float* v,
                    const float* w, const float* dh, float* work, float* dleaves, float beta_dleaves, float* dv,
                    float beta_dv, float* dw, float beta_dw, float* db, float beta_db, void* stream);

@@ -255,7 +255,7 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
     }
   }
   if (dleaves) launch(leaf_gradient, blocks_for(L * D, 256), 256, 0, stream, L * D, g, dleaves, beta_dleaves);
-  if (dv && v) {
+  if (dv) {
     const dim3 grid(columns_of(D), static_cast<unsigned>((E + kTile - 1) / kTile), static_cast<unsigned>(E));
     launch(tensor_gradient, grid, kThreads, 0, stream, n, D, x, dz, dv, beta_dv);
   }

@@ -133,6 +133,25 @@ def test_heights_that_are_left_out_are_visited_all_the_same(target, rng):
         target.rntn_forward(leaves, children, np.array([1, 3]), None, w)
 
 
+def test_more_inner_nodes_than_nodes_are_refused(target, rng):
+    h, w = rng.standard_normal((2, 3), np.float32), rng.standard_normal((6, 3), np.float32)
+    with pytest.raises(ValueError, match="h: expected M>=n"):
+        target.rntn_backward(h, np.zeros((5, 2), np.int64), np.array([5]), None, w, h, dleaves=None, dv=None)
+
+
+def test_gradient_of_a_tensor_that_is_not_there(target, rng):
+    """Without v its gradient is that at v = 0, and not whatever the memory held."""
+    leaves, w = rng.standard_normal((3, 2), np.float32), rng.standard_normal((4, 2), np.float32)
+    children, ends = np.array([[0, 1], [3, 2]]), np.array([1, 2])
+    h = target.rntn_forward(leaves, children, ends, None, w)
+    dh, held = rng.standard_normal(h.shape, np.float32), np.ones((4, 4, 2), np.float32)
+    results = []
+    for v, dv in ((np.zeros_like(held), held.copy()), (None, held)):
+        results.append(target.rntn_backward(h, children, ends, v, w, dh, dv=dv, beta_dv=0.5))
+    for with_v, without in zip(*results, strict=True):
+        np.testing.assert_allclose(without, with_v, rtol=1e-6, atol=1e-7)
+
+
 def test_a_node_does_not_depend_on_the_other_trees(trees):
     model = RNTN(width=6, seed=3).build(Vocabulary(["a", "fine", "day"], "?"), list("01234"))
     together = model.predict_proba(trees)

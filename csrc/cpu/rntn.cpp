@@ -191,7 +191,8 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
   const i64 L = M - n, E = 2 * D, F = tensor_features(D, v), K = F + E;
   const i64 rows = n < kGradientRows ? n : kGradientRows;
   float* u = work;  // transposed, [D,K], while gradients go down; then their sums, [K,D]
-  float* dz = u + K * D;
+  const i64 products = dv ? D * (E + 1) : F;  // dv may be wanted without v
+  float* dz = u + (products + E) * D;
   float* g = dz + n * D;
   float* of_features = g + M * D;
   float* dx = of_features + rows * K;
@@ -229,8 +230,8 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
   if (db) sum_columns(n, D, dz, beta_db, db);
   if (!dv && !dw) return;
   memset(x + n * E, 0, static_cast<size_t>(kTileRows + 2 * kLanes) * sizeof(float));
-  gemm(K, D, n, FeaturesAcross{x, E, F}, RowsB{dz, D}, 0.0f, u, D, NoEpilogue{});
-  if (dv && v) {
+  gemm(products + E, D, n, FeaturesAcross{x, E, products}, RowsB{dz, D}, 0.0f, u, D, NoEpilogue{});
+  if (dv) {
     with_beta(beta_dv, [=](auto put) {
       for_rows(E, E * D, [=](i64 i) {
         for (i64 j = 0; j < E; ++j) {
@@ -243,7 +244,7 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
   }
   if (dw) {
     with_beta(beta_dw, [=](auto put) {
-      for_elements(E * D, [=](i64 i, auto lanes) { put(lanes, dw + i, lanes.load(u + F * D + i)); });
+      for_elements(E * D, [=](i64 i, auto lanes) { put(lanes, dw + i, lanes.load(u + products * D + i)); });
     });
   }
 }
