@@ -12,7 +12,7 @@ import pytest
 
 import fastdl
 from fastdl import data, get_num_threads, io, recipes, set_num_threads
-from fastdl.models import CNN
+from fastdl.models import CNN, RBM, RNNClassifier
 from fastdl.recipes import Config, _common
 
 MNIST = [name for name in recipes.NAMES if name.startswith("mnist")]
@@ -233,6 +233,16 @@ def test_pictures(tmp_path):
     assert f"worst of {wrong} mistakes among 1000" in str(
         [s._suptitle.get_text() for s in figure.subfigs if s._suptitle]
     )
+
+
+@pytest.mark.parametrize("test", [(), ([np.zeros((3, 2))], [0]), (np.zeros((2, 28, 28), np.uint8), [0, 1])],
+                         ids=["none", "lists", "rows"])  # fmt: skip
+def test_without_pictures_to_classify_the_curve_is_drawn(test, tmp_path):
+    pytest.importorskip("matplotlib")
+    for model in (RBM(2).fit(np.eye(3), epochs=2), RNNClassifier(2).fit(np.ones((4, 3, 1)), [0, 1, 0, 1], epochs=2)):
+        recipes.picture(_common.Report({"test_accuracy": 1.0}, {}, model, test), tmp_path / "p.png")
+        assert (tmp_path / "p.png").stat().st_size > 5000
+        (tmp_path / "p.png").unlink()
 
 
 def test_worst_mistakes_come_first():

@@ -23,7 +23,8 @@ def learning_curve(history, ax=None):
     if not epochs:
         raise ValueError("history: expected one epoch or more; got none")
     ax = axes_of(ax)
-    curves = {"loss": "training loss", "errors": "mistakes while training", "val_loss": "validation loss"}
+    curves = {"loss": "training loss", "errors": "mistakes while training", "error": "error of reconstructions"}
+    curves["val_loss"] = "validation loss"
     for name, label in curves.items():
         if name in history:
             # a run that was interrupted has an epoch without validation

@@ -241,10 +241,18 @@ def save(report, path):
 
 
 def picture(report, path):
-    """The recipe's own picture, or a classifier's: learning curve, first-layer filters and worst mistakes."""
+    """The recipe's own picture, or of a classifier of images: learning curve, first-layer filters and worst mistakes.
+
+    Where there are no images the learning curve alone.
+    """
     from .. import plot
 
     if report.draw is not None:
         report.draw(path)
-        return
-    plot.report_picture(path, report)
+    elif len(report.test) and getattr(report.test[0], "ndim", 0) == 4:
+        plot.report_picture(path, report)
+    else:
+        figure = plot.canvas((7, 4.2))
+        plot.learning_curve(report.model.history_, figure.subplots())
+        figure.suptitle(report.recipe)
+        figure.savefig(path, dpi=110)
