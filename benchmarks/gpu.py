@@ -45,7 +45,8 @@ def main():
             a, b = cupy.random.rand(m, k, dtype=cupy.float32), cupy.random.rand(k, n, dtype=cupy.float32)
             c = cupy.empty((m, n), cupy.float32)
             runs = {"fastdl": functools.partial(kernels.matmul, a, b, out=c)}
-            if torch is not None and torch.cuda.is_available():
+            # No peer for bf16: PyTorch's switch goes down to TF32.
+            if torch is not None and torch.cuda.is_available() and precision != "bf16":
                 torch.backends.cuda.matmul.allow_tf32 = precision != "highest"
                 ta, tb = torch.as_tensor(a, device="cuda"), torch.as_tensor(b, device="cuda")
                 runs["torch"] = functools.partial(torch.mm, ta, tb)
