@@ -8,9 +8,16 @@ namespace {
 
 thread_local char error_text[1024];
 
-int attribute(cudaDeviceAttr what, int device) {
-  int value = 0;
-  return cudaDeviceGetAttribute(&value, what, device) == cudaSuccess ? value : 0;
+// Asked for what architecture the kernels are compiled, like all of this library.
+__global__ void empty_kernel() {}
+
+// 75 where code of sm_75 runs, on whatever newer device.
+int compiled_for() {
+  cudaFuncAttributes attributes;
+  if (cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(empty_kernel)) == cudaSuccess)
+    return attributes.ptxVersion;
+  cudaGetLastError();  // no code for this device: the launch will say so
+  return 0;
 }
 
 }  // namespace
@@ -38,7 +45,7 @@ bool device_has_tensor_cores() {
   int device = 0;
   if (cudaGetDevice(&device) != cudaSuccess) return false;
   if (device < kDevices && known[device]) return known[device] == 2;
-  const bool has = attribute(cudaDevAttrComputeCapabilityMajor, device) >= 8;
+  const bool has = compiled_for() >= 80;
   if (device < kDevices) known[device] = has ? 2 : 1;
   return has;
 }

@@ -26,7 +26,8 @@ struct Grid {
 // Keeps the first error since take_error() (kernels.h) of this thread; `code` is a cudaError_t.
 void keep_error(const Grid& where, int code);
 
-// Whether the current device has tf32 and bf16 mma (sm_80 and later). Asked once a device.
+// Whether kernels on the current device have tf32 and bf16 mma: it is sm_80 or later, and so is what they are compiled for (a
+// build for sm_75 runs on newer devices, too). Asked once a device.
 bool device_has_tensor_cores();
 
 // Blocks for n items, `each` a block, at most `most`: kernels go on in strides of the grid.

@@ -159,8 +159,10 @@ def test_tensor_cores_convolve(precision, bits, rng):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * abs(expected).max())
 
 
-def test_devices_without_tensor_cores_stay_at_float32():
-    """In a process of its own: what a device has is asked once."""
+@pytest.mark.parametrize("setting", ["FASTDL_EMU_ARCH", "FASTDL_EMU_CODE"])
+def test_without_tensor_cores_products_stay_at_float32(setting):
+    """Neither the device has them, or the code that it runs was compiled for those that do not. In a process of its own: what a
+    device has is asked once."""
     code = """
 import numpy as np
 import fastdl
@@ -172,7 +174,7 @@ a = np.linspace(-1, 1, 2000, dtype=np.float32)
 c = [k.matmul(a.reshape(40, 50), a.reshape(50, 40)) for k in (emu, backend.cpu)]
 assert np.array_equal(*c)
 """
-    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "FASTDL_EMU_ARCH": "75"})
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, setting: "75"})
 
 
 def test_precision_is_one_of_three_words():

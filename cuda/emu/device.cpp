@@ -1,5 +1,6 @@
 // The runtime's calls, warp exchanges and the tensor cores of the emulated device.
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <mutex>
@@ -45,6 +46,17 @@ size_t allowed_shared(const void* kernel) {
   for (const auto& [known, bytes] : attributes)
     if (known == kernel) return static_cast<size_t>(bytes);
   return 48 << 10;
+}
+
+// The architecture that kernels are compiled for: the device's, or an older one whose code newer devices run too.
+int code_arch() {
+  int device = 0, major = 0, minor = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
+  static const char* const setting = getenv("FASTDL_EMU_CODE");
+  const int arch = 10 * major + minor, code = setting ? atoi(setting) : arch;
+  return code < arch ? code : arch;
 }
 
 float from_bits(uint32_t u) {
@@ -124,10 +136,7 @@ void complete_rows_transposed(unsigned, void* const* lanes) {
 }
 
 void need_tensor_cores(const char* what) {
-  int device = 0, major = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-  if (major < 8) fail("%s: traps before sm_80", what);
+  if (code_arch() < 80) fail("%s: traps before sm_80", what);
 }
 
 struct Ballot {
@@ -243,6 +252,12 @@ cudaError_t cudaFuncSetAttribute(const void* kernel, cudaFuncAttribute attribute
       return cudaSuccess;
     }
   emu::attributes.emplace_back(kernel, value);
+  return cudaSuccess;
+}
+
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, const void*) {
+  attributes->binaryVersion = arch_of(current_device);
+  attributes->ptxVersion = emu::code_arch();
   return cudaSuccess;
 }
 
