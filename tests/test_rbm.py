@@ -142,6 +142,11 @@ def test_bad_input_is_named(settings, x, options, message):
         RBM(**settings).fit(x, epochs=1, **options)
 
 
+def test_a_fresh_machine_says_so():
+    with pytest.raises(RuntimeError, match="RBM: expected a model that was built or fitted; got a fresh one"):
+        RBM().free_energy(X)
+
+
 def test_divergence_is_reported():
     rbm = RBM(8, visible="gaussian", hidden_units="gaussian")
     with pytest.raises(FloatingPointError, match="RBM: weights became infinite or NaN in epoch"):

@@ -410,7 +410,8 @@ class RBM(Model):
 
     def free_energy(self, X):
         """-log of a sample's probability, up to log Z: float32 [N]."""
-        return backend.to_host(self.module_.free_energy(self._floats(X)))
+        v = self._floats(X)
+        return backend.to_host(self.module_.free_energy(v))
 
     def pseudo_likelihood(self, X, seed=0):
         """Stochastic estimate of sum_i log p(v_i | the others) in nats, one unit of each sample at a time: float64 [N].
