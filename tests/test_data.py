@@ -50,7 +50,7 @@ idx_arrays = st.sampled_from(IDX_DTYPES).flatmap(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(idx_arrays, st.sampled_from(["", ".gz"]), st.booleans())
+@given(idx_arrays, st.sampled_from(["", ".gz", ".xz"]), st.booleans())
 def test_idx_round_trip(tmp_path, array, suffix, swapped):
     path = tmp_path / f"array{suffix}"
     data.write_idx(path, array.astype(array.dtype.newbyteorder()) if swapped else array)
@@ -63,7 +63,7 @@ def test_idx_round_trip(tmp_path, array, suffix, swapped):
 
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(idx_arrays, st.sampled_from(["", ".gz"]), st.data())
+@given(idx_arrays, st.sampled_from(["", ".gz", ".xz"]), st.data())
 def test_idx_of_any_other_length_is_an_error(tmp_path, array, suffix, choose):
     path = tmp_path / f"array{suffix}"
     data.write_idx(path, array)

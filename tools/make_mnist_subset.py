@@ -3,8 +3,9 @@
     python tools/make_mnist_subset.py DIRECTORY [--check]
 
 DIRECTORY holds train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte,
-plain or .gz. Kept is every 12th training image (0, 12, 24, ...: 5000) and every 10th test image (1000): a fixed rule,
-nothing chosen by looking. --check compares with the files in the package instead of writing them.
+plain or .gz; fastdl must be installed. Kept is every 12th training image (0, 12, 24, ...: 5000) and every 10th test
+image (1000): a fixed rule, nothing chosen by looking. --check compares with the files in the package instead of writing
+them.
 """
 
 import argparse
@@ -14,14 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "python" / "fastdl"))  # the readers alone; the compiled module need not be built
-
-from data.download import MNIST_FILES
-from data.idx import open_maybe_gzip, read_idx, write_idx
-from data.sets import _EMBEDDED_FILES, _FILES
+from fastdl.data.download import MNIST_FILES
+from fastdl.data.idx import open_unpacked, read_idx, write_idx
+from fastdl.data.sets import _EMBEDDED_FILES
 
 STEPS = (12, 12, 10, 10)
+_FILES = Path(__file__).resolve().parent.parent / "python" / "fastdl" / "data" / "files"
 
 
 def main() -> int:
@@ -34,7 +33,7 @@ def main() -> int:
         path = args.directory / wanted.name
         if not path.exists():
             path = path.with_suffix("")
-        with open_maybe_gzip(path) as stream:
+        with open_unpacked(path) as stream:
             digest = hashlib.sha256(stream.read()).hexdigest()
         if digest != wanted.sha256:
             parser.error(f"{path}: expected sha256 {wanted.sha256} of the uncompressed bytes; got {digest}")

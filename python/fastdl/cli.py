@@ -13,6 +13,7 @@ VARIABLES = {
     "FASTDL_NUM_THREADS": "number of threads; else OMP_NUM_THREADS, else the CPUs that this process may use",
     "FASTDL_POOL": "0: arrays inside training steps come from the system each time",
     "FASTDL_DATA": "folder of the data sets",
+    "FASTDL_CACHE": "folder of what recipes keep for later runs; else fastdl in the user's cache folder",
 }
 
 

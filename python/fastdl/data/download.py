@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import DataError, FetchError
-from .idx import open_maybe_gzip
+from .idx import open_unpacked
 
 # The usual public mirrors of the four files, in the order they are tried. The addresses are the widely published ones;
 # fastdl's own tests fetch from a local server only.
@@ -66,7 +66,7 @@ def _problem(path: Path, wanted: RemoteFile) -> str | None:
     """What is wrong with the content of a file, or None."""
     digest, size = hashlib.sha256(), 0
     try:
-        with open_maybe_gzip(path) as stream:
+        with open_unpacked(path) as stream:
             while size <= wanted.size and (piece := stream.read(_CHUNK)):
                 digest.update(piece)
                 size += len(piece)

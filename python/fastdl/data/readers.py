@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import DataError, MissingDataError
-from .idx import open_maybe_gzip, read_up_to
+from .idx import open_unpacked, read_up_to
 
 CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
@@ -51,7 +51,7 @@ def read_cifar10_batch(path: str | os.PathLike, images: int | None = None) -> tu
     DataError
         Not a whole number of records, not `images` of them, or a label above 9.
     """
-    with open_maybe_gzip(path) as stream:
+    with open_unpacked(path) as stream:
         # One byte more than wanted shows a file that is too long; without a wish, read it all.
         data = read_up_to(stream, 1 << 62 if images is None else images * _CIFAR10_RECORD + 1, path)
     count, rest = divmod(len(data), _CIFAR10_RECORD)
@@ -235,7 +235,7 @@ def read_csv(
         Empty, ragged (the line is named), not UTF-8, two columns of one name, no such target, a target cell that is
         missing.
     """
-    with open_maybe_gzip(path) as stream:
+    with open_unpacked(path) as stream:
         raw = bytes(read_up_to(stream, 1 << 62, path))
     try:
         text = raw.decode("utf-8-sig")

@@ -24,10 +24,10 @@ from .readers import (
 
 _FILES = Path(__file__).parent / "files"
 _EMBEDDED_FILES = (
-    "mnist-train-images.idx3-ubyte.gz",
-    "mnist-train-labels.idx1-ubyte.gz",
-    "mnist-t10k-images.idx3-ubyte.gz",
-    "mnist-t10k-labels.idx1-ubyte.gz",
+    "mnist-train-images.idx3-ubyte.xz",
+    "mnist-train-labels.idx1-ubyte.xz",
+    "mnist-t10k-images.idx3-ubyte.xz",
+    "mnist-t10k-labels.idx1-ubyte.xz",
 )
 IDX_FILES = (
     "train-images-idx3-ubyte",

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .errors import DataError, MissingDataError
-from .readers import open_maybe_gzip, read_up_to
+from .readers import open_unpacked, read_up_to
 
 _TOKEN = re.compile(r"\(|\)|[^\s()]+", re.ASCII)  # a non-breaking space may stand inside a word
 _SST = ("train", "dev", "test")
@@ -149,7 +149,7 @@ def read_trees(path):
     DataError
         A bracket or label that is wrong (line and column are named), not UTF-8, or no tree at all.
     """
-    with open_maybe_gzip(path) as stream:
+    with open_unpacked(path) as stream:
         raw = bytes(read_up_to(stream, 1 << 62, path))
     try:
         text = raw.decode("utf-8-sig")

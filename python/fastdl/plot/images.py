@@ -282,7 +282,7 @@ def hierarchy(model, images, layers=None, units=6, patches=4, axes=None):
         best = outputs.reshape(len(outputs), -1, outputs.shape[-1]).max(1)
         # A filter that answers strongly to few images has something to show.
         choice = np.argsort(-(best.max(0) - best.mean(0)) / (best.std(0) + 1e-6), kind="stable")[:units]
-        tiles = []
+        patches_of_units = []
         for unit in choice:
             index, _, place = most_exciting(model, images, name, int(unit), patches)
             for i, (p, q) in zip(index, place, strict=True):
@@ -292,8 +292,8 @@ def hierarchy(model, images, layers=None, units=6, patches=4, axes=None):
                 x0, x1 = max(left, 0), min(left + size[1], pictures.shape[2])
                 patch[y0 - top : y1 - top, x0 - left : x1 - left] = pictures[i, y0:y1, x0:x1]
                 low, high = patch.min(), patch.max()
-                tiles.append((patch - low) / max(high - low, 1e-6))
-        sheet = tiles(np.stack(tiles), patches * 2 if len(choice) > 2 else patches, 1)
+                patches_of_units.append((patch - low) / max(high - low, 1e-6))
+        sheet = tiles(np.stack(patches_of_units), patches * 2 if len(choice) > 2 else patches, 1)
         ax.imshow(sheet[..., 0] if sheet.shape[-1] == 1 else np.nan_to_num(sheet, nan=1.0), cmap="gray")
         ax.set_title(f"{name or 'network'}: sees {size[0]}x{size[1]} pixels", fontsize=9)
         ax.set_axis_off()
