@@ -245,7 +245,7 @@ void lstm_cell_backward(i64 N, i64 I, i64 H, const float* x, const float* h, con
   const i64 G = 4 * H;
   float *dz = work, *none = work + N * G, *dcell = none + N * H;
   const Options plain = {};
-  memset(none, 0, size_t(N * H) * sizeof(float));
+  copy_or_clear(N * H, nullptr, none);
   copy_or_clear(N * H, dc_new, dcell);
   for_rows(N, 64 * H, [=, &plain](i64 n) {
     backward_row<true>(H, plain, n, gates + n * G, c + n * H, c_new + n * H, dy ? dy + n * H : nullptr, none + n * H,

@@ -77,6 +77,7 @@ inline void for_sequences(i64 N, const F& body) {
 }
 
 inline void copy_or_clear(i64 n, const float* from, float* to) {
+  if (n == 0) return;  // then `to` may be null
   if (from) {
     memcpy(to, from, size_t(n) * sizeof(float));
   } else {
