@@ -97,7 +97,7 @@ lint: $(VENV)/.group-lint
 ASAN := build/asan
 asan: $(VENV)/.group-test
 	$(call stage,build with sanitizers,tools/sanitized.sh $(BIN)/python $(ASAN) build)
-	$(call stage,tests under the sanitizers,tools/sanitized.sh $(BIN)/python $(ASAN) test $(PYTEST_FLAGS) $(TESTS))
+	$(call stage,tests under the sanitizers,tools/sanitized.sh $(BIN)/python $(ASAN) test $(PARALLEL) $(PYTEST_FLAGS) $(TESTS))
 
 sass: $(VENV)/.group-sass
 	$(call stage,machine code of the CUDA kernels,$(BIN)/python tools/sass.py)
