@@ -4,7 +4,7 @@
 #   make test     build also what only tests use, run the whole suite          (TESTS=tests/test_errors.py: a part of it;
 #                                                                               JOBS=1: in one process, default: two)
 #   make bench    measure                                                      (AREAS="gemm conv": some areas)
-#   make lint     ruff; with FORMAT=1 also clang-format
+#   make lint     ruff, and clang-format on the C++ files
 #   make asan     the kernels' tests under the address and undefined-behaviour sanitizers
 #   make sass     compile the CUDA kernels for all architectures, and hold bars on their machine code (needs nvcc, no GPU)
 #   make gpu      build for this machine's GPU, run the suite on it, measure  (needs nvcc and a GPU)
@@ -90,8 +90,8 @@ bench: $(INSTALLED)
 
 lint: $(VENV)/.group-lint
 	$(call stage,ruff,$(BIN)/ruff check .)
-	$(if $(filter 1,$(FORMAT)),$(call stage,clang-format,$(BIN)/clang-format --dry-run -Werror \
-		$$(find csrc tests/cpp -name '*.h' -o -name '*.cpp')))
+	$(call stage,clang-format,$(BIN)/clang-format --dry-run -Werror \
+		$$(find csrc tests/cpp -name '*.h' -o -name '*.cpp'))
 
 # The Python files of the tree and sanitized modules, side by side in a package of its own.
 ASAN := build/asan

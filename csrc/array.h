@@ -23,8 +23,8 @@ struct Array {
 // What the arrays of one call have in common. Host arrays use no field of it.
 struct Session {
   static constexpr int kStreams = 8;
-  void* stream = nullptr;     // the kernel's
-  bool stream_given = false;  // by the caller; else it is the array library's current one
+  void* stream = nullptr;                    // the kernel's
+  bool stream_given = false;                 // by the caller; else it is the array library's current one
   int device = -1, other = -1, before = -1;  // of the arrays, of one that was refused, to go back to
   int waits = 0;
   void* wait_for[kStreams];  // streams that may still write to the arrays

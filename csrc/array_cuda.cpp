@@ -88,7 +88,8 @@ void remember_stream(PyObject* stream, Session* session) {
   for (int i = 0; i < session->waits; ++i)
     if (session->wait_for[i] == s) return;
   if (session->waits == Session::kStreams)
-    throw std::runtime_error("CUDA: expected arrays from at most " + std::to_string(Session::kStreams) + " streams in one call");
+    throw std::runtime_error("CUDA: expected arrays from at most " + std::to_string(Session::kStreams) +
+                             " streams in one call");
   session->wait_for[session->waits++] = s;
 }
 
@@ -119,7 +120,8 @@ Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Sessi
   const i64 bytes = kBytes[static_cast<int>(dtype)];
   const char* type = PyUnicode_AsUTF8(typestr);
   if (!type) throw py::error_already_set();
-  if (std::strcmp(type, kTypes[static_cast<int>(dtype)]) != 0 && !(dtype == DType::uint8 && std::strcmp(type, "<u1") == 0))
+  if (std::strcmp(type, kTypes[static_cast<int>(dtype)]) != 0 &&
+      !(dtype == DType::uint8 && std::strcmp(type, "<u1") == 0))
     return Refusal::dtype;
   if (field(dict, f.mask)) return Refusal::mask;
 
@@ -169,7 +171,8 @@ void describe(PyObject* object, Refusal why, const Session& session, char* text,
   const py::dict dict = interface_of(object);
   std::string words;
   if (why == Refusal::dtype) {
-    words = std::string(py::hasattr(object, "dtype") ? py::str(py::handle(object).attr("dtype")) : py::str(dict["typestr"]));
+    words = std::string(py::hasattr(object, "dtype") ? py::str(py::handle(object).attr("dtype"))
+                                                     : py::str(dict["typestr"]));
   } else {
     py::object strides = py::none();
     if (dict.contains("strides")) strides = dict["strides"];
@@ -220,7 +223,8 @@ void bind_cuda(py::module_& m) {
         current_stream() = std::move(stream);
       },
       py::arg("make_output"), py::arg("current_stream"),
-      "make_output(shape, dtype, device, stream) makes an array; current_stream(device) is the address of the caller's stream.");
+      "make_output(shape, dtype, device, stream) makes an array; current_stream(device) is the address of the caller's "
+      "stream.");
   m.def(
       "runtime_version",
       [] {

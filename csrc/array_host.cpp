@@ -21,7 +21,7 @@ bool same_type(const py::detail::PyArray_Proxy* array, DType dtype) {
   // Two C types can be the same 64- (or 32-) bit integer under different numbers (long, long long).
   const bool match = num == kTypeNum[static_cast<int>(dtype)] ||
                      (dtype == DType::int64 && (num == py::detail::npy_api::NPY_LONGLONG_ ||
-                                              (sizeof(long) == 8 && num == py::detail::npy_api::NPY_LONG_)));
+                                                (sizeof(long) == 8 && num == py::detail::npy_api::NPY_LONG_)));
   return match && descr->byteorder != (PY_LITTLE_ENDIAN ? '>' : '<');
 }
 

@@ -7,19 +7,22 @@ namespace py = pybind11;
 namespace fastdl {
 
 #define LENGTHS " lengths?:i64[N]{0..T+1}"
-#define SEQUENCES \
-  "\n\nlengths: how many steps each sequence has (all T if None); y is 0 beyond. reverse: from the last step to the first."
+#define SEQUENCES                                                                                                     \
+  "\n\nlengths: how many steps each sequence has (all T if None); y is 0 beyond. reverse: from the last step to the " \
+  "first."
 #define GRADIENTS "\n\nEach is new + beta times what its buffer holds; None: not wanted."
 
 void bind_recurrent(py::module_& m) {
   def<lstm_forward, lstm_forward_workspace>(
       m, "lstm_forward",
       "N T I H; x[N,T,I] w[I,4*H] u[H,4*H] b?[4*H] h0?[N,H] c0?[N,H]" LENGTHS
-      " p?[3,H] drop?[N,T,H] keep_h?[N,T,H] keep_c?[N,T,H] reverse:b=0 work* y>[N,T,H] hn>[N,H] cn>[N,H] gates>[N,T,4*H]"
+      " p?[3,H] drop?[N,T,H] keep_h?[N,T,H] keep_c?[N,T,H] reverse:b=0 work* y>[N,T,H] hn>[N,H] cn>[N,H] "
+      "gates>[N,T,4*H]"
       " cells>[N,T,H]",
       "Long short-term memory over whole sequences, gates in the order i f g o.\n\n    z = x_t w + h_{t-1} u + b\n"
       "    c_t = sigmoid(z_f) c_{t-1} + sigmoid(z_i) tanh(z_g)\n    y_t = h_t = sigmoid(z_o) tanh(c_t)" SEQUENCES
-      " p: peepholes for i, f and o. drop: factor on tanh(z_g) (recurrent dropout); keep_h, keep_c: share of the old state"
+      " p: peepholes for i, f and o. drop: factor on tanh(z_g) (recurrent dropout); keep_h, keep_c: share of the old "
+      "state"
       " that is kept (zoneout). hn, cn: states after each sequence's last step. gates and cells are for lstm_backward."
       " Source: Hochreiter & Schmidhuber (1997).");
   def<lstm_backward, lstm_backward_workspace>(
@@ -29,10 +32,10 @@ void bind_recurrent(py::module_& m) {
       " dcn?[N,H] reverse:b=0 work* dx>?[N,T,I] beta_dx:f=0 dw>?[I,4*H] beta_dw:f=0 du>?[H,4*H] beta_du:f=0 db>?[4*H]"
       " beta_db:f=0 dp>?[3,H] beta_dp:f=0 dh0>?[N,H] beta_dh0:f=0 dc0>?[N,H] beta_dc0:f=0",
       "Gradients of lstm_forward." GRADIENTS);
-  def<lstm_cell_forward>(m, "lstm_cell_forward",
-                         "N I H; x[N,I] h[N,H] c[N,H] w[I,4*H] u[H,4*H] b?[4*H] y>[N,H] c_new>[N,H] gates>[N,4*H]",
-                         "One step of lstm_forward: returns the new output, the new cell, and the gates for the backward"
-                         " pass.");
+  def<lstm_cell_forward>(
+      m, "lstm_cell_forward", "N I H; x[N,I] h[N,H] c[N,H] w[I,4*H] u[H,4*H] b?[4*H] y>[N,H] c_new>[N,H] gates>[N,4*H]",
+      "One step of lstm_forward: returns the new output, the new cell, and the gates for the backward"
+      " pass.");
   def<lstm_cell_backward, lstm_cell_backward_workspace>(
       m, "lstm_cell_backward",
       "N I H; x[N,I] h[N,H] c[N,H] w[I,4*H] u[H,4*H] gates[N,4*H] c_new[N,H] dy?[N,H] dc_new?[N,H] work* dx>?[N,I]"
@@ -63,15 +66,16 @@ void bind_recurrent(py::module_& m) {
       "Gradients of gru_cell_forward." GRADIENTS);
   def<rnn_forward, rnn_forward_workspace>(
       m, "rnn_forward",
-      "N T I H; x[N,T,I] w[I,H] u[H,H] b?[H] h0?[N,H]" LENGTHS " act:elman=tanh reverse:b=0 work* y>[N,T,H] hn>[N,H] states>[N,T,H]",
+      "N T I H; x[N,T,I] w[I,H] u[H,H] b?[H] h0?[N,H]" LENGTHS
+      " act:elman=tanh reverse:b=0 work* y>[N,T,H] hn>[N,H] states>[N,T,H]",
       "Elman's recurrent network over whole sequences.\n\n    y_t = h_t = act(x_t w + h_{t-1} u + b)" SEQUENCES
       " hn: state after each sequence's last step. states are for rnn_backward. Source: Elman (1990).");
-  def<rnn_backward, rnn_backward_workspace>(
-      m, "rnn_backward",
-      "N T I H; x[N,T,I] w[I,H] u[H,H] h0?[N,H]" LENGTHS
-      " states[N,T,H] dy?[N,T,H] dhn?[N,H] act:elman=tanh reverse:b=0 work* dx>?[N,T,I] beta_dx:f=0 dw>?[I,H] beta_dw:f=0"
-      " du>?[H,H] beta_du:f=0 db>?[H] beta_db:f=0 dh0>?[N,H] beta_dh0:f=0",
-      "Gradients of rnn_forward." GRADIENTS);
+  def<rnn_backward, rnn_backward_workspace>(m, "rnn_backward",
+                                            "N T I H; x[N,T,I] w[I,H] u[H,H] h0?[N,H]" LENGTHS
+                                            " states[N,T,H] dy?[N,T,H] dhn?[N,H] act:elman=tanh reverse:b=0 work* "
+                                            "dx>?[N,T,I] beta_dx:f=0 dw>?[I,H] beta_dw:f=0"
+                                            " du>?[H,H] beta_du:f=0 db>?[H] beta_db:f=0 dh0>?[N,H] beta_dh0:f=0",
+                                            "Gradients of rnn_forward." GRADIENTS);
   def<rnn_cell_forward>(m, "rnn_cell_forward", "N I H; x[N,I] h[N,H] w[I,H] u[H,H] b?[H] act:elman=tanh y>[N,H]",
                         "One step of rnn_forward.");
   def<rnn_cell_backward, rnn_cell_backward_workspace>(

@@ -23,11 +23,11 @@ void bind_trees(pybind11::module_& m) {
   def<ctc_forward, ctc_forward_workspace>(
       m, "ctc_forward", "N T C S; x[N,T,C]" CTC " blank:i=0 work* loss>[N] logp>[N,T,C]; blank>=0, blank<C",
       "Connectionist temporal classification: loss of label sequences whose places in time are not known.\n\n"
-      "    loss = -log sum over alignments of prod_t softmax(x_t)[class at t]\n\nIn nats, a value a sample; infinite where"
+      "    loss = -log sum over alignments of prod_t softmax(x_t)[class at t]\n\nIn nats, a value a sample; infinite "
+      "where"
       " no alignment exists. Labels may not be blank. Source: Graves et al. (2006).");
   def<ctc_backward, ctc_backward_workspace>(
-      m, "ctc_backward",
-      "N T C S; logp[N,T,C]" CTC " dloss[N] blank:i=0 work* dx>[N,T,C] beta:f=0; blank>=0, blank<C",
+      m, "ctc_backward", "N T C S; logp[N,T,C]" CTC " dloss[N] blank:i=0 work* dx>[N,T,C] beta:f=0; blank>=0, blank<C",
       "Gradient of ctc_forward for its logits, from its logp, + beta dx; 0 where the loss is infinite.");
 #undef CTC
 }

@@ -135,7 +135,8 @@ class Call {
       PyObject* o = given_[i];
       Slot& slot = scalars_[i];
       if (!o) {
-        if (!a.has_default) fail(PyExc_TypeError, "%s: expected a value for %s; got none", spec_.name.c_str(), a.name.c_str());
+        if (!a.has_default)
+          fail(PyExc_TypeError, "%s: expected a value for %s; got none", spec_.name.c_str(), a.name.c_str());
         slot = a.initial;
       } else if (a.kind == Kind::real || a.field == 3) {
         slot.f = PyFloat_Check(o) ? PyFloat_AS_DOUBLE(o) : to_real(a, o);
@@ -144,7 +145,8 @@ class Call {
       } else {
         slot.i = to_integer(a, o);
       }
-      if (a.field == 2 && slot.i < 1) refuse(a, PyExc_ValueError, "an update's number from 1 on", std::to_string(slot.i));
+      if (a.field == 2 && slot.i < 1)
+        refuse(a, PyExc_ValueError, "an update's number from 1 on", std::to_string(slot.i));
       if (a.name_id >= 0) {
         const bool real = a.kind == Kind::real;
         values_[a.name_id] = {true, real, real ? 0 : slot.i, real ? slot.f : 0, &a};
@@ -212,22 +214,19 @@ class Call {
     describe(object, why, session_, got, sizeof got);
     std::string name = dtype_name(a.dtype);
     switch (why) {
-      case Refusal::not_an_array:
-        refuse(a, PyExc_TypeError, std::string("a ") + array_kind() + " of " + name, got);
+      case Refusal::not_an_array: refuse(a, PyExc_TypeError, std::string("a ") + array_kind() + " of " + name, got);
       case Refusal::dtype:
         refuse(a, PyExc_TypeError, name + " in native byte order",
                std::string(got) + " (" + a.name + ".astype(\"" + name + "\") makes one)");
       case Refusal::layout:
         refuse(a, PyExc_TypeError, "a C-contiguous array",
                std::string(got) + " (numpy.ascontiguousarray(" + a.name + ") makes one)");
-      case Refusal::mask:
-        refuse(a, PyExc_TypeError, "an array without a mask", got);
-      case Refusal::host_memory:
-        refuse(a, PyExc_TypeError, "memory of a GPU", got);
+      case Refusal::mask: refuse(a, PyExc_TypeError, "an array without a mask", got);
+      case Refusal::host_memory: refuse(a, PyExc_TypeError, "memory of a GPU", got);
       case Refusal::device:
-        refuse(a, PyExc_TypeError, "an array on GPU " + std::to_string(session_.device) + ", as the others of this call", got);
-      default:
-        refuse(a, PyExc_ValueError, "a writeable array", got);
+        refuse(a, PyExc_TypeError,
+               "an array on GPU " + std::to_string(session_.device) + ", as the others of this call", got);
+      default: refuse(a, PyExc_ValueError, "a writeable array", got);
     }
   }
 
@@ -304,7 +303,8 @@ class Call {
         if (op.code == 'n' && values.find(spec_.names[op.name] + "=") == std::string::npos)
           values += (values.empty() ? "" : ", ") + spec_.names[op.name] + "=" + std::to_string(values_[op.name].i);
     const bool scalar = v.by && v.by->name_id >= 0 && c.left.letter >= 0;
-    if (scalar) fail(PyExc_ValueError, "%s: expected %s; got %lld", name.c_str(), c.text.c_str(), static_cast<long long>(left));
+    if (scalar)
+      fail(PyExc_ValueError, "%s: expected %s; got %lld", name.c_str(), c.text.c_str(), static_cast<long long>(left));
     fail(PyExc_ValueError, "%s: expected %s, here %lld; got %lld (%s)", name.c_str(), c.text.c_str(),
          static_cast<long long>(right), static_cast<long long>(left), values.c_str());
   }
@@ -342,7 +342,8 @@ class Call {
       }
       i64 size = 0;
       if (!evaluate(a.dims[d], values_, &size)) unknown_size(a, a.dims[d]);
-      if (size < 0) refuse(a, PyExc_ValueError, "shape " + dims_words(a), std::to_string(size) + " for " + a.dims[d].text);
+      if (size < 0)
+        refuse(a, PyExc_ValueError, "shape " + dims_words(a), std::to_string(size) + " for " + a.dims[d].text);
       shape[n++] = size;
     }
     given_[i] = create(a.dtype, n, shape, &session_);
@@ -491,7 +492,8 @@ class Call {
       if (why != Refusal::none) refuse_array(a, given_[work_arg_], why);
       i64 size = 1;
       for (int k = 0; k < array.ndim; ++k) size *= array.shape[k];
-      if (size < wanted) refuse(a, PyExc_ValueError, "at least " + std::to_string(wanted) + " floats", std::to_string(size));
+      if (size < wanted)
+        refuse(a, PyExc_ValueError, "at least " + std::to_string(wanted) + " floats", std::to_string(size));
       work_slot_->p = array.data;
     } else if (wanted > 0) {
       const Py_ssize_t shape[1] = {wanted};

@@ -94,7 +94,8 @@ FASTDL_HD Reduced<T> reduce_exp(T x) {
   const T r = (x - whole * kLn2High) - whole * kLn2Low;
   // Both halves of a polynomial at once: half the wait for one result after the other.
   const T rr = r * r;
-  const T q = (0x1.555492p-3f * r + 0x1.fffffcp-2f) + rr * ((0x1.123a00p-7f * r + 0x1.5558f2p-5f) + rr * 0x1.6a2404p-10f);
+  const T q =
+      (0x1.555492p-3f * r + 0x1.fffffcp-2f) + rr * ((0x1.123a00p-7f * r + 0x1.5558f2p-5f) + rr * 0x1.6a2404p-10f);
   return {n, rr * q + r};
 }
 // 2^(n + shift) for n from reduce_exp; 0 where n + shift == -127.
@@ -138,7 +139,8 @@ FASTDL_HD T log_of_reduced(T f, T n) {
 // log x for normal, finite x > 0: the part of log that needs no care.
 template <class T>
 FASTDL_HD T log_of_normal(T x) {
-  const auto above = bits(x) - 0x3f3504f3;  // 0x3f3504f3 is sqrt(1/2), so that the mantissa lands in [sqrt(1/2), sqrt(2))
+  const auto above =
+      bits(x) - 0x3f3504f3;  // 0x3f3504f3 is sqrt(1/2), so that the mantissa lands in [sqrt(1/2), sqrt(2))
   const auto n = above >> 23;
   return log_of_reduced(from_bits(bits(x) - shift_left(n, 23)) - 1.0f, to_float(n));
 }
@@ -348,7 +350,8 @@ struct AdamStep {
   float eps, l2, keep;  // l2: weight decay in the gradient; keep: factor on w, 1 - lr weight_decay if decoupled
 };
 // Update t = 1, 2, ..., in double: the powers are close to 1 for long.
-inline AdamStep adam_step(float beta1, float beta2, float eps, float weight_decay, bool decoupled, int64_t t, float lr) {
+inline AdamStep adam_step(float beta1, float beta2, float eps, float weight_decay, bool decoupled, int64_t t,
+                          float lr) {
   const double updates = static_cast<double>(t);
   AdamStep s;
   s.beta1 = beta1;
@@ -470,7 +473,8 @@ FASTDL_HD SinCos<float> sincos(float x) {
     const double f = (0x1.45f306cp-1 * x - n) + 0x1.c9c882a53f84fp-29 * x;
     return sincos_of_quarters(static_cast<float>(f), static_cast<int32_t>(n));
   }
-  const uint32_t two_over_pi[7] = {0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u, 0xdb629599u, 0x3c439041u, 0xfe5163abu};
+  const uint32_t two_over_pi[7] = {0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u,
+                                   0xdb629599u, 0x3c439041u, 0xfe5163abu};
   const int first = (magnitude >> 23) - 150 - 2;  // bits before this one stand for whole turns
   uint32_t window[3];
   for (int i = 0; i < 3; ++i) {
@@ -483,7 +487,8 @@ FASTDL_HD SinCos<float> sincos(float x) {
   const uint64_t turn = ((m * window[0]) << 32) + middle;  // x / (2 pi), its whole part dropped, times 2^64
   const float f = static_cast<float>(static_cast<double>(static_cast<int64_t>(turn << 2)) * 0x1p-64);
   const int32_t n = static_cast<int32_t>((turn + (uint64_t{1} << 61)) >> 62);
-  return x < 0.0f ? SinCos<float>{-sincos_of_quarters(f, n).sin, sincos_of_quarters(f, n).cos} : sincos_of_quarters(f, n);
+  return x < 0.0f ? SinCos<float>{-sincos_of_quarters(f, n).sin, sincos_of_quarters(f, n).cos}
+                  : sincos_of_quarters(f, n);
 }
 
 // Two independent standard normals from two words' uniforms u1, u2 in [0, 1), by Box and Muller (1958): the first is the

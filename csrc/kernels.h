@@ -77,9 +77,9 @@ i64 conv2d_forward_workspace(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i6
                              i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups);
 
 // dx = dy correlated with the filters, + beta dx.
-void conv2d_backward_data(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
-                          i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups,
-                          float* work, float* dx, float beta, void* stream);
+void conv2d_backward_data(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy,
+                          const float* w, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y,
+                          i64 dilation_x, i64 groups, float* work, float* dx, float beta, void* stream);
 i64 conv2d_backward_data_workspace(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y,
                                    i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups);
 
@@ -114,8 +114,9 @@ void max_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const uint8_t
 // y = mean of each window; count_padding = 0 divides by the pixels inside the image only.
 void avg_pool2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* x, i64 size_y, i64 size_x, i64 stride_y,
                         i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* y, void* stream);
-void avg_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* dy, i64 size_y, i64 size_x, i64 stride_y,
-                         i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* dx, float beta, void* stream);
+void avg_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* dy, i64 size_y, i64 size_x,
+                         i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* dx, float beta,
+                         void* stream);
 
 // ----------------------------------------------------------------------------------------------- normalisation
 
@@ -167,8 +168,8 @@ void axpby(i64 n, float a, const float* x, float b, float* y, void* stream);
 // mean is NaN.
 void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* y, void* stream);
 // dx = dy spread back over B (max, min: to the first place that holds y), + beta dx.
-void reduce_backward(i64 A, i64 B, i64 C, const float* x, const float* y, const float* dy, int op, float* dx, float beta,
-                     void* stream);
+void reduce_backward(i64 A, i64 B, i64 C, const float* x, const float* y, const float* dy, int op, float* dx,
+                     float beta, void* stream);
 // index[A,C] of the first largest element along B (a NaN is largest). B >= 1.
 void argmax(i64 A, i64 B, i64 C, const float* x, int64_t* index, void* stream);
 // y[0] = sum of x^2.
@@ -196,8 +197,8 @@ i64 softmax_cross_entropy_forward_workspace(i64 n, i64 C, i64 reduction);
 // dx = (p - target) times each row's share of the reduction times dloss, + beta dx. dloss has g elements: 1 (gradient of
 // `loss`), or n (gradient of `rows`: reduction and weights play no part then).
 void softmax_cross_entropy_backward(i64 n, i64 C, i64 g, const float* p, const int64_t* labels, const float* weights,
-                                    const float* dloss, float smoothing, int reduction, int by_row, float* work, float* dx,
-                                    float beta, void* stream);
+                                    const float* dloss, float smoothing, int reduction, int by_row, float* work,
+                                    float* dx, float beta, void* stream);
 i64 softmax_cross_entropy_backward_workspace(i64 n, i64 C, i64 g, i64 reduction, i64 by_row);
 
 // Losses of a prediction x against a target t, element by element; kinds: binary cross entropy on logits
@@ -224,9 +225,9 @@ i64 rntn_forward_workspace(i64 L, i64 n, i64 H, i64 D);
 // From h[M,D] as written by rntn_forward, M = L + n, and its gradient dh[M,D] at every node. With g = the gradient of a node, its own and
 // that from its parent, and dz = g (1 - h^2):  dleaves = g of the leaves + beta dleaves,  dv[i,j] = sum_n x_i x_j dz + beta dv,
 // dw = sum_n x dz + beta dw,  db = sum_n dz + beta db. dleaves, dv, dw, db may be null; dv needs no v (then v = 0).
-void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* children, const int64_t* ends, const float* v,
-                   const float* w, const float* dh, float* work, float* dleaves, float beta_dleaves, float* dv,
-                   float beta_dv, float* dw, float beta_dw, float* db, float beta_db, void* stream);
+void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* children, const int64_t* ends,
+                   const float* v, const float* w, const float* dh, float* work, float* dleaves, float beta_dleaves,
+                   float* dv, float beta_dv, float* dw, float beta_dw, float* db, float beta_db, void* stream);
 i64 rntn_backward_workspace(i64 M, i64 n, i64 H, i64 D);
 
 // --------------------------------------------------------------------------------------------------------- CTC
@@ -296,16 +297,17 @@ i64 lstm_cell_backward_workspace(i64 N, i64 I, i64 H);
 //   r = sigmoid(a_r + s_r)   z = sigmoid(a_z + s_z)   q = s_n + bn   n = tanh(a_n + r q)   h_t = (1 - z) n + z h_{t-1}
 // b[3H], bn[H]. gates[N,T,4H]: r z n after their activations, and q.
 void gru_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* b,
-                 const float* bn, const float* h0, const int64_t* lengths, int reverse, float* work, float* y, float* hn,
-                 float* gates, void* stream);
+                 const float* bn, const float* h0, const int64_t* lengths, int reverse, float* work, float* y,
+                 float* hn, float* gates, void* stream);
 i64 gru_forward_workspace(i64 N, i64 T, i64 I, i64 H, i64 reverse);
 void gru_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* h0,
                   const int64_t* lengths, const float* y, const float* gates, const float* dy, const float* dhn,
-                  int reverse, float* work, float* dx, float beta_dx, float* dw, float beta_dw, float* du, float beta_du,
-                  float* db, float beta_db, float* dbn, float beta_dbn, float* dh0, float beta_dh0, void* stream);
+                  int reverse, float* work, float* dx, float beta_dx, float* dw, float beta_dw, float* du,
+                  float beta_du, float* db, float beta_db, float* dbn, float beta_dbn, float* dh0, float beta_dh0,
+                  void* stream);
 i64 gru_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64 reverse);
-void gru_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u, const float* b,
-                      const float* bn, float* work, float* y, float* gates, void* stream);
+void gru_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u,
+                      const float* b, const float* bn, float* work, float* y, float* gates, void* stream);
 i64 gru_cell_forward_workspace(i64 N, i64 I, i64 H);
 void gru_cell_backward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u,
                        const float* gates, const float* dy, float* work, float* dx, float beta_dx, float* dh,
@@ -323,8 +325,8 @@ void rnn_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
                   float* work, float* dx, float beta_dx, float* dw, float beta_dw, float* du, float beta_du, float* db,
                   float beta_db, float* dh0, float beta_dh0, void* stream);
 i64 rnn_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64 act, i64 reverse);
-void rnn_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u, const float* b,
-                      int act, float* y, void* stream);
+void rnn_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u,
+                      const float* b, int act, float* y, void* stream);
 void rnn_cell_backward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u,
                        const float* y, const float* dy, int act, float* work, float* dx, float beta_dx, float* dh,
                        float beta_dh, float* dw, float beta_dw, float* du, float beta_du, float* db, float beta_db,
@@ -371,16 +373,16 @@ void gibbs_sample_hidden(i64 N, i64 V, i64 H, const float* v, const float* w, co
 i64 gibbs_sample_hidden_workspace(i64 N, i64 V, i64 H, i64 units, i64 group);
 // Visible units given hidden ones. mean[N,V], sample[N,V] may be null.
 void gibbs_sample_visible(i64 N, i64 V, i64 H, const float* h, const float* w, const float* b, const float* base,
-                          const float* gain, const float* variance, int units, i64 group, const StepState* step, float* mean,
-                          float* sample, void* stream);
+                          const float* gain, const float* variance, int units, i64 group, const StepState* step,
+                          float* mean, float* sample, void* stream);
 
 // Chains: unless from_hidden, first h is drawn given v; then `steps` times v given h and h given v. Where fixed[N,V] is not 0, v
 // stays. Then the statistics of the gradient, with m the mean of h given the last v: with d for `factor`,
 //   dw = d (v / s)^T m,  db = d sum_n v / s,  dc = d sum_n m,  dq = d sum_n v^2 / s,  each + beta times itself; may be null.
 void gibbs_chain(i64 N, i64 V, i64 H, const float* w, const float* b, const float* c, const float* gain,
-                 const float* variance, const uint8_t* fixed, i64 steps, int from_hidden, int visible, i64 visible_group,
-                 int hidden, i64 hidden_group, float factor, const StepState* step, float* work, float* v, float* h,
-                 float* dw, float* db, float* dc, float* dq, float beta, void* stream);
+                 const float* variance, const uint8_t* fixed, i64 steps, int from_hidden, int visible,
+                 i64 visible_group, int hidden, i64 hidden_group, float factor, const StepState* step, float* work,
+                 float* v, float* h, float* dw, float* db, float* dc, float* dq, float beta, void* stream);
 i64 gibbs_chain_workspace(i64 N, i64 V, i64 H, i64 steps, i64 from_hidden, i64 visible, i64 visible_group, i64 hidden,
                           i64 hidden_group);
 
@@ -396,8 +398,8 @@ i64 gibbs_free_energy_workspace(i64 N, i64 V, i64 H, i64 visible, i64 hidden, i6
 // Annealed importance sampling along K inverse temperatures betas: p_k has gain betas[k] for all chains. For k = 1 .. K-1:
 // log_ratio[n] += log p_k(v) - log p_{k-1}(v), not normalised; then h given v and v given h under betas[k].
 void gibbs_anneal(i64 N, i64 V, i64 H, i64 K, const float* w, const float* b, const float* c, const float* base,
-                  const float* variance, const float* betas, int visible, i64 visible_group, int hidden, i64 hidden_group,
-                  const StepState* step, float* work, float* v, float* log_ratio, void* stream);
+                  const float* variance, const float* betas, int visible, i64 visible_group, int hidden,
+                  i64 hidden_group, const StepState* step, float* work, float* v, float* log_ratio, void* stream);
 i64 gibbs_anneal_workspace(i64 N, i64 V, i64 H, i64 K, i64 visible, i64 visible_group, i64 hidden, i64 hidden_group);
 
 // Parallel tempering: row t M + m is chain m at inverse temperature betas[t], M = N / T. With U = sum b v / s + sum c h +

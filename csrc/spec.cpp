@@ -249,10 +249,14 @@ void parse_argument(Spec& spec, Parser& p) {
   std::string type;
   if (p.eat(":")) type = p.word();
   if (p.eat("[")) {
-    if (type == "u8") a.dtype = DType::uint8;
-    else if (type == "i64") a.dtype = DType::int64;
-    else if (type == "u32") a.dtype = DType::uint32;
-    else if (!type.empty()) bad_spec(spec, "element type " + type);
+    if (type == "u8")
+      a.dtype = DType::uint8;
+    else if (type == "i64")
+      a.dtype = DType::int64;
+    else if (type == "u32")
+      a.dtype = DType::uint32;
+    else if (!type.empty())
+      bad_spec(spec, "element type " + type);
     if (!p.eat("]")) {
       do {
         std::string dim = p.until(",]");
@@ -275,11 +279,16 @@ void parse_argument(Spec& spec, Parser& p) {
   } else if (a.kind == Kind::work) {
     if (!spec.workspace) bad_spec(spec, "work without a workspace function");
   } else {
-    if (type == "f") a.kind = Kind::real;
-    else if (type == "i") a.kind = Kind::integer;
-    else if (type == "b") a.kind = Kind::flag;
-    else if (choice_types().count(type)) a.kind = Kind::choice, a.choices = &choice_types().at(type);
-    else bad_spec(spec, "type of " + a.name);
+    if (type == "f")
+      a.kind = Kind::real;
+    else if (type == "i")
+      a.kind = Kind::integer;
+    else if (type == "b")
+      a.kind = Kind::flag;
+    else if (choice_types().count(type))
+      a.kind = Kind::choice, a.choices = &choice_types().at(type);
+    else
+      bad_spec(spec, "type of " + a.name);
     a.name_id = static_cast<int>(spec.names.size());
     spec.names.push_back(a.name);
   }
@@ -383,9 +392,13 @@ std::string document(const Spec& spec, const char* doc) {
         type += (d ? "," : "") + a.dims[d].text + (d == 0 && a.prefix ? "..." : "");
       type += "]";
       if (a.kind == Kind::output)
-        type += a.absent_if_left ? ", written if given" : a.optional ? ", made if left out, None if not wanted" : ", made if left out";
-      else if (a.kind == Kind::in_out) type += a.optional ? ", updated if given" : ", updated";
-      else if (a.optional) type += ", optional";
+        type += a.absent_if_left ? ", written if given"
+                : a.optional     ? ", made if left out, None if not wanted"
+                                 : ", made if left out";
+      else if (a.kind == Kind::in_out)
+        type += a.optional ? ", updated if given" : ", updated";
+      else if (a.optional)
+        type += ", optional";
     } else if (a.kind == Kind::work) {
       type = "float32 scratch, made if left out";
     } else if (a.kind == Kind::choice) {

@@ -38,8 +38,8 @@ struct Argument {
   PyObject* key = nullptr;  // interned, for keywords
   Kind kind = Kind::input;
   DType dtype = DType::float32;
-  bool optional = false;       // None allowed
-  bool absent_if_left = false; // left out means None
+  bool optional = false;        // None allowed
+  bool absent_if_left = false;  // left out means None
   bool in_place = false;
   bool border_only = false;
   bool has_default = false;
@@ -66,7 +66,7 @@ struct Spec {
   int sizes = 0;
   std::vector<Argument> args;
   std::vector<Condition> conditions;
-  int outputs = 0;       // those that are returned
+  int outputs = 0;  // those that are returned
   int slots = 0;
   Thunk thunk = nullptr;
   WorkspaceThunk workspace = nullptr;

@@ -19,10 +19,10 @@
 namespace fastdl {
 namespace {
 
-constexpr int kThinRows = 8;        // rows of a tile one vector wide: as many sums as hide the latency of fma
+constexpr int kThinRows = 8;  // rows of a tile one vector wide: as many sums as hide the latency of fma
 constexpr i64 kBlockPixels = 256;
 constexpr i64 kStripFilters = 128 / kTileCols * kTileCols;
-constexpr i64 kPanelSlack = 16;     // packing writes up to a vector past the end
+constexpr i64 kPanelSlack = 16;  // packing writes up to a vector past the end
 
 template <class T>
 FASTDL_INLINE constexpr T larger(T a, T b) {

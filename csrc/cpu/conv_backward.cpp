@@ -86,8 +86,8 @@ void weight_task(const WeightTask& w) {
 
 // Depthwise: dw[tap, c] = sum over pixels of x dy, a channel in a lane, T taps side by side.
 template <int T>
-void depthwise_taps(const float* const* x, i64 x_step, const Run* runs, i64 run_count, const float* dy, i64 dy_step, i64 lanes,
-                    float beta, float* dw, i64 dw_step) {
+void depthwise_taps(const float* const* x, i64 x_step, const Run* runs, i64 run_count, const float* dy, i64 dy_step,
+                    i64 lanes, float beta, float* dw, i64 dw_step) {
   vec sum[T] = {};
   for (i64 i = 0; i < run_count; ++i) {
     const float* from[T];
@@ -142,9 +142,11 @@ void depthwise_weight(const Grid& grid, const float* image, const float* dy, i64
         const float* from[kTaps];
         const i64 parts = (taps - t + kTaps - 1) / kTaps, count = (taps - t + parts - 1) / parts;
         for (i64 i = 0; i < count; ++i) {
-          from[i] = band.base + (t + i) / grid.S * grid.step_y * band.pitch + (t + i) % grid.S * grid.step_x * band.pixel + c;
+          from[i] =
+              band.base + (t + i) / grid.S * grid.step_y * band.pitch + (t + i) % grid.S * grid.step_x * band.pixel + c;
         }
-        kDepthwiseTaps[count](from, step, runs, run_count, d, d_step, lanes, k0 == 0 ? beta : 1.0f, dw + t * C + c0 + c, C);
+        kDepthwiseTaps[count](from, step, runs, run_count, d, d_step, lanes, k0 == 0 ? beta : 1.0f, dw + t * C + c0 + c,
+                              C);
         t += count;
       }
     }

@@ -85,7 +85,8 @@ FASTDL_INLINE i64 floor_of(i64 a, i64 b) { return a >= 0 ? a / b : -((-a + b - 1
 Merge merge_of(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y,
                i64 dilation_x, i64 groups) {
   Merge best = {};
-  if (groups != 1 || dilation_y != 1 || dilation_x != 1 || C * stride_y * stride_x > kStripFilters || R * S == 0) return best;
+  if (groups != 1 || dilation_y != 1 || dilation_x != 1 || C * stride_y * stride_x > kStripFilters || R * S == 0)
+    return best;
   double least = double(Y) * double(X) * double(R * S) / double(stride_y * stride_x) * lanes_cost(C);
   for (i64 wide = 1; wide <= 16; wide *= 2) {
     Merge m = {};
@@ -117,7 +118,8 @@ constexpr i64 kTapFloats = 65536;
 
 // What the two ways cost, in lanes of fused multiply-adds. A pass over t costs about as much as two of them a float (writing) and
 // three (adding).
-bool taps_better(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x, i64 groups, double other) {
+bool taps_better(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x, i64 groups,
+                 double other) {
   if (groups != 1 || R * S < 2 || P * Q * R * S * C > kTapFloats || C > kStripFilters) return false;
   const double product = double(P * Q) * double(F) * double(round_up(R * S * C, kTileCols));
   const double writing = 2.0 * double(P * Q) * double(R * S * C);
@@ -134,7 +136,8 @@ void add_pixels(const float* from, i64 from_step, i64 count, float* to, i64 to_s
 }
 
 void backward_by_taps(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
-                      i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, const Finish& f) {
+                      i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x,
+                      const Finish& f) {
   const i64 taps = R * S * C, width = round_up(C, kLanes), pixels = P * Q;
   const Grid grid = {N, P, Q, F, Y, X, R, S, 1, 1, 1, 1, 0, 0};
   const Placement place = {Y, X, C, 0, 0, 0, 1, 1, 0, 0};
@@ -176,7 +179,8 @@ void backward_by_taps(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i6
 
 // What the product by classes costs, as above.
 double classes_cost(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 stride_y, i64 stride_x, const Merge& merge) {
-  if (merge.better) return double(merge.P * merge.Q) * double(merge.taps_y * merge.taps_x * F) * lanes_cost(merge.columns);
+  if (merge.better)
+    return double(merge.P * merge.Q) * double(merge.taps_y * merge.taps_x * F) * lanes_cost(merge.columns);
   return double(Y * X) * double(R * S * F) / double(stride_y * stride_x) * lanes_cost(C);
 }
 
@@ -204,12 +208,24 @@ void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, con
   if (merge.better) {
     const FiltersMerged filters = {w, R, S, C, F, stride_y, stride_x, merge.wide, merge.taps_y, merge.taps_x};
     pack_filters(filters, merge.taps_y * merge.taps_x * F, merge.columns, packed);
-    const Grid grid = {N, P, Q, F, merge.P, merge.Q, merge.taps_y, merge.taps_x, 1, merge.wide, 1, 1,
+    const Grid grid = {N,
+                       P,
+                       Q,
+                       F,
+                       merge.P,
+                       merge.Q,
+                       merge.taps_y,
+                       merge.taps_x,
+                       1,
+                       merge.wide,
+                       1,
+                       1,
                        merge.first_y - (merge.taps_y - 1),
                        merge.first_x * merge.wide - (merge.taps_x - merge.wide)};
     const i64 block_x = stride_x * merge.wide;
-    const Placement place = {Y, X, C, 0, merge.first_y * stride_y - pad_y, merge.first_x * block_x - pad_x,
-                             stride_y, block_x, stride_y, block_x};
+    const Placement place = {
+        Y,        X,       C,        0,      merge.first_y * stride_y - pad_y, merge.first_x * block_x - pad_x,
+        stride_y, block_x, stride_y, block_x};
     convolve(grid, dy, 0, F, packed, merge.columns, place, f);
     return;
   }
@@ -240,14 +256,14 @@ void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, con
 
 }  // namespace
 
-i64 conv2d_backward_data_workspace(i64, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x,
-                                   i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
+i64 conv2d_backward_data_workspace(i64, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y,
+                                   i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
   return backward_workspace(Y, X, C, R, S, F, P, Q, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
 }
 
-void conv2d_backward_data(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
-                          i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups,
-                          float* work, float* dx, float beta, void*) {
+void conv2d_backward_data(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy,
+                          const float* w, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y,
+                          i64 dilation_x, i64 groups, float* work, float* dx, float beta, void*) {
   backward(N, Y, X, C, R, S, F, P, Q, dy, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups, work,
            Finish{nullptr, kNone, 0.0f, beta, dx, nullptr});
 }

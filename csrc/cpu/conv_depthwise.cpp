@@ -8,8 +8,9 @@ namespace {
 
 // Sums of R output pixels, V vectors of channels from c on; pixel r reads from at + r * apart.
 template <int kAct, int R, int V>
-FASTDL_INLINE void depthwise_tile(const Grid& grid, const Band& band, const float* at, i64 apart, const float* w, i64 padded,
-                                  i64 c, const Finish& f, const float* bias, i64 out, i64 out_step, i64 channels) {
+FASTDL_INLINE void depthwise_tile(const Grid& grid, const Band& band, const float* at, i64 apart, const float* w,
+                                  i64 padded, i64 c, const Finish& f, const float* bias, i64 out, i64 out_step,
+                                  i64 channels) {
   vec sum[R][V] = {};
   for (i64 r = 0; r < grid.R; ++r) {
     for (i64 s = 0; s < grid.S; ++s, w += padded) {
@@ -23,7 +24,8 @@ FASTDL_INLINE void depthwise_tile(const Grid& grid, const Band& band, const floa
   if (!f.z && f.beta == 0.0f && c + V * kLanes <= channels) {
     for (int i = 0; i < R; ++i) {
       for (int v = 0; v < V; ++v) {
-        store(f.out + out + i * out_step + c + v * kLanes, activate<kAct>(sum[i][v] + load(bias + c + v * kLanes), f.slope));
+        store(f.out + out + i * out_step + c + v * kLanes,
+              activate<kAct>(sum[i][v] + load(bias + c + v * kLanes), f.slope));
       }
     }
     return;
@@ -90,8 +92,8 @@ void convolve_depthwise(const Grid& grid, const float* image, float* w, const Pl
   });
 }
 
-void pack_depthwise(const float* w, i64 S, i64 C, i64 taps_y, i64 taps_x, i64 last_y, i64 last_x, i64 apart_y, i64 apart_x,
-                    float* out) {
+void pack_depthwise(const float* w, i64 S, i64 C, i64 taps_y, i64 taps_x, i64 last_y, i64 last_x, i64 apart_y,
+                    i64 apart_x, float* out) {
   for (i64 i = 0; i < taps_y; ++i) {
     for (i64 j = 0; j < taps_x; ++j, out += round_up(C, kLanes)) {
       const float* from = w + ((last_y - i * apart_y) * S + last_x - j * apart_x) * C;

@@ -24,8 +24,8 @@ struct Direct {
 };
 
 // Columns of some panels, for all pixels -> sums[pixel * width + column].
-void block_sums(const Grid& grid, const Band& band, i64 channels, const Pixels& pixels, const float* packed, i64 columns,
-                i64 width, float* sums, const Direct& direct, const Finish& finish, const float* bias) {
+void block_sums(const Grid& grid, const Band& band, i64 channels, const Pixels& pixels, const float* packed,
+                i64 columns, i64 width, float* sums, const Direct& direct, const Finish& finish, const float* bias) {
   const i64 K = grid.R * grid.S * channels;
   if (K == 0) {
     memset(sums, 0, static_cast<size_t>(pixels.rows * pixels.columns * width) * sizeof(float));
@@ -158,8 +158,8 @@ struct Classes {
 };
 
 // As block_sums, for an image read where it lies: `image` begins at the first of `channels`.
-void class_sums(const Grid& grid, const Classes& classes, const float* image, i64 channels, const float* packed, i64 columns,
-                i64 width, float* sums, const Direct& direct, const Finish& finish, const float* bias) {
+void class_sums(const Grid& grid, const Classes& classes, const float* image, i64 channels, const float* packed,
+                i64 columns, i64 width, float* sums, const Direct& direct, const Finish& finish, const float* bias) {
   const i64 K = grid.R * grid.S * channels, pixel = grid.C, pitch = grid.W * grid.C;
   const bool joined = pixel == channels && grid.step_x == 1;
   ConvRun runs[kClasses][kClassRuns];
@@ -183,7 +183,8 @@ void class_sums(const Grid& grid, const Classes& classes, const float* image, i6
           const i64 from = larger(k0, begin + (joined ? c.x.from * channels : 0));
           const i64 to = smaller(k1, begin + (joined ? c.x.to * channels : unit));
           if (from >= to) continue;
-          runs[i][n++] = {r * grid.step_y * pitch + s * grid.step_x * pixel + from - begin - first, to - from, from - k0};
+          runs[i][n++] = {r * grid.step_y * pitch + s * grid.step_x * pixel + from - begin - first, to - from,
+                          from - k0};
         }
       }
       run_count[i] = n;
@@ -226,7 +227,8 @@ void class_sums(const Grid& grid, const Classes& classes, const float* image, i6
 // Pixels that follow each other in the output, V vectors each: out[m * columns + j]. Vectors spill into the next pixel,
 // which is written after.
 template <int kAct, int V>
-void finish_adjacent(const float* sums, i64 width, i64 pixels, i64 columns, const float* bias, float slope, float* out) {
+void finish_adjacent(const float* sums, i64 width, i64 pixels, i64 columns, const float* bias, float slope,
+                     float* out) {
   vec b[V];
   for (int v = 0; v < V; ++v) b[v] = load(bias + v * kLanes);
   const i64 safe = pixels - (V * kLanes - 1) / columns;  // from here on they would spill over the end
@@ -241,10 +243,9 @@ void finish_adjacent(const float* sums, i64 width, i64 pixels, i64 columns, cons
   }
 }
 
-
 template <int kAct>
-void finish_as(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n, i64 columns,
-               const float* bias, i64 g0, i64 g1, i64 q0, i64 q1) {
+void finish_as(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n,
+               i64 columns, const float* bias, i64 g0, i64 g1, i64 q0, i64 q1) {
   const bool dense = !place.merged_y && place.step_x == 1 && columns == place.C;
   if (dense && place.step_y == 1 && q0 == 0 && q1 == place.X && grid.P == place.Y && !f.z && f.beta == 0.0f) {
     float* out = f.out + g0 * place.X * place.C;
@@ -276,7 +277,6 @@ void finish_as(const Grid& grid, const Placement& place, const Finish& f, const 
   }
 }
 
-
 }  // namespace
 
 void finish_pixels(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n,
@@ -302,16 +302,17 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
   const double block_flops = 2.0 * double(kBlockPixels) * double(smaller(columns, kStripFilters)) * double(K + 1);
   const i64 grain = larger<i64>(1, i64(1e6 / block_flops));
   // Whole panels, or one panel whose overhang nobody else has written: see block_sums.
-  const bool adjacent = !place.merged_y && place.step_y == 1 && place.step_x == 1 && grid.P == place.Y && grid.Q == place.X;
+  const bool adjacent =
+      !place.merged_y && place.step_y == 1 && place.step_x == 1 && grid.P == place.Y && grid.Q == place.X;
   const bool simple = !f.z && f.beta == 0.0f && (f.act == kNone || f.act == kRelu || f.act == kLeakyRelu);
   const bool fits = columns % kTileCols == 0 || (columns % kTileCols == kLanes && lanes_of(columns) == columns) ||
                     (columns == place.C && columns <= kTileCols);
   const bool can_direct = adjacent && simple && fits && K > 0;
   const i64 run_floats = channels == grid.C && grid.step_x == 1 ? grid.S * channels : channels;
-  const bool in_place = run_floats >= kShortRun &&
-                        reaches(grid.P, grid.first_y, grid.stride_y, grid.step_y, grid.R, grid.H) *
-                                reaches(grid.Q, grid.first_x, grid.stride_x, grid.step_x, grid.S, grid.W) <=
-                            kClasses;
+  const bool in_place =
+      run_floats >= kShortRun && reaches(grid.P, grid.first_y, grid.stride_y, grid.step_y, grid.R, grid.H) *
+                                         reaches(grid.Q, grid.first_x, grid.stride_x, grid.step_x, grid.S, grid.W) <=
+                                     kClasses;
   parallel_for(row_blocks * column_blocks * strips, grain, [&](i64 begin, i64 end) {
     Band band;
     Pixels pixels;

@@ -99,8 +99,8 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
 void convolve_depthwise(const Grid& grid, const float* image, float* w, const Placement& place, const Finish& f);
 
 // Tap (i, j) of the grid is row last_y - i * apart_y, column last_x - j * apart_x of w[R,S,1,C].
-void pack_depthwise(const float* w, i64 S, i64 C, i64 taps_y, i64 taps_x, i64 last_y, i64 last_x, i64 apart_y, i64 apart_x,
-                    float* out);
+void pack_depthwise(const float* w, i64 S, i64 C, i64 taps_y, i64 taps_x, i64 last_y, i64 last_x, i64 apart_y,
+                    i64 apart_x, float* out);
 
 namespace {
 

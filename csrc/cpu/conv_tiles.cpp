@@ -60,7 +60,9 @@ struct Sums {
     }
     if (t.cols < V * kLanes) {
       unrolled<R>([&](auto r) FASTDL_INLINED {
-        unrolled<V>([&](auto v) FASTDL_INLINED { store_edge(t.c + place(r) * t.c_step + v * kLanes, at[r][v], t.cols - v * kLanes); });
+        unrolled<V>([&](auto v) FASTDL_INLINED {
+          store_edge(t.c + place(r) * t.c_step + v * kLanes, at[r][v], t.cols - v * kLanes);
+        });
       });
     } else {
       unrolled<R>([&](auto r) FASTDL_INLINED {
@@ -136,14 +138,14 @@ void conv_tile(const ConvTile& t) {
 
 }  // namespace
 
-#define FASTDL_ROWS(V, FORM)                                                                                        \
-  nullptr, conv_tile<1, V, FORM>, conv_tile<2, V, FORM>, conv_tile<3, V, FORM>, conv_tile<4, V, FORM>,              \
+#define FASTDL_ROWS(V, FORM)                                                                           \
+  nullptr, conv_tile<1, V, FORM>, conv_tile<2, V, FORM>, conv_tile<3, V, FORM>, conv_tile<4, V, FORM>, \
       conv_tile<5, V, FORM>, conv_tile<6, V, FORM>
 #define FASTDL_ROWS_8(V, FORM) FASTDL_ROWS(V, FORM), conv_tile<7, V, FORM>, conv_tile<8, V, FORM>
 #if FASTDL_VECTOR_BYTES == 64
-#define FASTDL_FULL_ROWS(FORM)                                                                                      \
-  FASTDL_ROWS_8(kTileVecs, FORM), conv_tile<9, kTileVecs, FORM>, conv_tile<10, kTileVecs, FORM>,                    \
-      conv_tile<11, kTileVecs, FORM>, conv_tile<12, kTileVecs, FORM>, conv_tile<13, kTileVecs, FORM>,               \
+#define FASTDL_FULL_ROWS(FORM)                                                                        \
+  FASTDL_ROWS_8(kTileVecs, FORM), conv_tile<9, kTileVecs, FORM>, conv_tile<10, kTileVecs, FORM>,      \
+      conv_tile<11, kTileVecs, FORM>, conv_tile<12, kTileVecs, FORM>, conv_tile<13, kTileVecs, FORM>, \
       conv_tile<14, kTileVecs, FORM>
 #elif defined(__aarch64__)
 #define FASTDL_FULL_ROWS(FORM) FASTDL_ROWS_8(kTileVecs, FORM)

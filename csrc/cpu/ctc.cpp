@@ -76,8 +76,8 @@ struct Sample {
 Sample make_sample(i64 i, i64 T, i64 C, i64 S, const float* logp, const int64_t* labels, const int64_t* lengths,
                    const int64_t* label_lengths, i64 blank, float* work) {
   const i64 row = row_floats(S);
-  const Sample s = {lengths[i],     2 * label_lengths[i] + 1, C, row, logp + i * T * C, labels + i * S, blank, work + kPad,
-                    work + row + kPad};
+  const Sample s = {lengths[i],  2 * label_lengths[i] + 1, C, row, logp + i * T * C, labels + i * S, blank,
+                    work + kPad, work + row + kPad};
   s.prepare();
   return s;
 }
@@ -138,13 +138,15 @@ void ctc_forward(i64 N, i64 T, i64 C, i64 S, const float* x, const int64_t* labe
 i64 ctc_backward_workspace(i64 N, i64 T, i64 C, i64 S) { return N * ((4 + T) * row_floats(S) + C); }
 
 void ctc_backward(i64 N, i64 T, i64 C, i64 S, const float* logp, const int64_t* labels, const int64_t* lengths,
-                  const int64_t* label_lengths, const float* dloss, i64 blank, float* work, float* dx, float beta, void*) {
+                  const int64_t* label_lengths, const float* dloss, i64 blank, float* work, float* dx, float beta,
+                  void*) {
   const i64 row = row_floats(S), each = (4 + T) * row + C;
   parallel_for(N, 1, [=](i64 first, i64 last) {
     for (i64 i = first; i < last; ++i) {
       float* own = work + i * each;
       const Sample s = make_sample(i, T, C, S, logp, labels, lengths, label_lengths, blank, own);
-      float *later = own + 2 * row + kPad, *after = later + row, *alphas = after + row, *share = alphas - kPad + T * row;
+      float *later = own + 2 * row + kPad, *after = later + row, *alphas = after + row,
+            *share = alphas - kPad + T * row;
       if (s.steps > 0) {
         s.begin(alphas);
         for (i64 t = 1; t < s.steps; ++t) s.forward(alphas + (t - 1) * row, t, alphas + t * row);
@@ -166,7 +168,8 @@ void ctc_backward(i64 N, i64 T, i64 C, i64 S, const float* logp, const int64_t* 
         } else {
           const float *next = later, *may = s.skip, *emitted = s.emit;  // emit is that of step t + 1 still
           float *sum = after, *result = later;
-          for_vectors(0, s.states, [=](i64 k, auto lanes) { lanes.store(sum + k, lanes.load(next + k) + lanes.load(emitted + k)); });
+          for_vectors(0, s.states,
+                      [=](i64 k, auto lanes) { lanes.store(sum + k, lanes.load(next + k) + lanes.load(emitted + k)); });
           for_vectors(0, s.states, [=](i64 k, auto lanes) {
             lanes.store(result + k, log_of_three(lanes.load(sum + k), lanes.load(sum + k + 1),
                                                  lanes.load(sum + k + 2) + lanes.load(may + k + 2)));

@@ -6,9 +6,8 @@
 namespace fastdl {
 void dense_forward(i64 N, i64 I, i64 O, const float* x, const float* w, const float* b, int act, float slope, float* y,
                    float* z, void*) {
-  with_bias_activation(act, b, slope, z, O, [=](const auto& epilogue) {
-    gemm(N, O, I, RowsA{x, I}, RowsB{w, O}, 0.0f, y, O, epilogue);
-  });
+  with_bias_activation(act, b, slope, z, O,
+                       [=](const auto& epilogue) { gemm(N, O, I, RowsA{x, I}, RowsB{w, O}, 0.0f, y, O, epilogue); });
 }
 
 i64 dense_backward_workspace(i64 N, i64, i64 O, i64 act) { return act == kNone ? 0 : N * O; }

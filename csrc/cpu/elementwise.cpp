@@ -120,7 +120,8 @@ void reduce(i64 A, i64 B, i64 C, const float* x, float* y, bool chunked, const S
   parallel_for(A * blocks, grain > 0 ? grain : 1, [&](i64 first, i64 last) {
     for (i64 i = first; i < last; ++i) {
       const i64 a = i / blocks, begin = i % blocks * block;
-      reduce_columns(B, C, begin, begin + block < C ? begin + block : C, x + a * B * C, y + a * C, chunked, start, step);
+      reduce_columns(B, C, begin, begin + block < C ? begin + block : C, x + a * B * C, y + a * C, chunked, start,
+                     step);
     }
   });
 }
@@ -145,110 +146,76 @@ void reduce_contiguous(i64 A, i64 B, const float* x, float* y, float start, cons
 
 void activation_forward(i64 n, const float* x, int act, float slope, float* y, void*) {
   switch (act) {
-    case kRelu:
-      return map(n, x, y, [](vec z) { return relu(z); });
-    case kLeakyRelu:
-      return map(n, x, y, [=](vec z) { return leaky_relu(z, splat(slope)); });
-    case kSigmoid:
-      return map(n, x, y, [](vec z) { return sigmoid(z); });
-    case kTanh:
-      return map(n, x, y, [](vec z) { return tanh(z); });
-    case kGelu:
-      return map(n, x, y, [](vec z) { return gelu(z); });
-    default:
-      return map(n, x, y, [](vec z) { return z; });
+    case kRelu: return map(n, x, y, [](vec z) { return relu(z); });
+    case kLeakyRelu: return map(n, x, y, [=](vec z) { return leaky_relu(z, splat(slope)); });
+    case kSigmoid: return map(n, x, y, [](vec z) { return sigmoid(z); });
+    case kTanh: return map(n, x, y, [](vec z) { return tanh(z); });
+    case kGelu: return map(n, x, y, [](vec z) { return gelu(z); });
+    default: return map(n, x, y, [](vec z) { return z; });
   }
 }
 
-void activation_backward(i64 n, const float* saved, const float* dy, int act, float slope, float* dx, float beta, void*) {
+void activation_backward(i64 n, const float* saved, const float* dy, int act, float slope, float* dx, float beta,
+                         void*) {
   switch (act) {
-    case kRelu:
-      return map2(n, saved, dy, dx, beta, [](vec y, vec d) { return relu_backward(d, y); });
+    case kRelu: return map2(n, saved, dy, dx, beta, [](vec y, vec d) { return relu_backward(d, y); });
     case kLeakyRelu:
       return map2(n, saved, dy, dx, beta, [=](vec y, vec d) { return leaky_relu_backward(d, y, splat(slope)); });
-    case kSigmoid:
-      return map2(n, saved, dy, dx, beta, [](vec y, vec d) { return d * sigmoid_slope(y); });
-    case kTanh:
-      return map2(n, saved, dy, dx, beta, [](vec y, vec d) { return d * tanh_slope(y); });
-    case kGelu:
-      return map2(n, saved, dy, dx, beta, [](vec z, vec d) { return d * gelu_slope(z); });
-    default:
-      return map2(n, dy, dy, dx, beta, [](vec, vec d) { return d; });
+    case kSigmoid: return map2(n, saved, dy, dx, beta, [](vec y, vec d) { return d * sigmoid_slope(y); });
+    case kTanh: return map2(n, saved, dy, dx, beta, [](vec y, vec d) { return d * tanh_slope(y); });
+    case kGelu: return map2(n, saved, dy, dx, beta, [](vec z, vec d) { return d * gelu_slope(z); });
+    default: return map2(n, dy, dy, dx, beta, [](vec, vec d) { return d; });
   }
 }
 
 void unary_forward(i64 n, const float* x, int op, float* y, void*) {
   switch (op) {
-    case kNegate:
-      return map(n, x, y, [](vec v) { return -v; });
-    case kAbs:
-      return map(n, x, y, [](vec v) { return absolute(v); });
-    case kSquare:
-      return map(n, x, y, [](vec v) { return v * v; });
-    case kSqrt:
-      return map(n, x, y, [](vec v) { return square_root(v); });
-    case kReciprocal:
-      return map(n, x, y, [](vec v) { return 1.0f / v; });
-    case kExp:
-      return map(n, x, y, [](vec v) { return exp(v); });
-    case kLog:
-      return map(n, x, y, [](vec v) { return log(v); });
-    case kSoftplus:
-      return map(n, x, y, [](vec v) { return softplus(v); });
-    case kSin:
-      return map(n, x, y, [](vec v) { return sine(v); });
-    case kCos:
-      return map(n, x, y, [](vec v) { return cosine(v); });
+    case kNegate: return map(n, x, y, [](vec v) { return -v; });
+    case kAbs: return map(n, x, y, [](vec v) { return absolute(v); });
+    case kSquare: return map(n, x, y, [](vec v) { return v * v; });
+    case kSqrt: return map(n, x, y, [](vec v) { return square_root(v); });
+    case kReciprocal: return map(n, x, y, [](vec v) { return 1.0f / v; });
+    case kExp: return map(n, x, y, [](vec v) { return exp(v); });
+    case kLog: return map(n, x, y, [](vec v) { return log(v); });
+    case kSoftplus: return map(n, x, y, [](vec v) { return softplus(v); });
+    case kSin: return map(n, x, y, [](vec v) { return sine(v); });
+    case kCos: return map(n, x, y, [](vec v) { return cosine(v); });
   }
 }
 
 void unary_backward(i64 n, const float* x, const float* dy, int op, float* dx, float beta, void*) {
   switch (op) {
-    case kNegate:
-      return map2(n, x, dy, dx, beta, [](vec, vec d) { return -d; });
-    case kAbs:
-      return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * sign(v); });
-    case kSquare:
-      return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * (v + v); });
-    case kSqrt:
-      return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * (0.5f / square_root(v)); });
+    case kNegate: return map2(n, x, dy, dx, beta, [](vec, vec d) { return -d; });
+    case kAbs: return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * sign(v); });
+    case kSquare: return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * (v + v); });
+    case kSqrt: return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * (0.5f / square_root(v)); });
     case kReciprocal:
       return map2(n, x, dy, dx, beta, [](vec v, vec d) {
         const vec r = 1.0f / v;
         return -(d * r) * r;
       });
-    case kExp:
-      return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * exp(v); });
-    case kLog:
-      return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d / v; });
-    case kSoftplus:
-      return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * sigmoid(v); });
-    case kSin:
-      return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * cosine(v); });
-    case kCos:
-      return map2(n, x, dy, dx, beta, [](vec v, vec d) { return -d * sine(v); });
+    case kExp: return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * exp(v); });
+    case kLog: return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d / v; });
+    case kSoftplus: return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * sigmoid(v); });
+    case kSin: return map2(n, x, dy, dx, beta, [](vec v, vec d) { return d * cosine(v); });
+    case kCos: return map2(n, x, dy, dx, beta, [](vec v, vec d) { return -d * sine(v); });
   }
 }
 
 void binary(i64 L, i64 n, const float* x, const float* y, int op, float* z, void*) {
   switch (op) {
-    case kAdd:
-      return broadcast(L, n, x, y, z, [](vec a, vec b) { return a + b; });
-    case kSubtract:
-      return broadcast(L, n, x, y, z, [](vec a, vec b) { return a - b; });
-    case kMultiply:
-      return broadcast(L, n, x, y, z, [](vec a, vec b) { return a * b; });
-    case kDivide:
-      return broadcast(L, n, x, y, z, [](vec a, vec b) { return a / b; });
-    case kMaximum:
-      return broadcast(L, n, x, y, z, [](vec a, vec b) { return max_or_nan(a, b); });
-    case kMinimum:
-      return broadcast(L, n, x, y, z, [](vec a, vec b) { return min_or_nan(a, b); });
+    case kAdd: return broadcast(L, n, x, y, z, [](vec a, vec b) { return a + b; });
+    case kSubtract: return broadcast(L, n, x, y, z, [](vec a, vec b) { return a - b; });
+    case kMultiply: return broadcast(L, n, x, y, z, [](vec a, vec b) { return a * b; });
+    case kDivide: return broadcast(L, n, x, y, z, [](vec a, vec b) { return a / b; });
+    case kMaximum: return broadcast(L, n, x, y, z, [](vec a, vec b) { return max_or_nan(a, b); });
+    case kMinimum: return broadcast(L, n, x, y, z, [](vec a, vec b) { return min_or_nan(a, b); });
   }
 }
 
 void axpby(i64 n, float a, const float* x, float b, float* y, void*) {
-  with_beta(b, [=](auto put) { for_elements(n, [=](i64 i, auto lanes) { put(lanes, y + i, a * lanes.load(x + i)); }); });
+  with_beta(b,
+            [=](auto put) { for_elements(n, [=](i64 i, auto lanes) { put(lanes, y + i, a * lanes.load(x + i)); }); });
 }
 
 void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* y, void*) {
@@ -285,8 +252,8 @@ void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* y, void*
   }
 }
 
-void reduce_backward(i64 A, i64 B, i64 C, const float* x, const float* y, const float* dy, int op, float* dx, float beta,
-                     void*) {
+void reduce_backward(i64 A, i64 B, i64 C, const float* x, const float* y, const float* dy, int op, float* dx,
+                     float beta, void*) {
   with_beta(beta, [=](auto put) {
     if (op == kSum || op == kMean) {
       const float count = op == kMean ? static_cast<float>(B) : 1.0f;

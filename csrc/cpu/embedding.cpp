@@ -19,7 +19,8 @@ void embedding_backward(i64 n, i64 L, i64 D, const int64_t* index, const float* 
     for (i64 i = 0; i < n; ++i) {
       float* row = dtable + index[i] * D;
       const float* from = dy + i * D;
-      for_vectors(begin, end, [=](i64 d, auto lanes) { lanes.store(row + d, lanes.load(row + d) + lanes.load(from + d)); });
+      for_vectors(begin, end,
+                  [=](i64 d, auto lanes) { lanes.store(row + d, lanes.load(row + d) + lanes.load(from + d)); });
     }
   });
 }

@@ -294,7 +294,8 @@ void pack_panels(i64 K, i64 N, const float* b, i64 b_step, int trans_b, float* p
   }
 }
 
-void gemm_panels(i64 M, i64 N, i64 K, const float* a, i64 a_step, const float* panels, float beta, float* c, i64 c_step) {
+void gemm_panels(i64 M, i64 N, i64 K, const float* a, i64 a_step, const float* panels, float beta, float* c,
+                 i64 c_step) {
   gemm(M, N, K, RowsA{a, a_step}, PanelsB{panels, K}, beta, c, c_step, NoEpilogue{});
 }
 

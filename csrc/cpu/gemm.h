@@ -47,9 +47,9 @@ constexpr int kTileRows = 6, kTileVecs = 2, kNarrowRows = 8;
 constexpr int kTileCols = kTileVecs * kLanes;
 constexpr i64 kChunk = 256;  // part of the definition of a sum: never tune it
 constexpr i64 kBlockRows = 192 / kTileRows * kTileRows;
-constexpr i64 kGroupRows = 5 * kBlockRows;  // packed at a time when threads share
+constexpr i64 kGroupRows = 5 * kBlockRows;                // packed at a time when threads share
 constexpr i64 kStripCols = 2048 / kTileCols * kTileCols;  // its panels fill one huge page
-constexpr int kMaxRuns = 64;  // pieces of a chunk's k range, see Run
+constexpr int kMaxRuns = 64;                              // pieces of a chunk's k range, see Run
 
 template <class T>
 FASTDL_INLINE constexpr T smaller(T a, T b) {
@@ -72,7 +72,7 @@ struct TileArgs {
   int run_count;
   const float* a;  // by columns (or packed): element (row i, step k) is a[k * a_step + i]
   int64_t a_step;
-  int64_t count;  // steps of k
+  int64_t count;   // steps of k
   const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
   int64_t b_step;
   float* c;
@@ -100,8 +100,8 @@ void gemm_strided(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_ste
 int64_t panel_floats(int64_t K, int64_t N);
 void pack_panels(int64_t K, int64_t N, const float* b, int64_t b_step, int trans_b, float* panels);
 // c[M,N] = a[M,K] b + beta c.
-void gemm_panels(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_step, const float* panels, float beta, float* c,
-                 int64_t c_step);
+void gemm_panels(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_step, const float* panels, float beta,
+                 float* c, int64_t c_step);
 
 namespace {
 
@@ -127,8 +127,7 @@ enum class Access { kRows, kColumns, kPacked };
 
 // kLanes x kLanes floats, v[i][j] <-> v[j][i], by instructions of one vector width.
 FASTDL_INLINE void transpose(vec (&v)[kLanes]) {
-#define FASTDL_ZIP(name, ...) \
-  auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
+#define FASTDL_ZIP(name, ...) auto name = [](vec x, vec y) { return __builtin_shufflevector(x, y, __VA_ARGS__); }
 #if FASTDL_VECTOR_BYTES == 16
   FASTDL_ZIP(low, 0, 4, 1, 5);
   FASTDL_ZIP(high, 2, 6, 3, 7);
@@ -295,7 +294,7 @@ struct ColumnsB {
 struct PanelsB {
   static constexpr bool kDirect = true;
   const float* data;
-  i64 depth;  // K
+  i64 depth;                                                                         // K
   const float* row(i64 k, i64 n) const { return data + n * depth + k * kTileCols; }  // n a multiple of kTileCols
   i64 row_step() const { return kTileCols; }
   void pack(i64, i64, i64, i64, float*) const {}

@@ -203,7 +203,7 @@ void add_active_rows(i64 K, i64 width, const float* x, const float* w, float* z)
       float sums[kBlock + kLanes] = {};
       i64 i = 0;
       for (; i + 4 <= count; i += 4) {
-        const i64 *k = active + i;
+        const i64* k = active + i;
         const float *w0 = w + k[0] * width, *w1 = w + k[1] * width, *w2 = w + k[2] * width, *w3 = w + k[3] * width;
         const vec x0 = splat(x[k[0]]), x1 = splat(x[k[1]]), x2 = splat(x[k[2]]), x3 = splat(x[k[3]]);
         for_vectors(n0, n1, [&](i64 n, auto lanes) {
@@ -275,7 +275,9 @@ void transpose_matrix(i64 R, i64 C, const float* x, float* y) {
 // y = v / variance of each row.
 void divide_rows(i64 N, i64 V, const float* v, const float* variance, float* y) {
   for_rows(N, V, [=](i64 m) {
-    for_vectors(0, V, [=](i64 i, auto lanes) { lanes.store(y + m * V + i, lanes.load(v + m * V + i) / lanes.load(variance + i)); });
+    for_vectors(0, V, [=](i64 i, auto lanes) {
+      lanes.store(y + m * V + i, lanes.load(v + m * V + i) / lanes.load(variance + i));
+    });
   });
 }
 
@@ -312,8 +314,8 @@ float sum_log_partition(i64 H, int unit, i64 group, const float* a, float g) {
 }
 
 // The hidden units' inputs a = c + (v / variance) w.
-void hidden_inputs(i64 N, i64 V, i64 H, const float* v, const float* w, const float* c, const float* variance, float* scaled,
-                   float* a) {
+void hidden_inputs(i64 N, i64 V, i64 H, const float* v, const float* w, const float* c, const float* variance,
+                   float* scaled, float* a) {
   if (variance) divide_rows(N, V, v, variance, scaled);
   // As units whose mean is their input.
   const Layer layer = {H, c, nullptr, nullptr, 1.0f, nullptr, kGaussianUnit, 1};
@@ -334,8 +336,8 @@ void gibbs_sample_hidden(i64 N, i64 V, i64 H, const float* v, const float* w, co
 }
 
 void gibbs_sample_visible(i64 N, i64 V, i64 H, const float* h, const float* w, const float* b, const float* base,
-                          const float* gain, const float* variance, int units, i64 group, const StepState* step, float* mean,
-                          float* sample, void*) {
+                          const float* gain, const float* variance, int units, i64 group, const StepState* step,
+                          float* mean, float* sample, void*) {
   const Layer layer = {V, b, base, gain, 1.0f, variance, units, group};
   half_step(N, H, h, nullptr, w, {layer, Draws(step), mean, sample});
 }
@@ -350,9 +352,9 @@ i64 gibbs_chain_workspace(i64 N, i64 V, i64 H, i64 steps, i64, i64, i64, i64, i6
 }
 
 void gibbs_chain(i64 N, i64 V, i64 H, const float* w, const float* b, const float* c, const float* gain,
-                 const float* variance, const uint8_t* fixed, i64 steps, int from_hidden, int visible, i64 visible_group,
-                 int hidden, i64 hidden_group, float factor, const StepState* step, float* work, float* v, float* h,
-                 float* dw, float* db, float* dc, float* dq, float beta, void* stream) {
+                 const float* variance, const uint8_t* fixed, i64 steps, int from_hidden, int visible,
+                 i64 visible_group, int hidden, i64 hidden_group, float factor, const StepState* step, float* work,
+                 float* v, float* h, float* dw, float* db, float* dc, float* dq, float beta, void* stream) {
   float* const mean = work;
   float* const scaled = mean + N * H;
   float* const other = scaled + N * V;
@@ -405,7 +407,8 @@ void gibbs_chain(i64 N, i64 V, i64 H, const float* w, const float* b, const floa
 i64 gibbs_free_energy_workspace(i64 N, i64 V, i64 H, i64, i64, i64) { return N * (V + H); }
 
 void gibbs_free_energy(i64 N, i64 V, i64 H, const float* v, const float* w, const float* b, const float* c,
-                       const float* variance, int visible, int hidden, i64 hidden_group, float* work, float* energy, void*) {
+                       const float* variance, int visible, int hidden, i64 hidden_group, float* work, float* energy,
+                       void*) {
   float* const a = work + N * V;
   hidden_inputs(N, V, H, v, w, c, variance, work, a);
   for_rows(N, 8 * (V + H), [=](i64 m) {
@@ -423,8 +426,8 @@ void gibbs_free_energy(i64 N, i64 V, i64 H, const float* v, const float* w, cons
 i64 gibbs_anneal_workspace(i64 N, i64 V, i64 H, i64, i64, i64, i64, i64) { return N * (V + 2 * H) + V * H; }
 
 void gibbs_anneal(i64 N, i64 V, i64 H, i64 K, const float* w, const float* b, const float* c, const float* base,
-                  const float* variance, const float* betas, int visible, i64 visible_group, int hidden, i64 hidden_group,
-                  const StepState* step, float* work, float* v, float* log_ratio, void*) {
+                  const float* variance, const float* betas, int visible, i64 visible_group, int hidden,
+                  i64 hidden_group, const StepState* step, float* work, float* v, float* log_ratio, void*) {
   float* const scaled = work;
   float* const a = scaled + N * V;
   float* const h = a + N * H;
@@ -466,7 +469,8 @@ void gibbs_anneal(i64 N, i64 V, i64 H, i64 K, const float* w, const float* b, co
     });
     if (hidden != kBernoulliUnit) draw_rows(N, draw, h);
     draws.next(H);
-    half_step(N, H, h, transposed, w, {{V, b, base, nullptr, now, variance, visible, visible_group}, draws, nullptr, v});
+    half_step(N, H, h, transposed, w,
+              {{V, b, base, nullptr, now, variance, visible, visible_group}, draws, nullptr, v});
     draws.next(V);
   }
 }

@@ -13,7 +13,8 @@ namespace {
 FASTDL_INLINE void forward_row(i64 H, const float* b, const float* bn, const float* s, const float* h_before, float* z,
                                float* h, float* y) {
   for_vectors(0, H, [=](i64 j, auto lanes) {
-    GruUnit<vec> unit = {lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j), lanes.load(s + 2 * H + j)};
+    GruUnit<vec> unit = {lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j),
+                         lanes.load(s + 2 * H + j)};
     unit.r += lanes.load(s + j);
     unit.z += lanes.load(s + H + j);
     if (b) {
@@ -36,7 +37,8 @@ FASTDL_INLINE void forward_row(i64 H, const float* b, const float* bn, const flo
 FASTDL_INLINE void backward_row(i64 H, const float* z, const float* h_before, const float* dy, float* dh, float* d,
                                 float* ds) {
   for_vectors(0, H, [=](i64 j, auto lanes) {
-    GruUnit<vec> unit = {lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j), lanes.load(z + 3 * H + j)};
+    GruUnit<vec> unit = {lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j),
+                         lanes.load(z + 3 * H + j)};
     vec dout = lanes.load(dh + j);
     if (dy) dout += lanes.load(dy + j);
     lanes.store(dh + j, gru_unit_backward(unit, h_before ? lanes.load(h_before + j) : vec{}, dout));
@@ -67,8 +69,8 @@ i64 gru_forward_workspace(i64 N, i64 T, i64 I, i64 H, i64) {
 }
 
 void gru_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* b,
-                 const float* bn, const float* h0, const int64_t* lengths, int reverse, float* work, float* y, float* hn,
-                 float* gates, void*) {
+                 const float* bn, const float* h0, const int64_t* lengths, int reverse, float* work, float* y,
+                 float* hn, float* gates, void*) {
   const Steps steps = make_steps(N, T, lengths, reverse, work);
   const float* xs = pack_steps(steps, I, x, work);
   gemm_strided(steps.total(), 3 * H, I, xs, I, 0, w, 3 * H, 0, 0.0f, gates, 4 * H);
@@ -85,8 +87,8 @@ void gru_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, con
       float* now = h + ((s & 1) * N + begin) * H;
       multiply(recurrent, rows, before, 0.0f, sum, 3 * H);
       for (i64 i = 0; i < rows; ++i) {
-        forward_row(H, b, bn, sum + i * 3 * H, before + i * H, gates + (steps.first(s) + begin + i) * 4 * H, now + i * H,
-                    y + steps.place(s, begin + i) * H);
+        forward_row(H, b, bn, sum + i * 3 * H, before + i * H, gates + (steps.first(s) + begin + i) * 4 * H,
+                    now + i * H, y + steps.place(s, begin + i) * H);
       }
     }
   });
@@ -103,8 +105,9 @@ i64 gru_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64) {
 
 void gru_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* h0,
                   const int64_t* lengths, const float* y, const float* gates, const float* dy, const float* dhn,
-                  int reverse, float* work, float* dx, float beta_dx, float* dw, float beta_dw, float* du, float beta_du,
-                  float* db, float beta_db, float* dbn, float beta_dbn, float* dh0, float beta_dh0, void*) {
+                  int reverse, float* work, float* dx, float beta_dx, float* dw, float beta_dw, float* du,
+                  float beta_du, float* db, float beta_db, float* dbn, float beta_dbn, float* dh0, float beta_dh0,
+                  void*) {
   const i64 G = 4 * H;
   const Steps steps = make_steps(N, T, lengths, reverse, work);
   float* rows_of = work;
@@ -143,13 +146,12 @@ void gru_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
 
 i64 gru_cell_forward_workspace(i64 N, i64, i64 H) { return N * 3 * H; }
 
-void gru_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u, const float* b,
-                      const float* bn, float* work, float* y, float* gates, void*) {
+void gru_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u,
+                      const float* b, const float* bn, float* work, float* y, float* gates, void*) {
   gemm_strided(N, 3 * H, I, x, I, 0, w, 3 * H, 0, 0.0f, gates, 4 * H);
   gemm_strided(N, 3 * H, H, h, H, 0, u, 3 * H, 0, 0.0f, work, 3 * H);
-  for_rows(N, 64 * H, [=](i64 n) {
-    forward_row(H, b, bn, work + n * 3 * H, h + n * H, gates + n * 4 * H, nullptr, y + n * H);
-  });
+  for_rows(N, 64 * H,
+           [=](i64 n) { forward_row(H, b, bn, work + n * 3 * H, h + n * H, gates + n * 4 * H, nullptr, y + n * H); });
 }
 
 i64 gru_cell_backward_workspace(i64 N, i64, i64 H) { return N * 8 * H; }

@@ -138,8 +138,8 @@ float loss_sum(i64 n, const float* x, const float* t, const float* weights, floa
 }
 
 template <int kind>
-void loss_slopes(i64 n, const float* x, const float* t, const float* weights, const float* dloss, float delta, float share,
-                 bool by_element, float* dx, float beta) {
+void loss_slopes(i64 n, const float* x, const float* t, const float* weights, const float* dloss, float delta,
+                 float share, bool by_element, float* dx, float beta) {
   with_beta(beta, [=](auto put) {
     for_elements(n, [=](i64 i, auto lanes) {
       vec factor = splat(share);
@@ -201,10 +201,12 @@ void softmax_backward(i64 n, i64 C, const float* y, const float* dy, int log_of_
       float* to = dx + r * C;
       if (log_of_it) {
         const float s = sum(C, dr);
-        for_vectors(0, C, [=](i64 c, auto lanes) { put(lanes, to + c, lanes.load(dr + c) - exp(lanes.load(yr + c)) * s); });
+        for_vectors(0, C,
+                    [=](i64 c, auto lanes) { put(lanes, to + c, lanes.load(dr + c) - exp(lanes.load(yr + c)) * s); });
       } else {
         const float s = dot(C, yr, dr);
-        for_vectors(0, C, [=](i64 c, auto lanes) { put(lanes, to + c, lanes.load(yr + c) * (lanes.load(dr + c) - s)); });
+        for_vectors(0, C,
+                    [=](i64 c, auto lanes) { put(lanes, to + c, lanes.load(yr + c) * (lanes.load(dr + c) - s)); });
       }
     });
   });
@@ -318,23 +320,13 @@ void softmax_cross_entropy_backward(i64 n, i64 C, i64, const float* p, const int
   });
 }
 
-#define FASTDL_FOR_LOSS(call)      \
-  switch (kind) {                  \
-    case kBinaryCrossEntropy:      \
-      call(kBinaryCrossEntropy);   \
-      break;                       \
-    case kSquaredError:            \
-      call(kSquaredError);         \
-      break;                       \
-    case kAbsoluteError:           \
-      call(kAbsoluteError);        \
-      break;                       \
-    case kHuber:                   \
-      call(kHuber);                \
-      break;                       \
-    case kHinge:                   \
-      call(kHinge);                \
-      break;                       \
+#define FASTDL_FOR_LOSS(call)                                   \
+  switch (kind) {                                               \
+    case kBinaryCrossEntropy: call(kBinaryCrossEntropy); break; \
+    case kSquaredError: call(kSquaredError); break;             \
+    case kAbsoluteError: call(kAbsoluteError); break;           \
+    case kHuber: call(kHuber); break;                           \
+    case kHinge: call(kHinge); break;                           \
   }
 
 void loss_forward(i64 n, const float* x, const float* t, const float* weights, int kind, float delta, int reduction,

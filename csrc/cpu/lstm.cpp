@@ -19,12 +19,9 @@ struct Options {
   template <class L>
   FASTDL_INLINE LstmOptions<vec> at(i64 H, i64 row, i64 j, L lanes) const {
     const i64 k = row * H + j;
-    return {p ? lanes.load(p + j) : vec{},
-            p ? lanes.load(p + H + j) : vec{},
-            p ? lanes.load(p + 2 * H + j) : vec{},
-            drop ? lanes.load(drop + k) : splat(1.0f),
-            keep_h ? lanes.load(keep_h + k) : vec{},
-            keep_c ? lanes.load(keep_c + k) : vec{}};
+    return {p ? lanes.load(p + j) : vec{},           p ? lanes.load(p + H + j) : vec{},
+            p ? lanes.load(p + 2 * H + j) : vec{},   drop ? lanes.load(drop + k) : splat(1.0f),
+            keep_h ? lanes.load(keep_h + k) : vec{}, keep_c ? lanes.load(keep_c + k) : vec{}};
   }
 };
 
@@ -33,8 +30,8 @@ template <bool kPlain>
 FASTDL_INLINE void forward_row(i64 H, const float* b, const Options& options, i64 place, const float* c_before,
                                const float* h_before, float* z, float* c, float* h, float* y) {
   for_vectors(0, H, [=, &options](i64 j, auto lanes) {
-    LstmUnit<vec> unit = {lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j), lanes.load(z + 3 * H + j),
-                          vec{}, vec{}};
+    LstmUnit<vec> unit = {
+        lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j), lanes.load(z + 3 * H + j), vec{}, vec{}};
     if (b) {
       unit.i += lanes.load(b + j);
       unit.f += lanes.load(b + H + j);
@@ -61,8 +58,8 @@ template <bool kPlain>
 FASTDL_INLINE void backward_row(i64 H, const Options& options, i64 place, const float* z, const float* c_before,
                                 const float* c, const float* dy, float* dh, float* dc, float* dz) {
   for_vectors(0, H, [=, &options](i64 j, auto lanes) {
-    LstmUnit<vec> unit = {lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j), lanes.load(z + 3 * H + j),
-                          lanes.load(c + j), vec{}};
+    LstmUnit<vec> unit = {lanes.load(z + j),         lanes.load(z + H + j), lanes.load(z + 2 * H + j),
+                          lanes.load(z + 3 * H + j), lanes.load(c + j),     vec{}};
     vec d = lanes.load(dh + j), dcell = lanes.load(dc + j);
     if (dy) d += lanes.load(dy + j);
     if constexpr (kPlain) {
@@ -173,8 +170,8 @@ void lstm_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
   float *h = work, *first_c = work + 2 * N * H;
   pack_state(steps, H, h0, h + N * H);
   pack_state(steps, H, c0, first_c);
-  (options.any() ? forward_steps<false> : forward_steps<true>)(steps, H, recurrent, b, options, h0, first_c, h, y, gates,
-                                                               cells);
+  (options.any() ? forward_steps<false> : forward_steps<true>)(steps, H, recurrent, b, options, h0, first_c, h, y,
+                                                               gates, cells);
   clear_padding(steps, H, y);
   for (i64 i = 0; i < N; ++i) {
     const i64 n = steps.sequence(i), length = steps.length(n);
@@ -206,8 +203,8 @@ void lstm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, c
   pack_state(steps, H, dhn, dh);
   pack_state(steps, H, dcn, dc);
   pack_state(steps, H, c0, first_c);
-  (options.any() ? backward_steps<false> : backward_steps<true>)(steps, H, recurrent, options, first_c, gates, cells, dy,
-                                                                 dh0, dh, dc, dz);
+  (options.any() ? backward_steps<false> : backward_steps<true>)(steps, H, recurrent, options, first_c, gates, cells,
+                                                                 dy, dh0, dh, dc, dz);
   if (dh0) unpack_state(steps, H, dh, beta_dh0, dh0);
   if (dc0) unpack_state(steps, H, dc, beta_dc0, dc0);
   const i64 total = steps.total();

@@ -11,8 +11,8 @@
 namespace fastdl {
 namespace {
 
-constexpr i64 kBlock = 64;    // channels
-constexpr i64 kChunks = 32;   // chunks of rows between two merges
+constexpr i64 kBlock = 64;   // channels
+constexpr i64 kChunks = 32;  // chunks of rows between two merges
 static_assert(kBlock % kLanes == 0, "a block is whole vectors");
 
 struct Sums {  // of a block's channels over a chunk of rows
@@ -45,8 +45,8 @@ FASTDL_INLINE void for_channels(i64 width, const F& f) {
 FASTDL_INLINE i64 rows_at_once(i64 width) { return kElementGrain / 2 / (width > 0 ? width : 1) + 1; }
 
 // y = (x - mean) scale + shift for columns [c0, c0 + width) of all rows.
-void normalise(i64 n, i64 C, i64 c0, i64 width, const float* x, const float* mean, const float* scale, const float* shift,
-               float* y) {
+void normalise(i64 n, i64 C, i64 c0, i64 width, const float* x, const float* mean, const float* scale,
+               const float* shift, float* y) {
   parallel_for(n, rows_at_once(width), [=](i64 begin, i64 end) {
     for (i64 r = begin; r < end; ++r) {
       const float* xr = x + r * C + c0;
@@ -155,11 +155,12 @@ void batch_norm_inference(i64 n, i64 C, const float* x, const float* gamma, cons
 
 // With h = (x - mean) rstd:  dshift = sum dy,  dgamma = sum dy h,  dx = gamma rstd (dy - dshift / n - h dgamma / n).
 void batch_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const float* mean, const float* rstd,
-                         const float* dy, float*, float* dx, float beta_dx, float* dgamma, float beta_dgamma, float* dshift,
-                         float beta_dshift, void*) {
+                         const float* dy, float*, float* dx, float beta_dx, float* dgamma, float beta_dgamma,
+                         float* dshift, float beta_dshift, void*) {
   for (i64 c0 = 0; c0 < C; c0 += kBlock) {
     const i64 width = C - c0 < kBlock ? C - c0 : kBlock;
-    alignas(64) float centre[kBlock], sum_dy[kBlock] = {}, sum_dyd[kBlock] = {}, a[kBlock] = {}, b[kBlock] = {}, c[kBlock] = {};
+    alignas(64) float centre[kBlock], sum_dy[kBlock] = {}, sum_dyd[kBlock] = {}, a[kBlock] = {}, b[kBlock] = {},
+                                      c[kBlock] = {};
     fill(centre, mean + c0, width, 0.0f);
     const float* const m = centre;
     over_chunks(
@@ -190,7 +191,8 @@ void batch_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const
       c[k] = sum_dy[k] / static_cast<float>(n);
       const float g = n > 0 ? sum_dyd[k] * r : 0.0f;  // of no rows, rstd is not a number
       if (dgamma != nullptr) dgamma[c0 + k] = beta_dgamma == 0.0f ? g : g + beta_dgamma * dgamma[c0 + k];
-      if (dshift != nullptr) dshift[c0 + k] = beta_dshift == 0.0f ? sum_dy[k] : sum_dy[k] + beta_dshift * dshift[c0 + k];
+      if (dshift != nullptr)
+        dshift[c0 + k] = beta_dshift == 0.0f ? sum_dy[k] : sum_dy[k] + beta_dshift * dshift[c0 + k];
     }
     if (dx == nullptr) continue;
     with_beta(beta_dx, [&](auto put) { combine(n, C, c0, width, x, dy, centre, a, b, c, dx, put); });
@@ -226,8 +228,8 @@ void layer_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const 
 
 // With h = (x - mean) rstd and g = dy gamma:  dx = rstd (g - mean g - h mean(g h)).
 void layer_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const float* mean, const float* rstd,
-                         const float* dy, float*, float* dx, float beta_dx, float* dgamma, float beta_dgamma, float* dshift,
-                         float beta_dshift, void*) {
+                         const float* dy, float*, float* dx, float beta_dx, float* dgamma, float beta_dgamma,
+                         float* dshift, float beta_dshift, void*) {
   const float count = static_cast<float>(C);
   if (dgamma != nullptr || dshift != nullptr) {
     for (i64 c0 = 0; c0 < C; c0 += kBlock) {

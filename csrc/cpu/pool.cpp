@@ -253,8 +253,9 @@ void avg_pool2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* x
   });
 }
 
-void avg_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* dy, i64 size_y, i64 size_x, i64 stride_y,
-                         i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* dx, float beta, void*) {
+void avg_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* dy, i64 size_y, i64 size_x,
+                         i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* dx, float beta,
+                         void*) {
   const Geometry g = {Y, X, C, P, Q, size_y, size_x, stride_y, stride_x, pad_y, pad_x};
   backward(g, N, dx, beta, [=](const Window& w, i64 at, auto lanes) {
     const vec d = lanes.load(dy + at) / count_of(g, w, count_padding);

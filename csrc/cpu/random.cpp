@@ -137,26 +137,24 @@ FASTDL_INLINE Group philox_group(const Keys& key, uint64_t block) {
 template <class V>
 FASTDL_INLINE void interleave(const V* c, V* out) {
 #if FASTDL_VECTOR_BYTES == 16
-#define FASTDL_UNPACK(a, b, lo) \
-  __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 4 : 6), (lo ? 1 : 3), (lo ? 5 : 7))
-#define FASTDL_PAIRS(a, b, lo) \
-  __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 1 : 3), (lo ? 4 : 6), (lo ? 5 : 7))
+#define FASTDL_UNPACK(a, b, lo) __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 4 : 6), (lo ? 1 : 3), (lo ? 5 : 7))
+#define FASTDL_PAIRS(a, b, lo) __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 1 : 3), (lo ? 4 : 6), (lo ? 5 : 7))
 #elif FASTDL_VECTOR_BYTES == 32
-#define FASTDL_UNPACK(a, b, lo)                                                                                       \
-  __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 8 : 10), (lo ? 1 : 3), (lo ? 9 : 11), (lo ? 4 : 6), (lo ? 12 : 14), \
-                          (lo ? 5 : 7), (lo ? 13 : 15))
+#define FASTDL_UNPACK(a, b, lo)                                                                         \
+  __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 8 : 10), (lo ? 1 : 3), (lo ? 9 : 11), (lo ? 4 : 6), \
+                          (lo ? 12 : 14), (lo ? 5 : 7), (lo ? 13 : 15))
 #define FASTDL_PAIRS(a, b, lo)                                                                                        \
   __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 1 : 3), (lo ? 8 : 10), (lo ? 9 : 11), (lo ? 4 : 6), (lo ? 5 : 7), \
                           (lo ? 12 : 14), (lo ? 13 : 15))
 #else
-#define FASTDL_UNPACK(a, b, lo)                                                                                           \
-  __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 16 : 18), (lo ? 1 : 3), (lo ? 17 : 19), (lo ? 4 : 6), (lo ? 20 : 22), \
-                          (lo ? 5 : 7), (lo ? 21 : 23), (lo ? 8 : 10), (lo ? 24 : 26), (lo ? 9 : 11), (lo ? 25 : 27),     \
-                          (lo ? 12 : 14), (lo ? 28 : 30), (lo ? 13 : 15), (lo ? 29 : 31))
-#define FASTDL_PAIRS(a, b, lo)                                                                                            \
-  __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 1 : 3), (lo ? 16 : 18), (lo ? 17 : 19), (lo ? 4 : 6), (lo ? 5 : 7),   \
-                          (lo ? 20 : 22), (lo ? 21 : 23), (lo ? 8 : 10), (lo ? 9 : 11), (lo ? 24 : 26), (lo ? 25 : 27),   \
-                          (lo ? 12 : 14), (lo ? 13 : 15), (lo ? 28 : 30), (lo ? 29 : 31))
+#define FASTDL_UNPACK(a, b, lo)                                                                                       \
+  __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 16 : 18), (lo ? 1 : 3), (lo ? 17 : 19), (lo ? 4 : 6),             \
+                          (lo ? 20 : 22), (lo ? 5 : 7), (lo ? 21 : 23), (lo ? 8 : 10), (lo ? 24 : 26), (lo ? 9 : 11), \
+                          (lo ? 25 : 27), (lo ? 12 : 14), (lo ? 28 : 30), (lo ? 13 : 15), (lo ? 29 : 31))
+#define FASTDL_PAIRS(a, b, lo)                                                                                        \
+  __builtin_shufflevector(a, b, (lo ? 0 : 2), (lo ? 1 : 3), (lo ? 16 : 18), (lo ? 17 : 19), (lo ? 4 : 6),             \
+                          (lo ? 5 : 7), (lo ? 20 : 22), (lo ? 21 : 23), (lo ? 8 : 10), (lo ? 9 : 11), (lo ? 24 : 26), \
+                          (lo ? 25 : 27), (lo ? 12 : 14), (lo ? 13 : 15), (lo ? 28 : 30), (lo ? 29 : 31))
 #endif
   const V t0 = FASTDL_UNPACK(c[0], c[1], true), t1 = FASTDL_UNPACK(c[0], c[1], false);
   const V t2 = FASTDL_UNPACK(c[2], c[3], true), t3 = FASTDL_UNPACK(c[2], c[3], false);

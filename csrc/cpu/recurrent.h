@@ -22,7 +22,7 @@ struct Steps {
   bool reverse;
 
   int64_t length(int64_t n) const { return lengths ? lengths[n] : T; }
-  int64_t sequence(int64_t i) const { return order ? order[i] : i; }  // which one row i of every step belongs to
+  int64_t sequence(int64_t i) const { return order ? order[i] : i; }   // which one row i of every step belongs to
   int64_t first(int64_t s) const { return begin ? begin[s] : s * N; }  // packed row where step s begins
   int64_t rows(int64_t s) const { return begin ? begin[s + 1] - begin[s] : N; }
   int64_t total() const { return first(T); }
@@ -53,11 +53,11 @@ void pack_previous(const Steps& steps, int64_t H, const float* h, const float* h
 
 // The recurrent weights u[H,G], or their transpose, as every step multiplies by them: packed once where enough rows meet them.
 struct Recurrent {
-  int64_t K, N;          // of the product
-  const float* plain;    // [K,N] with steps of plain_step, or its transpose
+  int64_t K, N;        // of the product
+  const float* plain;  // [K,N] with steps of plain_step, or its transpose
   int64_t plain_step;
   int transposed;
-  const float* panels;   // or null
+  const float* panels;  // or null
 };
 int64_t recurrent_floats(int64_t N, int64_t T, int64_t K, int64_t G);
 Recurrent make_recurrent(int64_t N, int64_t T, int64_t K, int64_t G, const float* u, int transposed, float*& work);

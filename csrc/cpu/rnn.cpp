@@ -43,8 +43,8 @@ void forward_steps(const Steps& steps, i64 H, const Recurrent& u, const float* b
 }
 
 template <bool kTanhAct>
-void backward_steps(const Steps& steps, i64 H, const Recurrent& u, const float* states, const float* dy, bool first_wanted,
-                    float* dh, float* dz) {
+void backward_steps(const Steps& steps, i64 H, const Recurrent& u, const float* states, const float* dy,
+                    bool first_wanted, float* dh, float* dz) {
   for_sequences(steps.N, [&, H](i64 begin, i64 end) {
     for (i64 s = steps.T - 1; s >= 0; --s) {
       const i64 rows = smaller(steps.rows(s), end) - begin;
@@ -75,7 +75,8 @@ void rnn_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, con
   work += N * T * I;
   const Recurrent recurrent = make_recurrent(N, T, H, H, u, 0, work);
   pack_state(steps, H, h0, work);
-  (act == kElmanTanh ? forward_steps<true> : forward_steps<false>)(steps, H, recurrent, b, h0 ? work : nullptr, y, states);
+  (act == kElmanTanh ? forward_steps<true> : forward_steps<false>)(steps, H, recurrent, b, h0 ? work : nullptr, y,
+                                                                   states);
   clear_padding(steps, H, y);
   for (i64 i = 0; i < N; ++i) {
     const i64 n = steps.sequence(i), length = steps.length(n);
@@ -107,7 +108,10 @@ void rnn_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
     for (i64 s = 0; s < T; ++s) {
       const i64 count = steps.rows(s);
       for (i64 i = 0; i < count; ++i) {
-        copy_or_clear(H, s > 0 ? states + (steps.first(s - 1) + i) * H : h0 ? h0 + steps.sequence(i) * H : nullptr,
+        copy_or_clear(H,
+                      s > 0 ? states + (steps.first(s - 1) + i) * H
+                      : h0  ? h0 + steps.sequence(i) * H
+                            : nullptr,
                       rows + (steps.first(s) + i) * H);
       }
     }
@@ -121,8 +125,8 @@ void rnn_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
   }
 }
 
-void rnn_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u, const float* b,
-                      int act, float* y, void*) {
+void rnn_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* w, const float* u,
+                      const float* b, int act, float* y, void*) {
   gemm_strided(N, H, I, x, I, 0, w, H, 0, 0.0f, y, H);
   gemm_strided(N, H, H, h, H, 0, u, H, 0, 1.0f, y, H);
   for_rows(N, 16 * H, [=](i64 n) {

@@ -185,12 +185,12 @@ i64 rntn_backward_workspace(i64 M, i64 n, i64, i64 D) {
   return K * D + n * D + M * D + rows * (K + 2 * D) + n * 2 * D + kTileRows + 2 * kLanes;
 }
 
-void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* children, const int64_t* ends, const float* v,
-                   const float* w, const float* dh, float* work, float* dleaves, float beta_dleaves, float* dv,
-                   float beta_dv, float* dw, float beta_dw, float* db, float beta_db, void*) {
+void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* children, const int64_t* ends,
+                   const float* v, const float* w, const float* dh, float* work, float* dleaves, float beta_dleaves,
+                   float* dv, float beta_dv, float* dw, float beta_dw, float* db, float beta_db, void*) {
   const i64 L = M - n, E = 2 * D, F = tensor_features(D, v), K = F + E;
   const i64 rows = n < kGradientRows ? n : kGradientRows;
-  float* u = work;  // transposed, [D,K], while gradients go down; then their sums, [K,D]
+  float* u = work;                            // transposed, [D,K], while gradients go down; then their sums, [K,D]
   const i64 products = dv ? D * (E + 1) : F;  // dv may be wanted without v
   float* dz = u + (products + E) * D;
   float* g = dz + n * D;
