@@ -59,6 +59,7 @@ class Call {
     for (size_t i = 0; i < spec_.args.size(); ++i)
       if (is_array(i) && arrays_[i].data) check_array(i);
     check_letters();
+    take_scratch();
     check_overlap();
     {
       const Inside inside(&session_);
@@ -70,7 +71,8 @@ class Call {
 
  private:
   bool is_array(size_t i) const { return spec_.args[i].kind <= Kind::in_out; }
-  bool writes(size_t i) const { return spec_.args[i].kind == Kind::output || spec_.args[i].kind == Kind::in_out; }
+  bool writes(size_t i) const { return spec_.args[i].kind >= Kind::output && spec_.args[i].kind <= Kind::work; }
+  bool has_memory(size_t i) const { return spec_.args[i].kind <= Kind::work && arrays_[i].data; }
 
   [[noreturn]] void refuse(const Argument& a, PyObject* type, const std::string& expected, const std::string& got) {
     fail(type, "%s: expected %s; got %s", a.name.c_str(), expected.c_str(), got.c_str());
@@ -433,11 +435,11 @@ class Call {
   void check_overlap() {
     const size_t n = spec_.args.size();
     for (size_t o = 0; o < n; ++o) {
-      if (!is_array(o) || !writes(o) || !arrays_[o].data || made_[o]) continue;
+      if (!writes(o) || !has_memory(o) || made_[o]) continue;
       const char* begin = static_cast<const char*>(arrays_[o].data);
       const i64 size = bytes(o);
       for (size_t i = 0; i < n; ++i) {
-        if (i == o || !is_array(i) || !arrays_[i].data || made_[i] || (writes(i) && i < o)) continue;
+        if (i == o || !has_memory(i) || made_[i] || (writes(i) && i < o)) continue;
         const char* other = static_cast<const char*>(arrays_[i].data);
         const i64 other_size = bytes(i);
         if (size == 0 || other_size == 0 || begin + size <= other || other + other_size <= begin) continue;
@@ -462,20 +464,39 @@ class Call {
         if (a.field == 3) step_.lr = static_cast<float>(scalars_[i].f);
         if (!step_done) (s++)->p = &step_;
         step_done = true;
-      } else if (a.kind == Kind::work) {
-        work_slot_ = s++;
-        work_arg_ = i;
-      } else if (is_array(i)) {
+      } else if (a.kind <= Kind::work) {
         (s++)->p = arrays_[i].data;
       } else if (!a.border_only) {
         *s++ = scalars_[i];
       }
     }
     (s++)->p = session_.stream;
-    if (work_slot_) workspace();
   }
 
-  void workspace() {
+  // The kernel's scratch is an array like the others: on their device, apart from them, and waited for.
+  void take_scratch() {
+    size_t at = 0;
+    while (at < spec_.args.size() && spec_.args[at].kind != Kind::work) ++at;
+    if (at == spec_.args.size()) return;
+    const Argument& a = spec_.args[at];
+    Array& array = arrays_[at];
+    array = {};
+    const i64 wanted = scratch_floats();
+    if (given_[at] && given_[at] != Py_None) {
+      const Refusal why = acquire(given_[at], DType::float32, true, &array, &session_);
+      if (why != Refusal::none) refuse_array(a, given_[at], why);
+      const i64 size = bytes(at) / dtype_bytes(DType::float32);
+      if (size < wanted)
+        refuse(a, PyExc_ValueError, "at least " + std::to_string(wanted) + " floats", std::to_string(size));
+    } else if (wanted > 0) {
+      const Py_ssize_t shape[1] = {wanted};
+      made_[at] = create(DType::float32, 1, shape, &session_);
+      if (!made_[at]) throw py::error_already_set();
+      acquire(made_[at], DType::float32, true, &array, &session_);
+    }
+  }
+
+  i64 scratch_floats() const {
     i64 sizes[kMaxSlots];
     int n = 0;
     for (int k = 0; k < spec_.sizes; ++k) sizes[n++] = values_[k].i;
@@ -484,27 +505,7 @@ class Call {
       if ((kind == Kind::integer || kind == Kind::choice || kind == Kind::flag) && !spec_.args[i].border_only)
         sizes[n++] = scalars_[i].i;
     }
-    const i64 wanted = spec_.workspace(sizes);
-    const Argument& a = spec_.args[work_arg_];
-    if (given_[work_arg_] && given_[work_arg_] != Py_None) {
-      Array array;
-      const Refusal why = acquire(given_[work_arg_], DType::float32, true, &array, &session_);
-      if (why != Refusal::none) refuse_array(a, given_[work_arg_], why);
-      i64 size = 1;
-      for (int k = 0; k < array.ndim; ++k) size *= array.shape[k];
-      if (size < wanted)
-        refuse(a, PyExc_ValueError, "at least " + std::to_string(wanted) + " floats", std::to_string(size));
-      work_slot_->p = array.data;
-    } else if (wanted > 0) {
-      const Py_ssize_t shape[1] = {wanted};
-      made_[work_arg_] = create(DType::float32, 1, shape, &session_);
-      if (!made_[work_arg_]) throw py::error_already_set();
-      Array array;
-      acquire(made_[work_arg_], DType::float32, true, &array, &session_);
-      work_slot_->p = array.data;
-    } else {
-      work_slot_->p = nullptr;
-    }
+    return spec_.workspace(sizes);
   }
 
   void execute() {
@@ -560,8 +561,6 @@ class Call {
   Value values_[kMaxNames];
   Prefix prefix_[kMaxNames];
   StepState step_{};
-  Slot* work_slot_ = nullptr;
-  size_t work_arg_ = 0;
   Session session_;
 };
 
