@@ -1,6 +1,9 @@
 """Each kernel of the table, on each target, against its definition in float64."""
 
 import inspect
+import os
+import re
+import types
 
 import numpy as np
 import pytest
@@ -51,16 +54,58 @@ def prepare(case, sizes, rng):
     return inputs, expected, yardstick
 
 
+# What kernels write to lies between bytes that must stay as they are; AddressSanitizer has its own, for reads too.
+FENCE, FENCE_BYTE = 256, 0xA5
+SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
+
+
+def fenced(array, shift=0):
+    """A copy of an array, a fence on both sides, that begins `shift` bytes beyond a multiple of 64."""
+    array = np.ascontiguousarray(array)
+    if SANITIZED:
+        return array.copy()
+    block = np.full(array.nbytes + 2 * FENCE + 64 + shift, FENCE_BYTE, np.uint8)
+    begin = FENCE + shift + -(block.ctypes.data + FENCE) % 64
+    inside = block[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
+    inside[...] = array
+    return inside
+
+
+def check_fences(kernel, arrays):
+    for name, array in arrays.items():
+        block = array.base if isinstance(array, np.ndarray) else None
+        if block is None or block.dtype != np.uint8 or block.size < array.nbytes + 2 * FENCE:
+            continue
+        begin = array.ctypes.data - block.ctypes.data
+        assert (block[:begin] == FENCE_BYTE).all(), f"{kernel}: written before {name}"
+        assert (block[begin + array.nbytes :] == FENCE_BYTE).all(), f"{kernel}: written behind {name}"
+
+
+def scratch(kernel, arguments):
+    """Poisoned scratch of just the size that a call with these arguments wants; no matter how it is aligned."""
+    inside = next((a for a in arguments.values() if getattr(a, "dtype", None) == np.float32 and a.size), None)
+    if inside is None:
+        return {}
+    try:
+        kernel(**arguments, work=inside.reshape(-1)[:1])  # is refused: too small, or part of another array
+    except ValueError as error:
+        said = re.search(r"work: expected at least (\d+) floats", str(error))
+        if said is None and "overlap" not in str(error):
+            raise
+        size = int(said[1]) if said else 1
+    return {"work": fenced(np.full(size, np.nan, np.float32), 4 * (size % 2))}
+
+
 def buffers(case, module, inputs, expected, fill):
     """An array for every output that the reference defines, filled by fill(shape); what is updated starts from its input."""
     updated = updated_names(module, case.kernel)
     made = {}
     for name, value in named(case, module, expected).items():
         if name in updated:
-            made[name] = inputs[name].copy()
+            made[name] = fenced(inputs[name])
             continue
         value = np.asarray(value)
-        made[name] = np.zeros_like(value) if value.dtype.kind in "iu" else fill(value.shape).astype(np.float32)
+        made[name] = fenced(np.zeros_like(value) if value.dtype.kind in "iu" else fill(value.shape).astype(np.float32))
     return made
 
 
@@ -84,7 +129,11 @@ def accepted(module, case, inputs):
 
 
 def run(module, case, inputs, out):
-    getattr(module, case.kernel)(**accepted(module, case, inputs), **out)
+    kernel, arguments = getattr(module, case.kernel), {**accepted(module, case, inputs), **out}
+    # (Copies to a GPU and back have no fences.)
+    work = scratch(kernel, arguments) if isinstance(module, types.ModuleType) and "work" in parameters(kernel) else {}
+    kernel(**arguments, **work)
+    check_fences(case.kernel, {**out, **work})
     return out
 
 
