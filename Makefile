@@ -105,9 +105,9 @@ sass: $(VENV)/.group-sass
 gpu: CUDA = ON
 gpu: $(VENV)/.installed-test $(VENV)/.group-test
 	$(call stage,CuPy,$(PIP) install --no-build-isolation --config-settings build-dir=$(BUILD) '.[cuda13]')
-	$(call stage,the suite on the GPU,FASTDL_BUILD_DIR=$(BUILD) $(BIN)/python -m pytest $(PYTEST_FLAGS) \
-		tests/test_kernels.py tests/test_errors.py tests/test_grads.py tests/test_device.py -k 'cuda or emu')
-	$(call stage,benchmarks,$(BIN)/python benchmarks/gpu.py)
+	$(call stage,the suite with the GPU,FASTDL_BUILD_DIR=$(BUILD) $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_FLAGS) \
+		$(or $(TESTS),-k 'cuda or gpu or device'))
+	$(call stage,benchmarks,$(BIN)/python benchmarks/gpu.py $(AREAS))
 
 docs: $(VENV)/.group-docs $(INSTALLED)
 	$(call stage,documentation,$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs/html)

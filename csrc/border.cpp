@@ -34,6 +34,14 @@ std::string shape_words(const Array& array) {
   return s + "]";
 }
 
+// Thrown where a host module meets an array of a GPU: another module has the kernel for it.
+struct Elsewhere {};
+
+py::object& elsewhere() {
+  static py::object* hook = new py::object;  // never destroyed: the interpreter may be gone by then
+  return *hook;
+}
+
 struct Inside {
   explicit Inside(Session* s) : session(s) { enter(s); }
   ~Inside() { leave(session); }
@@ -212,6 +220,8 @@ class Call {
   }
 
   void refuse_array(const Argument& a, PyObject* object, Refusal why) {
+    if (why == Refusal::not_an_array && elsewhere() && PyObject_HasAttrString(object, "__cuda_array_interface__"))
+      throw Elsewhere{};
     char got[256];
     describe(object, why, session_, got, sizeof got);
     std::string name = dtype_name(a.dtype);
@@ -568,6 +578,12 @@ PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, P
   const auto* spec = static_cast<const Spec*>(PyCapsule_GetPointer(self, nullptr));
   try {
     return Call(*spec).run(args, count, keywords);
+  } catch (const Elsewhere&) {
+    PyObject* kernel = PyObject_CallFunction(elsewhere().ptr(), "s", spec->name.c_str());
+    if (!kernel) return nullptr;
+    PyObject* result = PyObject_Vectorcall(kernel, args, static_cast<size_t>(count), keywords);
+    Py_DECREF(kernel);
+    return result;
   } catch (py::error_already_set& e) {
     e.restore();
   } catch (const std::exception& e) {
@@ -577,6 +593,8 @@ PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, P
 }
 
 }  // namespace
+
+void set_elsewhere(py::object hook) { elsewhere() = std::move(hook); }
 
 namespace detail {
 

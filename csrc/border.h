@@ -95,6 +95,10 @@ void def(pybind11::module_& m, const char* name, const char* spec, const char* d
                  reinterpret_cast<void*>(Workspace));
 }
 
+// Calls with an array of a GPU, which a module of CPU kernels has no kernel for, go to hook(name) instead, with the same
+// arguments.
+void set_elsewhere(pybind11::object hook);
+
 // Every kernel of this module (csrc/bindings.cpp), and what the module says of itself: name -> spec.
 void bind_kernels(pybind11::module_& m);
 

@@ -25,6 +25,9 @@ PYBIND11_MODULE(FASTDL_MODULE, m) {
   m.def("matmul_precision", &fastdl::matmul_precision);
   m.def("device_matmul_precision", &fastdl::device_matmul_precision,
         "What comes of it on the current device: 0 where that has no tensor cores for it.");
+#else
+  m.def("set_elsewhere", &fastdl::set_elsewhere, py::arg("hook"),
+        "hook(name) gives the kernel for arrays of GPUs; calls with such arrays go there.");
 #endif
   m.def("set_num_threads", &fastdl::set_num_threads, py::arg("threads"));
   m.def("get_num_threads", &fastdl::get_num_threads);

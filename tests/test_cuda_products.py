@@ -1,4 +1,5 @@
-"""The CUDA products in the emulator: float32 with the CPU's bits, tensor cores against float64, whatever tile and order."""
+"""The CUDA products, in the emulator and on a GPU: float32 with the CPU's bits, tensor cores against float64, whatever tile
+and order."""
 
 import itertools
 import os
@@ -11,9 +12,9 @@ import pytest
 import fastdl
 from conftest import LOADED
 
-emu = LOADED.get("emu")
+GPUS = [name for name in ("emu", "cuda") if name in LOADED]
 cpu = next((LOADED[name] for name in ("avx2", "wide", "avx512") if name in LOADED), None)  # base has no fused multiply-add
-pytestmark = pytest.mark.skipif(emu is None or cpu is None, reason="the emulator or a target with FMA is not built")
+pytestmark = pytest.mark.skipif(not GPUS or cpu is None, reason="the emulator or a target with FMA is not built")
 
 # Off every tile (32, 64, 128), around chunks of 256, several chunks at once, K in parts; the last two fill large tiles.
 SHAPES = [
@@ -32,12 +33,26 @@ CONVOLUTIONS = [
 ORDERS = [("forward", "late", 0), ("reverse", "early", 0), ("random", "random", 3)]
 
 
+@pytest.fixture(params=GPUS or ["none"])
+def gpu(request):
+    return LOADED[request.param]
+
+
 @pytest.fixture(autouse=True)
 def as_before():
-    before = emu.emulate()
+    before = LOADED["emu"].emulate() if "emu" in LOADED else None
     yield
-    emu.emulate(*before)
+    if before:
+        LOADED["emu"].emulate(*before)
     fastdl.set_matmul_precision("highest")
+
+
+def run_in(order, gpu):
+    """Let the emulator run threads in this order; a GPU has its own."""
+    if gpu is LOADED.get("emu"):
+        gpu.emulate(*order)
+    elif order is not ORDERS[0]:
+        pytest.skip("a GPU orders its threads itself")
 
 
 def normal(rng, *shape):
@@ -54,26 +69,26 @@ def output(result):
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("trans", [*itertools.product((False, True), repeat=2)], ids=str)
-def test_float32_has_the_bits_of_the_cpu(shape, trans, rng):
+def test_float32_has_the_bits_of_the_cpu(gpu, shape, trans, rng):
     B, M, N, K = shape
     a = normal(rng, B, *((K, M) if trans[0] else (M, K)))
     b = normal(rng, B, *((N, K) if trans[1] else (K, N)))
     c = normal(rng, B, M, N)
     for beta in (0.0, 0.5):
         out, expected = c.copy(), c.copy()
-        emu.matmul(a, b, *trans, beta, out)
+        gpu.matmul(a, b, *trans, beta, out)
         cpu.matmul(a, b, *trans, beta, expected)
         same_bits(out, expected)
 
 
 @pytest.mark.parametrize("act", ["none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu"])
 @pytest.mark.parametrize("order", ORDERS, ids=str)
-def test_epilogues_have_the_bits_of_the_cpu(act, order, rng):
-    emu.emulate(*order)
+def test_epilogues_have_the_bits_of_the_cpu(gpu, act, order, rng):
+    run_in(order, gpu)
     for N, I, O in ((5, 300, 7), (70, 65, 66)):
         x, w, b = normal(rng, N, I), normal(rng, I, O), normal(rng, O)
         y, z = np.empty((2, N, O), np.float32), np.empty((2, N, O), np.float32)
-        for k, target in enumerate((emu, cpu)):
+        for k, target in enumerate((gpu, cpu)):
             target.dense_forward(x, w, b, act, 0.1, y[k], z[k])
         same_bits(y[0], y[1])
         same_bits(z[0], z[1])
@@ -81,15 +96,15 @@ def test_epilogues_have_the_bits_of_the_cpu(act, order, rng):
 
 @pytest.mark.parametrize("case", CONVOLUTIONS, ids=str)
 @pytest.mark.parametrize("order", ORDERS, ids=str)
-def test_convolutions_agree_with_the_cpu(case, order, rng):
-    emu.emulate(*order)
+def test_convolutions_agree_with_the_cpu(gpu, case, order, rng):
+    run_in(order, gpu)
     N, Y, X, C, R, S, F, *attributes = case
     x, w, b = normal(rng, N, Y, X, C), normal(rng, R, S, C // attributes[-1], F), normal(rng, F)
-    y = [output(k.conv2d_forward(x, w, b, *attributes, "tanh")) for k in (emu, cpu)]
+    y = [output(k.conv2d_forward(x, w, b, *attributes, "tanh")) for k in (gpu, cpu)]
     same_bits(y[0], y[1])
     dy, dx, dw, db = normal(rng, *y[0].shape), normal(rng, *x.shape), normal(rng, *w.shape), normal(rng, F)
     got, expected = [(dx.copy(), dw.copy(), db.copy()) for _ in range(2)]
-    for k, (to_x, to_w, to_b) in ((emu, got), (cpu, expected)):
+    for k, (to_x, to_w, to_b) in ((gpu, got), (cpu, expected)):
         k.conv2d_backward_data(dy, w, *attributes, None, to_x, 0.5)
         k.conv2d_backward_weight(x, dy, *attributes, None, to_w, 0.5, to_b, 2.0)
     same_bits(got[1], expected[1])
@@ -98,20 +113,20 @@ def test_convolutions_agree_with_the_cpu(case, order, rng):
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-5, atol=2e-7 * R * S * F)
 
 
-def test_a_row_depends_neither_on_its_batch_nor_on_the_tile(rng):
+def test_a_row_depends_neither_on_its_batch_nor_on_the_tile(gpu, rng):
     x, w = normal(rng, 1160, 300), normal(rng, 300, 1100)
-    rows = [emu.matmul(x[:n], w)[:3] for n in (3, 70, 1160)]
+    rows = [gpu.matmul(x[:n], w)[:3] for n in (3, 70, 1160)]
     same_bits(rows[0], rows[1])
     same_bits(rows[0], rows[2])
     fastdl.set_matmul_precision("tf32")
-    same_bits(*(emu.matmul(x[:n], w[:, :140].copy())[:3] for n in (3, 140)))
+    same_bits(*(gpu.matmul(x[:n], w[:, :140].copy())[:3] for n in (3, 140)))
 
 
-def test_weight_gradients_in_parts(rng):
+def test_weight_gradients_in_parts(gpu, rng):
     """K of 3,000 rows goes to blocks of its own; the sum is one of chunks, as on the CPU."""
     x, w, dy = normal(rng, 3000, 20), normal(rng, 20, 10), normal(rng, 3000, 10)
     got, expected = np.zeros((2, 20, 10), np.float32)
-    emu.dense_backward(x, w, dy, dy, "none", dw=got, beta_dw=0.5)
+    gpu.dense_backward(x, w, dy, dy, "none", dw=got, beta_dw=0.5)
     cpu.dense_backward(x, w, dy, dy, "none", dw=expected, beta_dw=0.5)
     same_bits(got, expected)
 
@@ -127,8 +142,8 @@ def rounded(x, bits):
 
 @pytest.mark.parametrize(("precision", "bits"), [("tf32", 11), ("bf16", 8)])
 @pytest.mark.parametrize("order", ORDERS, ids=str)
-def test_tensor_cores_multiply_rounded_factors(precision, bits, order, rng):
-    emu.emulate(*order)
+def test_tensor_cores_multiply_rounded_factors(gpu, precision, bits, order, rng):
+    run_in(order, gpu)
     fastdl.set_matmul_precision(precision)
     for (B, M, N, K), trans in zip(SHAPES[2:6], itertools.cycle(itertools.product((False, True), repeat=2))):
         a, b = normal(rng, B, M, K), normal(rng, B, K, N)
@@ -136,21 +151,21 @@ def test_tensor_cores_multiply_rounded_factors(precision, bits, order, rng):
         # What is added is exact, K additions are rounded (or cut off, as tensor cores do) once each.
         bound = K * 2.0**-23 * (abs(a.astype(np.float64)) @ abs(b.astype(np.float64))) * 1.01
         a, b = (np.ascontiguousarray(x.swapaxes(1, 2)) if t else x for x, t in zip((a, b), trans))
-        c = emu.matmul(a, b, *trans)
+        c = gpu.matmul(a, b, *trans)
         assert (abs(c - exact) <= bound).all()
         assert not np.array_equal(c, cpu.matmul(a, b, *trans))  # float32's product is another one
 
 
 @pytest.mark.parametrize(("precision", "bits"), [("tf32", 11), ("bf16", 8)])
-def test_tensor_cores_convolve(precision, bits, rng):
+def test_tensor_cores_convolve(gpu, precision, bits, rng):
     fastdl.set_matmul_precision(precision)
     for N, Y, X, C, R, S, F, *attributes in CONVOLUTIONS[1:6:2] + CONVOLUTIONS[4:5]:
         x, w = rounded(normal(rng, N, Y, X, C), bits), rounded(normal(rng, R, S, C // attributes[-1], F), bits)
-        y = [output(k.conv2d_forward(x, w, None, *attributes)) for k in (emu, cpu)]
+        y = [output(k.conv2d_forward(x, w, None, *attributes)) for k in (gpu, cpu)]
         np.testing.assert_allclose(y[0], y[1], rtol=1e-5, atol=2e-5)
         dy = rounded(y[0], bits)
         results = []
-        for k in (emu, cpu):
+        for k in (gpu, cpu):
             dx, dw = np.empty_like(x), np.empty_like(w)
             k.conv2d_backward_data(dy, w, *attributes, None, dx)
             k.conv2d_backward_weight(x, dy, *attributes, None, dw)
@@ -159,6 +174,7 @@ def test_tensor_cores_convolve(precision, bits, rng):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * abs(expected).max())
 
 
+@pytest.mark.skipif("emu" not in LOADED, reason="the emulator is not built")
 @pytest.mark.parametrize("setting", ["FASTDL_EMU_ARCH", "FASTDL_EMU_CODE"])
 def test_without_tensor_cores_products_stay_at_float32(setting):
     """Neither the device has them, or the code that it runs was compiled for those that do not. In a process of its own: what a

@@ -1,4 +1,5 @@
-"""Networks on CUDA arrays: the arrays of `fake_cuda` stand in for CuPy's, so that all paths are walked without a GPU."""
+"""Networks on CUDA arrays. The arrays of `fake_cuda` stand in for CuPy's, so that all paths are walked without a GPU; where
+there is one, the same tests run on it with CuPy."""
 
 import copy
 import importlib
@@ -11,7 +12,8 @@ import pytest
 
 import fake_cuda
 import fastdl
-from fastdl import Tensor, backend, nn, ops, optim, train
+from conftest import LOADED
+from fastdl import Tensor, backend, kernels, nn, ops, optim, train
 from fastdl.models import (
     CNN,
     GAN,
@@ -36,8 +38,20 @@ def fake(request):
         yield fake_cuda
 
 
-def on_device(a):
-    return fake_cuda.asarray(np.ascontiguousarray(a))
+@pytest.fixture(params=[*KERNELS, *(["cuda"] if "cuda" in LOADED else [])])
+def library(request):
+    """The array library behind the device "cuda": `fake_cuda` as in `fake`, or CuPy on a GPU."""
+    if request.param == "cuda":
+        import cupy
+
+        yield cupy
+    else:
+        with fake_cuda.as_cuda(KERNELS[request.param]):
+            yield fake_cuda
+
+
+def address(a):
+    return a.__cuda_array_interface__["data"][0]
 
 
 def blobs(rng, n=120, shape=(6,), classes=3):
@@ -82,7 +96,7 @@ def run(net, x, y, optimizer, device, **options):
 
 @pytest.mark.parametrize("name", ["mlp", "cnn", "all", "recurrent"])
 @pytest.mark.parametrize("data", ["on the device", "on the host"])
-def test_training_is_that_of_the_cpu(fake, name, data, rng):
+def test_training_is_that_of_the_cpu(library, name, data, rng):
     shape, net = nets()[name]
     x, y = blobs(rng, shape=shape)
     options = dict(epochs=3, batch_size=32, validation=(x[:30], y[:30]), metrics={"accuracy": train.accuracy})
@@ -91,17 +105,17 @@ def test_training_is_that_of_the_cpu(fake, name, data, rng):
         n.build(shape, seed=5)
     here = run(net, x, y, optim.Adam(net, 0.01, clip=1.0), "cpu", **options)
     if data == "on the device":
-        x, y = on_device(x), on_device(y)
+        x, y = library.asarray(x), library.asarray(y)
     gone = run(there, x, y, optim.Adam(there, 0.01, clip=1.0), "cuda", **options)
     for key in ("loss", "val_loss", "val_accuracy"):
         np.testing.assert_allclose(gone[key], here[key], rtol=1e-4, atol=1e-5, err_msg=key)
-    assert all(type(p.data) is fake.ndarray for p in there.parameters())
+    assert all(type(p.data) is library.ndarray for p in there.parameters())
     for key, value in net.get_weights().items():
         np.testing.assert_allclose(there.get_weights()[key], value, rtol=1e-3, atol=1e-4, err_msg=key)
 
 
 @pytest.mark.parametrize("Optimizer", [optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.AdaGrad])
-def test_a_network_moves_in_the_middle_of_training(fake, Optimizer, rng):
+def test_a_network_moves_in_the_middle_of_training(library, Optimizer, rng):
     """cpu -> cuda -> cpu, its optimiser's state with it: the steps of a network that stayed."""
     x, y = blobs(rng)
     options = {"momentum": 0.9} if Optimizer is optim.SGD else {}
@@ -110,7 +124,7 @@ def test_a_network_moves_in_the_middle_of_training(fake, Optimizer, rng):
     for device in ("cpu", "cuda", "cpu", "cuda"):
         for net, opt, where in zip(nets, opts, ("cpu", device), strict=True):
             run(net, x, y, opt, where, epochs=1)
-    assert type(opts[1].flat.data) is fake.ndarray
+    assert type(opts[1].flat.data) is library.ndarray
     for net in nets:
         assert net.flatten() is opts[nets.index(net)].flat  # still one vector
     for key, value in nets[0].get_weights().items():
@@ -121,7 +135,7 @@ def test_a_network_moves_in_the_middle_of_training(fake, Optimizer, rng):
         np.testing.assert_allclose(b[key], a[key], rtol=1e-3, atol=1e-5, err_msg=key)
 
 
-def test_checkpoints_move_freely(fake, rng, tmp_path):
+def test_checkpoints_move_freely(library, rng, tmp_path):
     x, y = blobs(rng)
     first = MLP(hidden=(8,), norm="batch").to("cuda").fit(x, y, epochs=2)
     first.save(tmp_path / "cuda.safetensors")
@@ -130,11 +144,11 @@ def test_checkpoints_move_freely(fake, rng, tmp_path):
     np.testing.assert_allclose(second.predict_proba(x), first.predict_proba(x), rtol=1e-4, atol=1e-6)
     second.save(tmp_path / "cpu.safetensors")
     third = MLP.load(tmp_path / "cpu.safetensors").to("cuda")
-    assert type(third.module_.parameters()[0].data) is fake.ndarray
+    assert type(third.module_.parameters()[0].data) is library.ndarray
     np.testing.assert_allclose(third.predict_proba(x), first.predict_proba(x), rtol=1e-4, atol=1e-6)
 
 
-def test_optimiser_states_move_freely(fake):
+def test_optimiser_states_move_freely(library):
     net = nn.Sequential(nn.Dense(3)).build((4,), 0)
     opt = optim.Adam(net)
     net.flatten().grad[...] = 1.0
@@ -144,52 +158,52 @@ def test_optimiser_states_move_freely(fake):
     other = nn.Sequential(nn.Dense(3)).build((4,), 0).to("cuda")
     there = optim.Adam(other)
     there.set_state(state)
-    assert type(there.state["m"]) is fake.ndarray
+    assert type(there.state["m"]) is library.ndarray
     for key, value in there.get_state().items():
         np.testing.assert_array_equal(value, state[key])
 
 
 @pytest.mark.parametrize("kind", ["float32", "uint8"])
 @pytest.mark.parametrize("where", ["host", "device"])
-def test_models(fake, kind, where, rng):
+def test_models(library, kind, where, rng):
     x, y = blobs(rng, n=60, shape=(8, 8))
     x = (255 / (1 + np.exp(-x))).astype(np.uint8) if kind == "uint8" else x
     names = np.array(["a", "b", "c"])[y]
-    data = on_device(x) if where == "device" else x
+    data = library.asarray(x) if where == "device" else x
     for make in (lambda: MLP(hidden=(8,)), lambda: CNN(width=4), lambda: SoftmaxRegression(), lambda: Perceptron()):
         model, twin = make().to("cuda"), make()
         for m, samples in ((model, data), (twin, x)):
             m.fit(samples, names, epochs=2, validation=0.2)
-        assert type(model.module_.parameters()[0].data) is fake.ndarray
+        assert type(model.module_.parameters()[0].data) is library.ndarray
         np.testing.assert_allclose(model.decision_function(data), twin.decision_function(x), rtol=1e-3, atol=1e-3)
         assert model.score(data, names) == pytest.approx(twin.score(x, names), abs=0.05)
         assert type(model.predict(data)) is np.ndarray
 
 
-def test_augmentation(fake, rng):
+def test_augmentation(library, rng):
     from fastdl.data import Augment
 
     augment = Augment(shift=2, rotate=10, elastic=(2.0, 3.0))
     for x in (rng.random((4, 8, 8, 1), np.float32), rng.integers(0, 255, (4, 8, 8, 1)).astype(np.uint8)):
-        there = augment(on_device(x), 7)
-        assert type(there) is fake.ndarray
-        np.testing.assert_allclose(there.host, augment(x, 7), rtol=1e-5, atol=1e-5)
+        there = augment(library.asarray(x), 7)
+        assert type(there) is library.ndarray
+        np.testing.assert_allclose(library.asnumpy(there), augment(x, 7), rtol=1e-5, atol=1e-5)
         labels = np.arange(4) % 2
-        CNN(width=2).to("cuda").fit(on_device(x), labels, epochs=1, augment=augment)
+        CNN(width=2).to("cuda").fit(library.asarray(x), labels, epochs=1, augment=augment)
         CNN(width=2).to("cuda").fit(x, labels, epochs=1, augment=augment)
 
 
-def test_copies_keep_their_device(fake):
+def test_copies_keep_their_device(library):
     net = nn.Sequential(nn.Dense(3), nn.BatchNorm()).build((4,), 0).to("cuda")
     optim.SGD(net)
     for twin in (net.clone(), pickle.loads(pickle.dumps(net))):
-        assert all(type(p.data) is fake.ndarray for p in twin.parameters())
+        assert all(type(p.data) is library.ndarray for p in twin.parameters())
         twin.flatten().data[...] = 0.0
         assert not twin.get_weights()["0.w" if "0.w" in twin.get_weights() else next(iter(twin.get_weights()))].any()
     assert net.get_weights()[next(iter(net.get_weights()))].any()
 
 
-def test_a_loss_that_is_not_finite_is_explained(fake, rng):
+def test_a_loss_that_is_not_finite_is_explained(library, rng):
     x, y = blobs(rng)
     x[7, 2] = np.nan
     net = nn.Sequential(nn.Dense(3), nn.BatchNorm()).build((6,), 0).to("cuda")
@@ -200,7 +214,7 @@ def test_a_loss_that_is_not_finite_is_explained(fake, rng):
         np.testing.assert_array_equal(value, before[key])
 
 
-def test_best_weights_come_back(fake, rng):
+def test_best_weights_come_back(library, rng):
     x, y = blobs(rng)
     net = nn.Sequential(nn.Dense(3)).build((6,), 0).to("cuda")
     kept = []
@@ -211,13 +225,14 @@ def test_best_weights_come_back(fake, rng):
         np.testing.assert_array_equal(value, kept[0][key])
 
 
-def test_moving_keeps_the_flat_vector_one(fake):
+def test_moving_keeps_the_flat_vector_one(library):
     net = nn.Sequential(nn.Dense(5), nn.Dense(3)).build((4,), 0)
     flat, weights = net.flatten(), net.get_weights()
     net.to("cuda")
-    assert net.flatten() is flat and type(flat.data) is fake.ndarray
+    assert net.flatten() is flat and type(flat.data) is library.ndarray
     for p in net.parameters():
-        assert np.shares_memory(p.data.host, flat.data.host) and np.shares_memory(p.grad.host, flat.grad.host)
+        for part, whole in ((p.data, flat.data), (p.grad, flat.grad)):
+            assert 0 <= address(part) - address(whole) <= 4 * (whole.size - part.size)
     same = flat.data
     assert net.to("cuda").flatten().data is same  # there already
     net.to("cpu")
@@ -226,6 +241,28 @@ def test_moving_keeps_the_flat_vector_one(fake):
 
 
 # --------------------------------------------------------------------------------------------------------- arrays
+
+
+def test_public_kernels_go_where_the_arrays_are(library, rng):
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 3), (3, 4)))
+    there = [library.asarray(a) for a in (x, w)]
+    y = kernels.dense_forward(*there, act="relu")
+    assert type(y) is library.ndarray
+    np.testing.assert_allclose(library.asnumpy(y), kernels.dense_forward(x, w, act="relu"), rtol=1e-5, atol=1e-6)
+    out = library.empty((5, 4), np.float32)
+    assert kernels.matmul(*there, out=out) is out
+    z = library.empty((100,), np.float32)
+    kernels.uniform(seed=3, y=z)
+    np.testing.assert_array_equal(library.asnumpy(z), kernels.uniform(seed=3, y=np.empty(100, np.float32)))
+    for mixed in ((x, there[1]), (there[0], w)):
+        with pytest.raises(TypeError, match="expected a CUDA array"):
+            kernels.matmul(*mixed)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("fastdl._cuda") is not None, reason="a build with CUDA")
+def test_without_cuda_a_cuda_array_says_what_is_missing():
+    with pytest.raises(ImportError, match="cuda: expected a build with CUDA kernels; got one without"):
+        kernels.activation_forward(fake_cuda.zeros((2, 3), np.float32), "relu")
 
 
 def test_array_goes_where_it_is_told(fake):
@@ -277,9 +314,9 @@ def test_jax_arrays():
     assert fastdl.array(jax.numpy.arange(6.0)).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-def test_operations_on_mixed_devices_are_refused(fake):
+def test_operations_on_mixed_devices_are_refused(library):
     with pytest.raises(TypeError, match="CUDA array"):
-        ops.dense(Tensor(fake.zeros((2, 3), np.float32)), Tensor(np.zeros((3, 4), np.float32)))
+        ops.dense(Tensor(library.zeros((2, 3), np.float32)), Tensor(np.zeros((3, 4), np.float32)))
     with pytest.raises(TypeError, match="expected a NumPy or CuPy array .fastdl.array makes one.; got list"):
         backend.home([1.0])
     with pytest.raises(TypeError, match="expected a NumPy or CUDA array; got list"):
@@ -446,13 +483,13 @@ def test_cupy_has_what_is_used():
     dict(noise="salt", tied=True), dict(noise="gaussian", variational=True), dict(kind="conv", hidden=(3,), noise="mask"),
     dict(act="tanh", code_act="sigmoid", contraction=0.1, sparsity=0.2),
 ])  # fmt: skip
-def test_autoencoders(fake, params, rng):
+def test_autoencoders(library, params, rng):
     x = rng.random((40, 8, 8)).astype(np.float32)
     here, there = (Autoencoder(**{"hidden": (9,)} | params, code=4, seed=2) for _ in range(2))
     options = {} if params.get("kind") or params.get("variational") else {"pretrain": 1}
-    there.to("cuda").fit(on_device(x), epochs=2, batch_size=16, validation=0.25, **options)
+    there.to("cuda").fit(library.asarray(x), epochs=2, batch_size=16, validation=0.25, **options)
     here.fit(x, epochs=2, batch_size=16, validation=0.25, **options)
-    assert type(there.module_.parameters()[0].data) is fake.ndarray
+    assert type(there.module_.parameters()[0].data) is library.ndarray
     np.testing.assert_allclose(there.history_["loss"], here.history_["loss"], rtol=1e-4)
     np.testing.assert_allclose(there.inverse_transform(there.transform(x)), here.reconstruct(x), rtol=1e-3, atol=1e-4)
     assert there.score(x) == pytest.approx(here.score(x), rel=1e-3)
@@ -461,19 +498,19 @@ def test_autoencoders(fake, params, rng):
 @pytest.mark.parametrize("params", [
     dict(), dict(loss="hinge", spectral_norm=True), dict(loss="wasserstein"), dict(architecture="dcgan", width=2),
 ])  # fmt: skip
-def test_adversarial_networks(fake, params, rng):
+def test_adversarial_networks(library, params, rng):
     x = (255 * rng.random((48, 8, 8))).astype(np.uint8)
     here, there = (GAN(**{"architecture": "mlp", "hidden": (6,), "latent": 3, "seed": 2} | params) for _ in range(2))
     options = dict(epochs=1, batch_size=16, on_collapse="ignore")
-    there.to("cuda").fit(on_device(x), **options)
+    there.to("cuda").fit(library.asarray(x), **options)
     here.fit(x, **options)
-    assert all(type(p.data) is fake.ndarray for p in there.module_.parameters())
+    assert all(type(p.data) is library.ndarray for p in there.module_.parameters())
     np.testing.assert_allclose(there.history_["loss"], here.history_["loss"], rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(there.sample(5), here.sample(5), rtol=1e-2, atol=1e-3)
     np.testing.assert_allclose(there.discriminate(x), here.discriminate(x), rtol=1e-2, atol=1e-3)
 
 
-def test_models_over_sequences(fake, rng):
+def test_models_over_sequences(library, rng):
     x = [rng.standard_normal((n % 5 + 1, 2)).astype(np.float32) for n in range(24)]
     y = [int(s[:, 0].sum() > 0) for s in x]
     tokens = [[int(v > 0) for v in s[:, 0]] for s in x]

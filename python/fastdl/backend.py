@@ -35,6 +35,8 @@ def load(name):
         module.set_num_threads(get_num_threads() if _loaded else module.default_num_threads()[0])
         if hasattr(module, "set_matmul_precision"):  # CUDA's kernels, in the emulator
             module.set_matmul_precision(_precision)
+        if hasattr(module, "set_elsewhere"):
+            module.set_elsewhere(lambda kernel: _cuda_kernel(kernel))  # defined below
         _loaded[name] = module
     return _loaded[name]
 
@@ -226,6 +228,11 @@ def cuda_kernels():
     module.set_array_library(_make_output, _current_stream)
     module.set_matmul_precision(_precision)
     return module
+
+
+def _cuda_kernel(name):
+    """The kernel that takes over a call of a CPU kernel with a CUDA array."""
+    return getattr(cuda_kernels() if _cuda is None else _cuda.kernels, name)
 
 
 def _make_output(shape, dtype, device, stream):
