@@ -45,13 +45,23 @@ namespace {
 #endif
 constexpr int64_t kSpin = FASTDL_SPIN_NS, kJoinSpin = FASTDL_JOIN_SPIN_NS;
 constexpr int kBatchesPerThread = 32;  // fine enough to even out a slow thread, coarse enough that taking costs nothing
-constexpr int64_t kNapFirst = 500000, kNapMost = 100000000;  // ns that a crowded-out helper stays away
-constexpr int64_t kMoveEvery = 100000000;                    // ns
-constexpr int64_t kLost = 300000;  // ns without a core in one region that make a helper count as crowded out
-constexpr int kWakeFanout = 2;     // each woken thread wakes two more: 127 sleepers are up after 7 steps, not 127
+constexpr int64_t kMoveEvery = 2000000;                      // ns; a running thread's move costs some 50 us
+constexpr int64_t kLookFirst = 200000, kLookMost = 4000000;  // ns between a sleeping caller's looks at its helpers
+constexpr int64_t kLost = 300000;   // ns without a core in one region after which a helper that can't be moved...
+constexpr int64_t kNap = 50000000;  // ...stays away for so long
+constexpr int kWakeFanout = 2;      // each woken thread wakes two more: 127 sleepers are up after 7 steps, not 127
 
 struct alignas(64) Segment {
   std::atomic<uint64_t> word{0};  // next in the low half, end in the high half; empty when equal
+};
+
+// What the caller knows of a helper; the last two are the caller's to write.
+struct alignas(64) Helper {
+  std::atomic<int> thread{0};        // its id for the scheduler, 0 until it runs
+  std::atomic<clockid_t> clock{0};   // of the time that it was running
+  std::atomic<bool> working{false};  // may have taken batches
+  std::atomic<bool> fetched{false};  // to its caller's core, by the caller
+  int64_t ran = 0;                   // that clock at the caller's last look
 };
 
 struct Region {
@@ -72,8 +82,15 @@ struct Pool {
   alignas(64) Region region{};
   alignas(64) std::atomic<bool> busy{false};  // a region is open: the pool's one lock, only ever tried
   std::atomic<int> helpers{0};
-  std::atomic<int> limit{0};  // 0: not yet known
+  std::atomic<int> limit{0};        // 0: not yet known
+  std::atomic<bool> movable{true};  // false once the system has refused to move a thread
+  std::atomic<uint64_t> batches{0}, sent_away{0}, fetched{0};
   Segment segment[kMaxThreads];
+  Helper helper[kMaxThreads];
+  std::atomic<int16_t> core[kMaxThreads]{};  // each helper's, as it last saw it; side by side, as the caller reads all
+#if defined(__linux__)
+  cpu_set_t allowed;  // of the helpers
+#endif
 };
 Pool pool;
 
@@ -92,22 +109,28 @@ inline int current_cpu() {
 #endif
 }
 
-// Moves the calling thread to any other core that it may use. Needed because a scheduler that sees no cache shared
-// between two cores (virtual machines) wakes a helper on the core of its caller, beside idle ones, time and again; once
-// moved, it is woken where it slept. False if there is no other core.
-bool leave_cpu(int cpu) {
+// Binds a thread to the one core, or to all but that one. Only for helpers; false if the system won't or if nothing is
+// left. A scheduler is of no help here: where it sees no cache shared between two cores (virtual machines), or no idle
+// core, it wakes a helper on the core of its caller, time and again. A thread that sleeps or waits is moved in a
+// microsecond, one that runs in some fifty.
+bool bind(int thread, int core, bool away) {
 #if defined(__linux__)
-  cpu_set_t allowed, others;
-  if (cpu < 0 || cpu >= CPU_SETSIZE || sched_getaffinity(0, sizeof allowed, &allowed) != 0) return false;
-  others = allowed;
-  CPU_CLR(cpu, &others);
-  if (CPU_COUNT(&others) == 0 || sched_setaffinity(0, sizeof others, &others) != 0) return false;
-  sched_setaffinity(0, sizeof allowed, &allowed);
-  return true;
+  if (core < 0 || core >= CPU_SETSIZE) return false;
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  if (away) {
+    set = pool.allowed;
+    CPU_CLR(core, &set);
+    if (CPU_COUNT(&set) == 0) return false;
+  } else {
+    CPU_SET(core, &set);
+  }
+  if (sched_setaffinity(thread, sizeof set, &set) == 0) return true;
+  pool.movable.store(false, std::memory_order_relaxed);
 #else
-  (void)cpu;
-  return false;
+  (void)thread, (void)core, (void)away;
 #endif
+  return false;
 }
 
 inline void relax() {
@@ -136,17 +159,19 @@ bool spin_until(const Done& done, int64_t limit) {
   return false;
 }
 
-// Sleeps if *word is still `expected`; may return early. Whoever changes the word and wants sleepers up calls wake.
+// Sleeps if *word is still `expected`, at most `limit` ns (0: no limit); may return early. Whoever changes the word and
+// wants sleepers up calls wake.
 #if defined(__linux__) && !defined(FASTDL_NO_FUTEX)
-void sleep_on(std::atomic<uint32_t>& word, uint32_t expected) {
-  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, nullptr, nullptr, 0);
+void sleep_on(std::atomic<uint32_t>& word, uint32_t expected, int64_t limit = 0) {
+  const timespec t = {time_t(limit / 1000000000), long(limit % 1000000000)};
+  syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, expected, limit ? &t : nullptr, nullptr, 0);
 }
 void wake(std::atomic<uint32_t>& word, int count) {
   syscall(SYS_futex, &word, FUTEX_WAKE_PRIVATE, count, nullptr, nullptr, 0);
 }
 #else
 // Without futexes: polling, coarse but with nothing to lose or to repair after a fork.
-void sleep_on(std::atomic<uint32_t>& word, uint32_t expected) {
+void sleep_on(std::atomic<uint32_t>& word, uint32_t expected, int64_t = 0) {
   const timespec nap = {0, 100000};
   if (word.load() == expected) nanosleep(&nap, nullptr);
 }
@@ -175,8 +200,9 @@ void run_range(const Region& r, int64_t first, int64_t last) {
   }
 }
 
-// Takes and runs batches until none is left, own segment first; returns how many.
-uint32_t work(int home) {
+// Takes and runs batches until none is left, own segment first; returns how many. `between` is called after each.
+template <class Between>
+uint32_t work(int home, const Between& between) {
   uint32_t done = 0, index;
   const int count =
       pool.segments.load(std::memory_order_relaxed);  // only a hint to a helper: it may be of a past region
@@ -187,6 +213,7 @@ uint32_t work(int home) {
       const int64_t chunks = (r.n - 1) / r.grain + 1, first = index * r.batch;
       run_range(r, first, chunks - first < r.batch ? chunks : first + r.batch);
       done++;
+      between();
     }
   }
   return done;
@@ -205,21 +232,40 @@ struct Start {
 void* helper_main(void* argument) noexcept {
   const Start start = *static_cast<Start*>(argument);
   delete static_cast<Start*>(argument);
+  Helper& self = pool.helper[start.index];
+  std::atomic<int16_t>& core = pool.core[start.index];
   uint32_t seen = start.epoch;
-  int64_t nap = kNapFirst, last_nap = 0, last_move = -kMoveEvery;
-  // Where there are more runnable threads than cores, a helper that loses its core within a batch holds up its caller
-  // for a time slice of several ms. Then it stays away for a while, longer each time that this happens soon again.
-  const auto stay_away = [&] {
+  int64_t last_move = -kMoveEvery, patience = kSpin;
+#if defined(__linux__)
+  clockid_t clock;
+  if (pthread_getcpuclockid(pthread_self(), &clock) == 0) {
+    self.clock = clock;
+    self.thread = int(syscall(SYS_gettid));  // last: what the caller asks for
+  }
+#endif
+  // Says on which core we are. On the caller's we could only take its time, so we leave it, for good: it is excepted
+  // from those that we may use until the caller is seen elsewhere. False where we have to stay.
+  bool stuck = false;
+  const auto beside = [&] {
+    const int here = current_cpu();
+    if (core.load(std::memory_order_relaxed) != here) core.store(int16_t(here), std::memory_order_relaxed);
+    if (here != pool.caller_cpu.load(std::memory_order_relaxed)) return true;
+    if (self.fetched.load(std::memory_order_relaxed)) return false;  // it sends us away again
     const int64_t now = now_ns();
-    nap = now - last_nap > 8 * nap ? kNapFirst : nap < kNapMost / 2 ? 2 * nap : kNapMost;
-    const timespec t = {time_t(nap / 1000000000), long(nap % 1000000000)};
+    if (now - last_move < kMoveEvery) return false;
+    last_move = now;
+    stuck = !bind(0, here, true);
+    if (!stuck) core.store(int16_t(current_cpu()), std::memory_order_relaxed);
+    return !stuck;
+  };
+  const auto nap = [] {
+    const timespec t = {0, kNap};
     nanosleep(&t, nullptr);
-    last_nap = now_ns();
   };
   const auto called = [&] { return pool.epoch.load(std::memory_order_acquire) != seen; };
   for (;;) {
     bool slept = false;
-    if (!spin_until(called, kSpin)) {
+    if (!spin_until(called, patience)) {
       // First say that we sleep, then look again: the caller first calls, then looks for sleepers; one of us sees the
       // other.
       pool.sleepers.fetch_add(1);
@@ -231,23 +277,73 @@ void* helper_main(void* argument) noexcept {
     // Pass the call on first: whether or not we join, others may.
     if (slept && pool.seats.load(std::memory_order_relaxed) > 1 && pool.sleepers.load() > 0)
       wake(pool.epoch, kWakeFanout);
-    // On the caller's own core we could only take its time. Moving is dear, so what brought us back soon is let be.
-    const int caller = pool.caller_cpu.load(std::memory_order_relaxed);
-    if (current_cpu() == caller) {
-      const int64_t now = now_ns();
-      if (now - last_move < kMoveEvery || !leave_cpu(caller)) {
-        stay_away();
-        continue;
-      }
-      last_move = now;
+    patience = 0;  // asleep at once, and out of the caller's way: it moves us before it calls again
+    if (!beside()) {
+      if (stuck) nap();
+      continue;
     }
     if (pool.seats.fetch_sub(1, std::memory_order_acq_rel) <= 0) continue;
-    const int64_t started = now_ns(), ran = now_ns(CLOCK_THREAD_CPUTIME_ID);
-    finish(work(start.index));
-    const int64_t took = now_ns() - started;
-    if (took > kLost && took - (now_ns(CLOCK_THREAD_CPUTIME_ID) - ran) > kLost) stay_away();
+    const bool movable = pool.movable.load(std::memory_order_relaxed);
+    const int64_t started = movable ? 0 : now_ns(), ran = movable ? 0 : now_ns(CLOCK_THREAD_CPUTIME_ID);
+    self.working.store(true, std::memory_order_relaxed);
+    const uint32_t done = work(start.index, beside);
+    self.working.store(false, std::memory_order_relaxed);
+    if (done) pool.batches.fetch_add(done, std::memory_order_relaxed);
+    finish(done);
+    if (current_cpu() != pool.caller_cpu.load(std::memory_order_relaxed)) patience = kSpin;
+    if (!movable) {
+      const int64_t took = now_ns() - started;
+      if (took > kLost && took - (now_ns(CLOCK_THREAD_CPUTIME_ID) - ran) > kLost) nap();
+    }
   }
   return nullptr;
+}
+
+// The caller's side of it. Before a call: helpers that were last seen on its core are sent away from it. Most often they
+// sleep, and it costs nothing that the call does not.
+void send_away(int cpu) {
+  const int helpers = pool.helpers.load(std::memory_order_relaxed);
+  for (int i = 1; i <= helpers; i++)
+    if (pool.core[i].load(std::memory_order_relaxed) == cpu) {
+      const int thread = pool.helper[i].thread.load();
+      if (thread && bind(thread, cpu, true)) pool.sent_away.fetch_add(1, std::memory_order_relaxed);
+      pool.core[i].store(-1, std::memory_order_relaxed);
+      pool.helper[i].fetched.store(false, std::memory_order_relaxed);
+    }
+}
+
+// After its own work: helpers that hold batches but have not run since the last look wait for a core that somebody else
+// has, for a time slice of several ms. The caller's is free, so they are fetched to it.
+void fetch_stalled(int cpu, bool first) {
+  const int helpers = pool.helpers.load(std::memory_order_relaxed);
+  for (int i = 1; i <= helpers; i++) {
+    Helper& helper = pool.helper[i];
+    const int thread = helper.thread.load(std::memory_order_relaxed);
+    if (!thread || !helper.working.load(std::memory_order_relaxed)) continue;
+    const int64_t ran = now_ns(helper.clock.load(std::memory_order_relaxed));
+    if (!first && ran == helper.ran && !helper.fetched.load(std::memory_order_relaxed) && bind(thread, cpu, false)) {
+      helper.fetched.store(true, std::memory_order_relaxed);
+      pool.core[i].store(int16_t(cpu), std::memory_order_relaxed);  // sent away again with the next call
+      pool.fetched.fetch_add(1, std::memory_order_relaxed);
+    }
+    helper.ran = ran;
+  }
+}
+
+// Waits until the helpers have done what they took.
+void join(int cpu) {
+  const auto finished = [] { return pool.pending.load(std::memory_order_acquire) == 0; };
+  if (spin_until(finished, 0)) return;
+  fetch_stalled(cpu, true);
+  if (spin_until(finished, kJoinSpin)) return;
+  pool.joining.store(true);
+  int64_t look = kLookFirst;
+  for (uint32_t left; (left = pool.pending.load()) != 0;) {
+    fetch_stalled(cpu, false);
+    sleep_on(pool.pending, left, look);
+    if (look < kLookMost) look *= 2;
+  }
+  pool.joining.store(false);
 }
 
 // The child of a fork has no helper, and whatever region another thread had open is not its own.
@@ -258,6 +354,7 @@ void after_fork_in_child() {
   pool.sleepers = 0;
   pool.helpers = 0;
   for (Segment& s : pool.segment) s.word = 0;
+  for (Helper& h : pool.helper) h.thread = 0, h.working = h.fetched = false;
   pool.busy = false;
 }
 
@@ -273,8 +370,15 @@ void start_helpers(int wanted) {
   pthread_attr_t attributes;
   pthread_attr_init(&attributes);
   pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+#if defined(__linux__)
+  if (pool.helpers == 0 && sched_getaffinity(0, sizeof pool.allowed, &pool.allowed) != 0) {
+    CPU_ZERO(&pool.allowed);
+    pool.movable = false;
+  }
+#endif
   for (int i = pool.helpers; i < wanted; i++) {
     Start* start = new Start{i + 1, pool.epoch.load()};
+    pool.core[i + 1] = -1;
     pthread_t thread;
     if (pthread_create(&thread, &attributes, helper_main, start) != 0) {
       delete start;
@@ -429,7 +533,9 @@ void parallel_run(int64_t n, int64_t grain, RangeBody body, const void* context)
   pool.region = {body, context, n, grain, batch};
   pool.pending.store(uint32_t(batches), std::memory_order_relaxed);
   pool.segments.store(parts, std::memory_order_relaxed);
-  pool.caller_cpu.store(current_cpu(), std::memory_order_relaxed);
+  int cpu = current_cpu();
+  pool.caller_cpu.store(cpu, std::memory_order_relaxed);
+  send_away(cpu);
   for (int p = 0; p < parts; p++) {
     const uint64_t next = uint64_t(batches * p / parts), end = uint64_t(batches * (p + 1) / parts);
     pool.segment[p].word.store(end << 32 | next, std::memory_order_release);  // publishes the region
@@ -438,16 +544,10 @@ void parallel_run(int64_t n, int64_t grain, RangeBody body, const void* context)
   pool.epoch.fetch_add(1);
   if (pool.sleepers.load() > 0) wake(pool.epoch, parts - 1 < kWakeFanout ? parts - 1 : kWakeFanout);
 
-  const uint32_t done = work(0);
-  if (pool.pending.fetch_sub(done) != done) {
-    const auto finished = [] { return pool.pending.load(std::memory_order_acquire) == 0; };
-    if (!spin_until(finished, kJoinSpin)) {
-      // The last helper has lost its core: going to sleep gives it ours, spinning on would not.
-      pool.joining.store(true);
-      for (uint32_t left; (left = pool.pending.load()) != 0;) sleep_on(pool.pending, left);
-      pool.joining.store(false);
-    }
-  }
+  const uint32_t done = work(0, [&] {
+    if (const int here = current_cpu(); here != cpu) pool.caller_cpu.store(cpu = here, std::memory_order_relaxed);
+  });
+  if (pool.pending.fetch_sub(done) != done) join(cpu);
   pool.busy.store(false, std::memory_order_release);
 }
 
@@ -474,6 +574,8 @@ float* thread_scratch(int slot, size_t floats) {
 int num_threads() { return pool.busy.load(std::memory_order_relaxed) ? 1 : thread_limit(); }
 
 int num_helpers() { return pool.helpers; }
+
+HelperCounts helper_counts() { return {pool.batches, pool.sent_away, pool.fetched}; }
 
 int get_num_threads() { return thread_limit(); }
 

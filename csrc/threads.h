@@ -26,4 +26,12 @@ int cgroup_cpu_limit(const std::string& root);
 // Helper threads that this process has started. For tests and show_config.
 int num_helpers();
 
+// What helpers have done so far. For tests.
+struct HelperCounts {
+  uint64_t batches;    // that helpers ran
+  uint64_t sent_away;  // times that a helper was moved off its caller's core
+  uint64_t fetched;    // times that one without a core was moved to its waiting caller's
+};
+HelperCounts helper_counts();
+
 }  // namespace fastdl

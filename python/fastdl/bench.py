@@ -49,7 +49,7 @@ PINNING = (
 )
 
 _SAMPLE_S = 0.004  # shortest sample
-_SETTLE_S = 0.03  # workers of OpenBLAS and OpenMP spin for a while after their work, on a core that the next one needs
+_SETTLE_S = 0.5  # longest wait for the workers of the one before, which spin on for up to 0.13 s (OpenBLAS at 2 GHz)
 _ROW_S = 6.0  # a row stops after this long, but not before _FEWEST rounds
 _FEWEST = 7
 _PARITY = 1.3  # up to this goal a row is pooled over _VISITS visits
@@ -390,6 +390,16 @@ def _conditions(label, case, threads, peers, own_threads):
             case.after()
 
 
+def _settle():
+    """Wait until no thread of this process is running any more: workers spin on a core that the next one needs."""
+    stop = time.perf_counter() + _SETTLE_S
+    while time.perf_counter() < stop:
+        start, ran = time.perf_counter(), time.process_time()
+        time.sleep(0.01)
+        if time.process_time() - ran < 0.1 * (time.perf_counter() - start):
+            return
+
+
 def visit(row, threads, peers, rounds, result=None, clock=time.perf_counter):
     """Sample a row's contestants in turn and add the rounds to `result`."""
     result = result or Result(row, threads)
@@ -399,7 +409,7 @@ def visit(row, threads, peers, rounds, result=None, clock=time.perf_counter):
     for label, case in cases.items():
         with _conditions(label, case, threads, peers, own_threads):
             times[label] = calibrate(case, 0.0 if row.single else _SAMPLE_S)
-    settle = _SETTLE_S if threads > 1 or own_threads else 0.0
+    settle = threads > 1 or own_threads
     stop = time.perf_counter() + _ROW_S / row.visits()
     for done in range(rounds):
         if done >= max(2, _FEWEST // row.visits()) and time.perf_counter() > stop:
@@ -407,7 +417,7 @@ def visit(row, threads, peers, rounds, result=None, clock=time.perf_counter):
         for label, case in cases.items():
             with _conditions(label, case, threads, peers, own_threads):
                 if settle:
-                    time.sleep(settle)
+                    _settle()
                 case.call(*case.args)  # wakes workers and brings the arrays back into the caches
                 result.seconds.setdefault(label, []).append(_sample(case, times[label], clock))
     set_threads(threads, peers)

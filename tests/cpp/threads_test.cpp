@@ -9,6 +9,10 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#if defined(__linux__)
+#include <dirent.h>
+#include <sched.h>
+#endif
 
 #include <atomic>
 #include <chrono>
@@ -83,6 +87,79 @@ void test_helpers_help() {
     });
   CHECK(elsewhere > 0);
 }
+
+#if defined(__linux__)
+// The cores that our one helper may use.
+cpu_set_t helper_cores() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  DIR* tasks = opendir("/proc/self/task");
+  CHECK(tasks);
+  while (const dirent* entry = readdir(tasks)) {
+    char name[16] = "";
+    FILE* file = fopen((std::string("/proc/self/task/") + entry->d_name + "/comm").c_str(), "r");
+    if (!file) continue;
+    if (fgets(name, sizeof name, file) && !strcmp(name, "fastdl\n"))
+      CHECK(sched_getaffinity(atoi(entry->d_name), sizeof set, &set) == 0);
+    fclose(file);
+  }
+  closedir(tasks);
+  return set;
+}
+
+// A caller moves from core to core. Wherever it goes, the helper is sent away from there and helps (or this never ends).
+void move_between_cores() {
+  cpu_set_t all, one;
+  CHECK(sched_getaffinity(0, sizeof all, &all) == 0);
+  cover(1000, 3);
+  const uint64_t sent_away = fastdl::helper_counts().sent_away;
+  for (int moves = 0, cpu = 0; moves < 12; cpu = (cpu + 1) % CPU_SETSIZE) {
+    if (!CPU_ISSET(cpu, &all)) continue;
+    CPU_ZERO(&one);
+    CPU_SET(cpu, &one);
+    CHECK(sched_setaffinity(0, sizeof one, &one) == 0);
+    moves++;
+    for (const uint64_t before = fastdl::helper_counts().batches; fastdl::helper_counts().batches == before;)
+      parallel_for(64, 1, [](int64_t, int64_t) { usleep(20); });
+  }
+  CHECK(CPU_COUNT(&all) > 2 || fastdl::helper_counts().sent_away > sent_away);
+}
+
+// A helper that holds a batch and does not run (here: sleeps) is fetched to its caller's core, and sent away again.
+void fetch_a_stalled_helper() {
+  const auto me = std::this_thread::get_id();
+  const auto before = fastdl::helper_counts();
+  for (int tries = 0; fastdl::helper_counts().fetched == before.fetched && tries < 200; tries++)
+    parallel_for(2, 1, [&](int64_t, int64_t) { usleep(std::this_thread::get_id() == me ? 1000 : 20000); });
+  CHECK(fastdl::helper_counts().fetched > before.fetched);
+  cpu_set_t set = helper_cores();
+  CHECK(CPU_COUNT(&set) == 1);
+  for (int tries = 0; fastdl::helper_counts().sent_away == before.sent_away && tries < 200; tries++) cover(1000, 3);
+  CHECK(fastdl::helper_counts().sent_away > before.sent_away);
+}
+
+// In processes of their own, with a helper of their own; a single core proves nothing.
+void test_cores() {
+  cpu_set_t all;
+  if (sched_getaffinity(0, sizeof all, &all) != 0 || CPU_COUNT(&all) < 2) {
+    puts("skipped: helpers and cores (needs two)");
+    return;
+  }
+  fastdl::set_num_threads(2);
+  for (void (*test)() : {move_between_cores, fetch_a_stalled_helper}) {
+    const pid_t child = fork();
+    if (child == 0) {
+      alarm(60);
+      test();
+      _exit(0);
+    }
+    int status = 1;
+    CHECK(waitpid(child, &status, 0) == child && status == 0);
+  }
+}
+#else
+void test_cores() {}
+#endif
 
 void test_nested_and_concurrent() {
   fastdl::set_num_threads(3);
@@ -229,6 +306,7 @@ int main(int argc, char**) {
   test_helpers_help();
   test_nested_and_concurrent();
   test_scratch();
+  if (!brief) test_cores();
   if (!brief) test_fork(100);
   puts("ok");
   return 0;

@@ -74,6 +74,25 @@ def _beside_busy(peers):
     return cases
 
 
+def _in_turn(size):
+    """Products of ours between NumPy's, whose workers spin on when it is our turn; against NumPy's alone."""
+
+    def setup(peers):
+        call, args = _product(size)()
+        x, w, y = args[0], args[1], np.empty_like(args[0])
+
+        def pair(other, *arguments):
+            np.matmul(x, w, y)
+            other(*arguments)
+
+        cases = {"fastdl": Case(pair, (call, *args))}
+        if "numpy" in peers:
+            cases["numpy"] = Case(pair, (np.matmul, x, w, np.empty_like(y)))
+        return cases
+
+    return setup
+
+
 def rows():
     """Rows of this area."""
     goal, two = {"one thread": 1.8}, (2,)
@@ -89,4 +108,6 @@ def rows():
         Row("threads", "128x784->512 beside a busy process", _beside_busy, 2.0 * 128 * 784 * 512, 0.0,
             {"one idle thread": 0.9}, two, two, pooled=True, single=True, tail=3.0)
     )  # fmt: skip
+    result += [Row("threads", f"{n}x{n}x{n} in turn with NumPy's", _in_turn(n), 4.0 * n**3, 0.0, {"numpy": 0.85},
+                   two, two, pooled=True) for n in (512, 1024)]  # fmt: skip
     return result
