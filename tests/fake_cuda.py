@@ -37,6 +37,13 @@ class Device:
 
     __hash__ = None
 
+    @property
+    def mem_info(self):
+        return free[0], free[0]
+
+
+free = [1 << 30]  # bytes of memory that a device has left
+
 
 class Stream:
     """A stream by number."""
@@ -52,12 +59,21 @@ class Stream:
         _state().streams.pop()
 
 
+class runtime:
+    """Stands for the module cupy.cuda.runtime: two GPUs."""
+
+    getDeviceCount = staticmethod(lambda: 2)
+    getDevice = staticmethod(lambda: _state().devices[-1])
+    getDeviceProperties = staticmethod(lambda number: {"name": f"Fake {number}".encode()})
+
+
 class cuda:
     """Stands for the module cupy.cuda."""
 
     Device = Device
     Stream = Stream
     ExternalStream = Stream
+    runtime = runtime
 
     @staticmethod
     def get_current_stream():

@@ -293,6 +293,39 @@ def device(name):
     return cuda(), int(number) if number else None
 
 
+def device_name(name):
+    """What a device is called: 'cpu', or the GPU's product name. Shows that it can be used before any work is done.
+
+    Raises
+    ------
+    ImportError
+        No CUDA kernels in this build, or no CuPy.
+    ValueError
+        No such device, or none that CUDA can use.
+    """
+    there, number = device(name)
+    if there is _cpu:
+        return "cpu"
+    runtime = there.library.cuda.runtime
+    try:
+        count = runtime.getDeviceCount()
+        number = runtime.getDevice() if number is None else number
+    except RuntimeError as error:  # no driver, or no GPU
+        raise ValueError(f"device: expected a GPU that CUDA can use, for {name!r}; got {error}") from error
+    if number >= count:
+        raise ValueError(f"device: expected one of {count} GPUs, numbered from 0; got {name!r}")
+    called = runtime.getDeviceProperties(number)["name"]
+    return called.decode() if isinstance(called, bytes) else str(called)
+
+
+def fits(a, like):
+    """Whether a whole array may go to the device of `like`: at most a quarter of the memory that is free there."""
+    if home(like) is _cpu or home(a) is home(like):
+        return False
+    free, _ = like.device.mem_info
+    return 4 * a.size * a.dtype.itemsize <= free
+
+
 def move(a, name):
     """An array on the device of that name; the same array where it is there already."""
     there, number = device(name)

@@ -90,6 +90,8 @@ def parser():
     train.add_argument("--long", action="store_true", help="the recipe's larger network and longer run, where it has one")
     train.add_argument("--seed", metavar="S", type=_whole(0), default=0)
     train.add_argument("--threads", metavar="N", type=_whole(1))
+    where = "cpu, cuda or cuda:N (a GPU: needs the CUDA build and CuPy)"
+    train.add_argument("--device", metavar="NAME", default="cpu", help=where)
     train.add_argument(
         "--checkpoint", metavar="FILE", type=_writable, help="write the state of the training there after every epoch"
     )
@@ -111,6 +113,7 @@ def parser():
 
     demo = command("demo", _demo, "train a convolutional network on the embedded digits in about a minute")
     demo.add_argument("--threads", metavar="N", type=_whole(1))
+    demo.add_argument("--device", metavar="NAME", default="cpu", help=where)
     demo.add_argument("--picture", metavar="FILE", type=_writable, default="mnist-cnn.png")
 
     bench = command("bench", _bench, "measure kernels and training steps against other libraries")
@@ -200,6 +203,7 @@ def _train(args):
         checkpoint=args.checkpoint,
         resume=args.resume,
         long=args.long,
+        device=args.device,
     )
     report = recipes.run(args.recipe, config)
     for name, value in report.metrics.items():
@@ -246,7 +250,7 @@ def _choose(args):
 def _demo(args):
     from .recipes import demo
 
-    return demo.run(args.picture, args.threads)
+    return demo.run(args.picture, args.threads, args.device)
 
 
 def _bench(args):

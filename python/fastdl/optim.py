@@ -3,6 +3,8 @@
 Weight decay applies to the parameters declared with decay (weights), not to biases and normalisations.
 """
 
+import math
+
 import numpy as np
 
 from . import backend
@@ -31,7 +33,7 @@ class Optimizer:
     t : int
         Updates done.
     norm : float
-        Norm of the last gradient before clipping; only with `clip`.
+        Norm of the last gradient before clipping; NaN without `clip`. Reading it waits for a GPU.
     """
 
     state_names = ()
@@ -47,7 +49,7 @@ class Optimizer:
         if not isinstance(self.flat, Flat):
             raise TypeError(f"target: expected a Module or Flat; got {type(target).__name__}")
         self.lr, self.weight_decay, self.clip = float(lr), float(weight_decay), clip
-        self.t, self.norm = 0, float("nan")
+        self.t, self._norm = 0, None
         self.state = {name: backend.zeros(self.flat.data.shape, self.flat.data) for name in self.state_names}
         self._bind()
 
@@ -84,6 +86,11 @@ class Optimizer:
     def __getstate__(self):
         return {k: v for k, v in self.__dict__.items() if k not in ("_ranges", "_kernels", "_of")}
 
+    @property
+    def norm(self):
+        """See the class."""
+        return math.nan if self._norm is None else float(backend.to_host(self._norm)[0])
+
     def zero_grad(self):
         """Forget the gradients of the last backward pass."""
         self.flat.zero_grad()
@@ -95,7 +102,7 @@ class Optimizer:
         self.flat.settle()
         self.t += 1
         if self.clip is not None:
-            self.norm = float(backend.to_host(self._kernels.clip_norm(self.clip, g=self.flat.grad))[0])
+            self._norm = self._kernels.clip_norm(self.clip, g=self.flat.grad)
         self._update(self._kernels)
 
     def _update(self, k):
@@ -103,7 +110,7 @@ class Optimizer:
 
     def settings(self):
         """What the optimiser was made with: its name and its numbers."""
-        numbers = {k: v for k, v in vars(self).items() if isinstance(v, (bool, int, float)) and k not in ("t", "norm")}
+        numbers = {k: v for k, v in vars(self).items() if isinstance(v, (bool, int, float)) and k != "t"}
         return {"optimizer": type(self).__name__, "clip": self.clip} | numbers
 
     def get_state(self):

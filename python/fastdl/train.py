@@ -40,7 +40,8 @@ class Rows:
     name : str
         For messages.
     like : array, optional
-        The batches go to its device. Rows are gathered where they lie; uint8 rows travel as bytes.
+        The batches go to its device. The array goes there as a whole where that has memory enough; else rows are
+        gathered where they lie, and uint8 rows travel as bytes.
     """
 
     def __init__(self, array, name="x", like=None):
@@ -51,6 +52,8 @@ class Rows:
             raise ValueError(f"{name}: expected one axis or more; got a single number")
         if not array.flags.c_contiguous:
             raise TypeError(f"{name}: expected a C-contiguous array; got strides {array.strides}")
+        if like is not None and backend.fits(array, like):
+            array = backend.to_device(array, like)
         self.array, self.kind, self._buffer = array, kind, None
         self._row = array.shape[1:]
         self._table = array.reshape(len(array), math.prod(self._row)) if kind != "int64" else array
@@ -62,7 +65,7 @@ class Rows:
         return len(self.array)
 
     def take(self, index):
-        """The rows at these places, an int64 NumPy array. The result is written over by the next call."""
+        """The rows at these places, an int64 array. The result is written over by the next call."""
         index = backend.to_device(index, self.array)
         if self.kind == "int64":
             return backend.to_device(backend.take(self._table, index), self._like)
@@ -229,7 +232,8 @@ def fit(
         Built and initialised.
     x : array [L,...]
         float32, uint8 (a batch becomes float32 times 1/255) or int64; a memory-mapped file may be larger than memory.
-        Batches are gathered where x lies and go to the module's device: an x that fits there may as well be there.
+        For a module on a GPU the whole of it goes there once if it takes at most a quarter of the memory that is free;
+        else batches are gathered where x lies, and uint8 travels as bytes.
     y : array [L,...]
         Targets: int64 labels or float32.
     loss : str or callable
@@ -319,6 +323,7 @@ def fit(
     restore_best = patience is not None if restore_best is None else restore_best
     first_lr, waited, buffers = optimizer.lr, 0, _Buffers(module)
     in_order, first, begin, summed, seen = np.arange(n), 1, 0, 0.0, 0
+    there = backend.home(inputs.array) is backend.home(targets.array) is not backend.home(in_order)
     run = Run(
         checkpoint,
         resume,
@@ -379,6 +384,8 @@ def fit(
             for epoch in range(first, epochs + 1):
                 state.epoch, begun, drawn_at, cut = epoch, time.perf_counter(), shuffling.offset, False
                 order = random.permutation(n, *shuffling.take(2 * n)) if shuffle else in_order
+                if there:
+                    order = backend.to_device(order, targets.array)  # once, instead of in parts that each wait
                 for start in range(begin, n if state.step < total else begin, batch_size):
                     if schedule is not None:
                         optimizer.lr = first_lr * schedule(state.step, total)
@@ -449,10 +456,10 @@ def fit(
 def _update(module, loss_of, optimizer, xb, yb):
     """One update; returns the loss of the batch. Where it is not finite no weights change, but buffers have."""
     loss = loss_of(module(Tensor(xb) if xb.dtype == np.float32 else xb), yb)
-    value = loss.item()
+    optimizer.zero_grad()
+    loss.backward()
+    value = loss.item()  # only now: a GPU, whose answer is waited for, has the backward pass to do meanwhile
     if math.isfinite(value):
-        optimizer.zero_grad()
-        loss.backward()
         optimizer.step()
     return value
 

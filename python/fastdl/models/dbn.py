@@ -114,6 +114,15 @@ class DBN(Classifier):
         self.recognition_ = [[w.copy() for w in (r.module_.w.data, r.module_.c.data)] for r in self.stack_[:-1]]
         return self
 
+    def to(self, device):
+        """Work on a device from now on, the stack as well; see `Classifier.to`."""
+        super().to(device)
+        for rbm in getattr(self, "stack_", []):
+            rbm.to(device)
+        if hasattr(self, "recognition_"):
+            self.recognition_ = [[backend.move(a, device) for a in pair] for pair in self.recognition_]
+        return self
+
     def _need_stack(self):
         if not hasattr(self, "stack_"):
             raise RuntimeError("DBN: expected a stack that was trained by pretrain; got none")

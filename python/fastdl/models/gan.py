@@ -355,20 +355,20 @@ class _Duel:
                 made = generator(self._latent())
             fake = discriminator(made)
             loss_d = self._loss_d(real, fake)
-            value_d = loss_d.item()
-            if not math.isfinite(value_d):
-                return math.nan, value_d, 0.0, 0.0
             self.d.zero_grad()
             loss_d.backward()
+            value_d = loss_d.item()  # after the backward pass, which a GPU does before it can answer
+            if not math.isfinite(value_d):
+                return math.nan, value_d, 0.0, 0.0
             self.d.step()
             if self.loss == "wasserstein":
                 self._clip()
         with frozen(discriminator.parameters()):
             loss_g = self._loss_g(discriminator(generator(self._latent())))
+            self.g.zero_grad()
+            loss_g.backward()
             value_g = loss_g.item()
             if math.isfinite(value_g):
-                self.g.zero_grad()
-                loss_g.backward()
                 self.g.step()
         return value_g, value_d, *(self._verdict(a.data) for a in (real, fake))
 

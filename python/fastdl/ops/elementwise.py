@@ -87,11 +87,11 @@ def _operand(y, like):
 def _arithmetic(x, y, op):
     """x op y, where y has x's shape, or its last axes, or one element."""
     if not isinstance(x, Tensor):
-        x = _operand(x, y.data)
+        number, x = x, _operand(x, y.data)
         if op in ("add", "multiply"):
             x, y = y, x
         else:  # a number minus, or divided by, a tensor
-            x = Tensor(full(y.shape, y.data, x.item()))
+            x = Tensor(full(y.shape, y.data, float(number)))
     y = _operand(y, x.data)
     k, xd, yd = kernels(x.data), x.data, y.data
     if yd.size == 1:

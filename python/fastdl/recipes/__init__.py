@@ -5,6 +5,7 @@ A recipe has a docstring (task, network, reference figure with its source) and a
 
 import importlib
 
+from .. import backend
 from ._common import Config, Report, picture, save, say, write_json
 
 NAMES = (
@@ -80,6 +81,8 @@ def run(name, config=None):
     if config.long and not hasattr(module, "LONG"):
         able = ", ".join(n for n in NAMES if hasattr(_module(n), "LONG"))
         raise ValueError(f"long: expected a recipe with a long run ({able}); got {name!r}")
+    device = backend.device_name(config.device)
     report = module.run(config)
     report.recipe, report.seconds = name, time.perf_counter() - begun
+    report.settings["device"] = device
     return report

@@ -37,6 +37,8 @@ class Config:
         Go on from the checkpoints that a run with this `checkpoint` wrote.
     long : bool
         The recipe's larger network and longer run, where it has one.
+    device : {'cpu', 'cuda', 'cuda:N'}
+        Where the recipe's networks work; baselines and what makes data work on the CPU.
     """
 
     data_dir: str | None = None
@@ -47,6 +49,16 @@ class Config:
     checkpoint: str | None = None
     resume: str | None = None
     long: bool = False
+    device: str = "cpu"
+
+    def place(self, model):
+        """A model or module of the recipe, on the run's device: every one that it makes goes through here."""
+        return model if self.device == "cpu" else model.to(self.device)
+
+    def needs_cpu(self, recipe, why):
+        """For a recipe whose work a GPU cannot do: what was asked for is refused, not ignored."""
+        if self.device != "cpu":
+            raise ValueError(f"device: expected 'cpu', as {recipe} {why}; got {self.device!r}")
 
     def lasting(self, network=""):
         """Options `checkpoint` and `resume` of a fit; networks of one recipe have files of their own."""
@@ -137,6 +149,7 @@ def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, 
     """
     from .. import get_num_threads
 
+    model = config.place(model)
     x, y, x_valid, y_valid = data.split_validation(dataset)
     epochs = config.epochs or (epochs[dataset.name] if isinstance(epochs, dict) else epochs)
     settings = {

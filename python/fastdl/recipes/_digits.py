@@ -82,7 +82,7 @@ def judge(digits):
         except (ValueError, OSError):
             model = None  # damaged: make a new one
     if model is None:
-        model = CNN("lenet5", seed=7)
+        model = digits.config.place(CNN("lenet5", seed=7))
         model.fit(
             digits.x,
             digits.y,
@@ -97,6 +97,7 @@ def judge(digits):
             model.save(path)
         except OSError:
             pass
+    digits.config.place(model)
     return model, model.score(digits.x_test, digits.y_test)
 
 

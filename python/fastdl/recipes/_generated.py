@@ -78,7 +78,7 @@ def picture(path, sheets, model, digits):
 
 def train_gan(config, digits, model, epochs, **options):
     """Train with table and sheets, judge; returns (metrics, settings, draw)."""
-    sheets = Sheets(model)
+    sheets = Sheets(config.place(model))
     settings = digits.settings(epochs=epochs, model=repr(model), schedule="cosine to 0", **options)
     model.fit(
         digits.x,

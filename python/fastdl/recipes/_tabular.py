@@ -187,7 +187,7 @@ def two_classes(config, table, y, hidden, epochs):
     epochs = config.epochs or epochs
 
     def fit(x, y, decay, part):
-        model = MLP(hidden, "tanh", seed=config.seed * 1000 + part)
+        model = config.place(MLP(hidden, "tanh", seed=config.seed * 1000 + part))
         return model.fit(x, y, epochs=epochs, batch_size=32, optimizer="adamw", lr=5e-3, weight_decay=decay)
 
     def logits(model, x):

@@ -162,6 +162,7 @@ class Policy:
 def run(config):
     """Learn and judge; see `fastdl.recipes`."""
     config.needs_no_checkpoint("cartpole")
+    config.needs_cpu("cartpole", "simulates its carts there, a few numbers at a time")
     updates = config.epochs or EPOCHS["cartpole"]
     net = nn.Sequential(nn.Dense(32, "tanh"), nn.Dense(2, init=0.0)).build((4,), seed=config.seed)
     means = learn(net, updates, config.seed, config.show)

@@ -70,7 +70,7 @@ def run(config):
         (x, y), (xv, yv), test = (board(n, fields, stream) for n in (TRAIN, VALID, TEST))
         scores = [LogisticRegression().fit(x, y).score(*test), machine(x, y, xv, yv).score(*test)]
         for hidden in ((64,), (64, 64, 64, 64)):
-            model = MLP(hidden, seed=config.seed)
+            model = config.place(MLP(hidden, seed=config.seed))
             model.fit(x, y, epochs=epochs, batch_size=50, lr=5e-3, schedule=cosine(0.05))
             scores.append(model.score(*test))
         metrics |= {f"{name}_{fields}": s for name, s in zip(("linear", "svm", "shallow", "deep"), scores, strict=True)}

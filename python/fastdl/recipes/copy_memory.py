@@ -56,7 +56,7 @@ def run(config):
         stream = Stream(config.seed).split(f"gap {gap}")
         (x, y), test = sequences(TRAIN, gap, stream), sequences(TEST, gap, stream)
         for cell in CELLS:
-            model = RNNClassifier(32, cell, vocabulary=2 * SYMBOLS, embedding=16, seed=config.seed)
+            model = config.place(RNNClassifier(32, cell, vocabulary=2 * SYMBOLS, embedding=16, seed=config.seed))
             model.fit(x, y, epochs=epochs, batch_size=32, lr=5e-3, clip=1.0, schedule=cosine(0.05))
             metrics[f"{cell}_{gap}"] = done(model).score(*test)
         show(f"{gap:5d}" + "".join(f"{metrics[f'{cell}_{gap}']:9.3f}" for cell in CELLS))

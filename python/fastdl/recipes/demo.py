@@ -3,7 +3,7 @@
 import os
 import time
 
-from .. import data, get_num_threads, set_num_threads
+from .. import backend, data, get_num_threads, set_num_threads
 from . import mnist_cnn
 from ._common import Config, picture, say
 
@@ -14,13 +14,15 @@ ROWS = (
 )
 
 
-def run(path="mnist-cnn.png", threads=None):
+def run(path="mnist-cnn.png", threads=None, device="cpu"):
     """Train, show, draw, measure; returns the exit status."""
     if threads:
         set_num_threads(threads)
-    print(f"Training a convolutional network on handwritten digits with {get_num_threads()} threads.\n", flush=True)
+    name = backend.device_name(device)
+    where = f"with {get_num_threads()} threads" if name == "cpu" else f"on {name}"
+    print(f"Training a convolutional network on handwritten digits {where}.\n", flush=True)
     begun = time.perf_counter()
-    config = Config(epochs=EPOCHS, show=say, progress=True)
+    config = Config(epochs=EPOCHS, show=say, progress=True, device=device)
     report = mnist_cnn.train(config, data.load("mnist-embedded"))
     report.recipe = "mnist-cnn"
     images, _ = report.test

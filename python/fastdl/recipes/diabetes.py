@@ -38,7 +38,7 @@ def run(config):
     epochs = config.epochs or EPOCHS["diabetes_progression"]
 
     def fit(x, y, decay, part):
-        model = MLPRegressor((8,), "tanh", seed=config.seed * 1000 + part)
+        model = config.place(MLPRegressor((8,), "tanh", seed=config.seed * 1000 + part))
         return model.fit(x, y, epochs=epochs, batch_size=32, optimizer="adamw", lr=5e-3, weight_decay=decay)
 
     decays = (0.03, 0.3, 3.0)

@@ -34,7 +34,7 @@ def run(config):
     metrics, scores = {}, []
     for digit in range(10):
         seen = digits.x[digits.y != digit]
-        model = Autoencoder(HIDDEN, CODE, act="gelu", noise="mask", noise_level=0.3, seed=config.seed)
+        model = config.place(Autoencoder(HIDDEN, CODE, act="gelu", noise="mask", noise_level=0.3, seed=config.seed))
         model.fit(seen, epochs=epochs, schedule=cosine(0.05), **OPTIONS, **config.lasting(str(digit)))
         both = whole(model), PCA(CODE).fit(seen)
         scores.append(model.score_samples(digits.x_test))
@@ -116,6 +116,6 @@ def electrocardiogram(config, before=100, after=220):
 
     first, second = peaks[peaks < half - after], peaks[peaks >= half]
     known = beats([p + shift for p in first for shift in range(-4, 5)])
-    model = Autoencoder((64,), 4, act="tanh", output="none", seed=config.seed)
+    model = config.place(Autoencoder((64,), 4, act="tanh", output="none", seed=config.seed))
     model.fit(known, epochs=150, batch_size=16, lr=2e-3, schedule=cosine(0.05))
     return signal[half:], label[half:], second - half, -model.score_samples(beats(second))

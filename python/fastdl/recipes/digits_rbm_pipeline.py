@@ -54,7 +54,7 @@ def run(config):
     x, y = nudged()
     x, x_test, y, y_test = train_test_split(x, y, test_size=0.2, random_state=0)
     fit = train_test_split(x, y, test_size=0.2, random_state=1)
-    ours = RBM(HIDDEN, seed=config.seed)
+    ours = config.place(RBM(HIDDEN, seed=config.seed))
 
     def features(name):
         """A step of a pipeline, and its options of `fit`."""

@@ -122,7 +122,7 @@ def run(config):
     sets = [(images[part == p], [c for c, at in zip(captions, part, strict=True) if at == p]) for p in (0, 1, 2)]
     (x_test, c_test), (x_valid, c_valid), (x, c) = sets
     epochs = config.epochs or EPOCHS["emoji-captions"]
-    model = Captioner((24, 48, 96), units=192, embedding=96, dropout=0.4, word_dropout=0.1, seed=config.seed)
+    model = config.place(Captioner((24, 48, 96), units=192, embedding=96, dropout=0.4, word_dropout=0.1, seed=config.seed))
     settings = {
         "data_set": "emoji-captions",
         "splits": {"train": len(x), "validation": len(x_valid), "test": len(x_test)},

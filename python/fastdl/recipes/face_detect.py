@@ -87,11 +87,11 @@ def alarms_of(score, faces, others, stream, pictures=6, most=300):
     return wrong[np.sort(permutation(len(wrong), *stream.take(2 * len(wrong)))[:most])][..., 0]
 
 
-def trained(x, y, epochs, seed):
+def trained(x, y, epochs, config):
     """(model, score): a network that has seen the patches and, in a second round, its own false alarms."""
-    stream = Stream(seed).split("alarms")
+    stream = Stream(config.seed).split("alarms")
     for last in (False, True):
-        model = CNN("small", width=8, dropout=0.1, seed=seed)
+        model = config.place(CNN("small", width=8, dropout=0.1, seed=config.seed))
         model.fit(x, y, epochs=epochs, batch_size=16, lr=2e-3, augment=AUGMENT, schedule=cosine(0.1))
         score = lambda patches, model=model: model.predict_proba(patches)[:, 1]
         if not last:
@@ -120,7 +120,7 @@ def run(config):
     scenes = Stream(config.seed).split("scenes")
     for fold in range(FOLDS):
         held, kept = place == fold, place != fold
-        model, score = trained(x[kept], y[kept], epochs, config.seed)
+        model, score = trained(x[kept], y[kept], epochs, config)
         p[held] = score(x[held])
         base[held] = make_pipeline(StandardScaler(), SVC(C=10.0)).fit(rows[kept], y[kept]).decision_function(rows[held])
         for _ in range(4):

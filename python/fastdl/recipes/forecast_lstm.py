@@ -68,9 +68,9 @@ def autoregression(s, window, alpha, start, end):
     return (rows[first:] @ w + b)[:, 0] * spread + mean
 
 
-def network(s, window, epochs, start, end, seed, units=24):
+def network(s, window, epochs, start, end, config, units=24):
     """One-step forecasts of s[start:end] by a Forecaster trained on what comes before `start`; and the model."""
-    model = Forecaster(window, units=units, alpha=10.0 if window < 40 else 30.0, dropout=0.1, seed=seed)
+    model = config.place(Forecaster(window, units=units, alpha=10.0 if window < 40 else 30.0, dropout=0.1, seed=config.seed))
     model.fit(s[:start], epochs=epochs, batch_size=32, lr=1e-3, weight_decay=1e-3, optimizer="adamw")
     return done(model).rolling(s[:end], start)[:, 0], model
 
@@ -97,8 +97,8 @@ def run(config):
             key=lambda c: mae(s, autoregression(s, *c, valid, test), valid, test)[0],
         )
         tried = [(w, e) for w in WINDOWS[name] for e in sorted({max(1, limit // 6), limit // 2 or 1, limit})]
-        pick = min(tried, key=lambda c: mae(s, network(s, *c, valid, test, config.seed)[0], valid, test)[0])
-        ours, model = network(s, *pick, test, n, config.seed)
+        pick = min(tried, key=lambda c: mae(s, network(s, *c, valid, test, config)[0], valid, test)[0])
+        ours, model = network(s, *pick, test, n, config)
         rows = {
             "mae": mae(s, ours, test, n),
             "mae_naive": mae(s, s[test - SEASON[name] : n - SEASON[name]], test, n),

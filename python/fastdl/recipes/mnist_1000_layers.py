@@ -59,7 +59,7 @@ def run(config):
     first = fit_and_judge(
         config, naive, dataset, epochs=1, network="naive", optimizer="adam", lr=1e-3, steps=steps, **shared
     )
-    fresh = CNN(tanh_network(small_uniform), seed=config.seed).build((28, 28, 1), 10)
+    fresh = config.place(CNN(tanh_network(small_uniform), seed=config.seed).build((28, 28, 1), 10))
     doctor = examine(fresh, dataset.x_train[:128], dataset.y_train[:128])
     show(f"the doctor: {doctor.findings[0] if doctor.findings else doctor.verdict}\n")
 

@@ -28,7 +28,7 @@ def run(config):
     """Train and judge; see `fastdl.recipes`."""
     digits = Digits(config)
     epochs = digits.epochs(EPOCHS)
-    model = Autoencoder(HIDDEN, CODE, act=ACT, seed=config.seed)
+    model = config.place(Autoencoder(HIDDEN, CODE, act=ACT, seed=config.seed))
     about = f"cosine to 0 after a warm-up of {WARMUP:g} of the run"
     settings = digits.settings(epochs=epochs, model=repr(model), schedule=about, **OPTIONS)
     model.fit(
@@ -55,7 +55,7 @@ def picture(path, digits, model, pca, epochs):
     """Reconstructions beside PCA's, the learning curve, and the test digits as codes of two numbers."""
     from .. import plot
 
-    plane = Autoencoder(HIDDEN, 2, act=ACT, seed=digits.config.seed)
+    plane = digits.config.place(Autoencoder(HIDDEN, 2, act=ACT, seed=digits.config.seed))
     # a fifth of the passes is enough to see the classes part
     plane.fit(digits.x, epochs=max(1, epochs // 5), schedule=cosine(WARMUP), **OPTIONS)
     figure = plot.canvas((13, 9))

@@ -25,7 +25,7 @@ def run(config):
     show = config.show or (lambda text: None)
     x, _, _, _ = data.split_validation(dataset)
     epochs = min(MACHINE_EPOCHS[dataset.name], config.epochs or MACHINE_EPOCHS[dataset.name])
-    model = DBN((500, 500, 2000), dropout=0.5, input_dropout=0.2, seed=config.seed)
+    model = config.place(DBN((500, 500, 2000), dropout=0.5, input_dropout=0.2, seed=config.seed))
     files = {k: v for k, v in config.lasting("stack").items() if v is not None}
     model.pretrain(
         np.ascontiguousarray(x).reshape(len(x), -1), epochs=epochs, lr=0.05, schedule=cosine(), show=show, **PRETRAIN,

@@ -31,7 +31,7 @@ def run(config):
     """Train and judge; see `fastdl.recipes`."""
     digits = Digits(config)
     epochs = digits.epochs(EPOCHS)
-    model = Autoencoder((512,), 128, act="gelu", noise=KIND, noise_level=LEVEL, seed=config.seed)
+    model = config.place(Autoencoder((512,), 128, act="gelu", noise=KIND, noise_level=LEVEL, seed=config.seed))
     settings = digits.settings(
         epochs=epochs, model=repr(model), schedule="cosine to 0 after a warm-up of 0.05", **OPTIONS
     )

@@ -31,7 +31,8 @@ def run(config):
     show = config.show or (lambda text: None)
     x, y, x_valid, y_valid = (np.ascontiguousarray(a) for a in data.split_validation(dataset))
     epochs = config.epochs or EPOCHS[dataset.name]
-    model = DBN((500, 500), dropout=0.3, input_dropout=0.1, seed=config.seed)
+    fresh = lambda: config.place(DBN((500, 500), dropout=0.3, input_dropout=0.1, seed=config.seed))
+    model = fresh()
     files = {k: v for k, v in config.lasting("stack").items() if v is not None}
     model.pretrain(x.reshape(len(x), -1), epochs=epochs, momentum=0.5, weight_decay=2e-4, show=show, **files)
     metrics = {}
@@ -40,7 +41,7 @@ def run(config):
         index = some_of_each(y, count, Stream(config.seed).split(f"labels {count}"))
         scores = []
         for name in ("random", "pretrained"):
-            net = model if name == "pretrained" else DBN((500, 500), dropout=0.3, input_dropout=0.1, seed=config.seed)
+            net = model if name == "pretrained" else fresh()
             batch = min(100, len(index))
             net.fit(x[index], y[index], epochs=max(1, STEPS * batch // len(index)), batch_size=batch, lr=1e-3)
             metrics[f"{name}_{count}"] = net.score(dataset.x_test, dataset.y_test)

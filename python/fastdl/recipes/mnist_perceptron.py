@@ -15,4 +15,5 @@ EPOCHS = {"mnist": 10, "mnist-embedded": 10}
 
 def run(config):
     """Train and judge; see `fastdl.recipes`."""
+    config.needs_cpu("mnist-perceptron", "learns from one sample at a time")
     return fit_and_judge(config, Perceptron(average=True, seed=config.seed), mnist(config), epochs=EPOCHS)

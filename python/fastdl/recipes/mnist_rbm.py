@@ -47,7 +47,7 @@ def run(config):
     show = config.show or (lambda text: None)
     x, _, x_valid, _ = data.split_validation(dataset)
     epochs = config.epochs or EPOCHS[dataset.name]
-    model = RBM(HIDDEN, seed=config.seed)
+    model = config.place(RBM(HIDDEN, seed=config.seed))
     options = {"algorithm": "pcd", "k": 1, "lr": 0.05, "batch_size": 100, "stochastic": True, "weight_decay": 1e-4}
     model.fit(
         np.ascontiguousarray(x).reshape(len(x), -1), epochs=epochs, schedule=cosine(),

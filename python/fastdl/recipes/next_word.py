@@ -41,7 +41,7 @@ def run(config):
     known, new = (words(t) for t in text(config))
     epochs = config.epochs or EPOCHS["tinyshakespeare"]
     options = {"batch_size": 32, "window": 35, "lr": 3e-3, "weight_decay": 1e-4, "optimizer": "adamw"}
-    model = WordLM(6000, units=256, embedding=128, dropout=0.4, seed=config.seed)
+    model = config.place(WordLM(6000, units=256, embedding=128, dropout=0.4, seed=config.seed))
     model.fit(known, epochs=epochs, schedule=cosine(0.05), callbacks=callbacks(config), **options, **config.lasting())
     metrics = {"perplexity": done(model).perplexity(new)}
     kept = [[w if w in model.vocabulary_ else model.unknown for w in part] for part in (known, new)]

@@ -23,7 +23,7 @@ def run(config):
     dataset = mnist(config)
     x, _, _, _ = data.split_validation(dataset)
     epochs = config.epochs or EPOCHS[dataset.name]
-    model = RBM(15, seed=config.seed)
+    model = config.place(RBM(15, seed=config.seed))
     options = {"algorithm": "pcd", "lr": 0.05, "batch_size": 100, "stochastic": True}
     model.fit(
         np.ascontiguousarray(x).reshape(len(x), -1), epochs=epochs, schedule=cosine(),

@@ -62,6 +62,7 @@ def run(config):
     model = RNNClassifier(
         units=64, bidirectional=True, dropout=0.4, vocabulary=len(words), embedding=50, seed=config.seed
     )
+    config.place(model)
     settings = {
         "data_set": "sst",
         "splits": {name: len(trees) for name, trees in parts.items()} | {"training_phrases": len(train[0])},

@@ -42,7 +42,7 @@ def run(config):
 
     parts = data.load_sst(config.data_dir)
     epochs = config.epochs or EPOCHS["sst"]
-    model = RNTN(width=30, dropout=0.25, seed=config.seed)
+    model = config.place(RNTN(width=30, dropout=0.25, seed=config.seed))
     settings = {
         "data_set": "sst",
         "splits": {name: len(trees) for name, trees in parts.items()},

@@ -35,6 +35,7 @@ def run(config):
         if config.long
         else CharLM(256, embedding=64, seed=config.seed)
     )
+    config.place(model)
     options = {"batch_size": 32, "window": 64, "lr": 2e-3 if config.long else 4e-3}
     model.fit(known, epochs=epochs, schedule=cosine(0.02), callbacks=callbacks(config), **options, **config.lasting())
     val = done(model).nats(new)

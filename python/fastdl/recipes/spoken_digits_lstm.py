@@ -37,7 +37,7 @@ def run(config):
     (x, y), valid, test = sequences(config)
     epochs = config.epochs or EPOCHS["spoken-digits"]
     options = {"batch_size": 32, "lr": 2e-3, "smoothing": 0.1}
-    model = RNNClassifier(96, bidirectional=True, dropout=0.3, seed=config.seed)
+    model = config.place(RNNClassifier(96, bidirectional=True, dropout=0.3, seed=config.seed))
     model.fit(
         x, y, epochs=epochs, validation=valid, schedule=cosine(0.05), callbacks=callbacks(config), **options,
         **config.lasting(),

@@ -37,7 +37,7 @@ def run(config):
     options = {"batch_size": 16, "lr": 3e-3, "smoothing": 0.1}
     scores, validation = [], []
     for k in range(NETWORKS):
-        model = RNNClassifier(64, bidirectional=True, dropout=0.3, seed=5 * config.seed + k)
+        model = config.place(RNNClassifier(64, bidirectional=True, dropout=0.3, seed=5 * config.seed + k))
         model.fit(
             x, y, epochs=epochs, validation=valid, schedule=cosine(0.05), **options,
             callbacks=callbacks(config, f"network {k + 1} of {NETWORKS}") if k == 0 else [], **config.lasting(str(k)),
