@@ -185,6 +185,33 @@ def test_checkpoints_go_on_bit_for_bit(tmp_path):
         )
 
 
+def test_samples_come_from_the_mean_of_the_weights(tmp_path):
+    """The mean follows the weights as the formula says; training is the same with it as without."""
+    x = np.random.default_rng(0).random((64, 8, 8))
+    options = dict(epochs=2, batch_size=16, on_collapse="ignore")
+    seen = []
+    keep = lambda state: seen.append(state.module.generator.get_weights())
+    model = GAN("dcgan", 4, width=2, average=0.5, seed=3)
+    first = model.build((8, 8)).module_.generator.get_weights()
+    model.fit(x, on_step=[keep], warm_start=True, **options)
+    plain = GAN("dcgan", 4, width=2, seed=3).fit(x, **options)
+    mean = {name: a.astype(np.float64) for name, a in first.items()}
+    for t, weights in enumerate(seen):
+        share = min(0.5, (1 + t) / (10 + t))
+        mean = {name: share * a + (1 - share) * weights[name] for name, a in mean.items()}
+    assert len(seen) == 8 and any("running" in name for name in mean)
+    for name, a in model.module_.averaged.get_weights().items():
+        np.testing.assert_allclose(a, mean[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(seen[-1][name], plain.module_.generator.get_weights()[name])
+    assert not np.array_equal(model.sample(3), plain.sample(3))
+    model.save(tmp_path / "a")
+    np.testing.assert_array_equal(models.load(tmp_path / "a").sample(3), model.sample(3))
+    make = lambda: GAN("dcgan", 4, width=2, average=0.5, seed=3)
+    make().fit(x, checkpoint=tmp_path / "c", **(options | {"epochs": 1}))
+    resumed = make().fit(x, resume=tmp_path / "c", **options)
+    np.testing.assert_array_equal(resumed.sample(3), make().fit(x, **options).sample(3))
+
+
 def test_files(tmp_path):
     x = np.random.default_rng(0).random((32, 8, 8))
     model = GAN("dcgan", 4, width=2, loss="hinge", spectral_norm=True, seed=3)
@@ -202,6 +229,7 @@ def test_files(tmp_path):
         (dict(output="relu"), "output: expected"),
         (dict(loss="hinge", smoothing=0.1), "smoothing: expected 0 <= smoothing < 1, with"),
         (dict(clip_weights=0), "clip_weights: expected more than 0"),
+        (dict(average=1.0), "average: expected 0 <= average < 1; got 1.0"),
         (dict(latent=0), "latent: expected at least 1"),
     ],
 )

@@ -1,5 +1,6 @@
 """Generative adversarial networks: a generator learns to make what a discriminator takes for data."""
 
+import copy
 import math
 import time
 import warnings
@@ -53,6 +54,9 @@ class GAN(Model):
         Of D, for 'wasserstein'.
     steps_d : int
         Updates of D for each one of G.
+    average : float
+        Samples come from a running mean of G's weights that keeps this share of itself at each update (less at first);
+        0: from G as it is. The mean does not swing with the game, in which G runs from class to class.
     seed : int
         Decides initial weights, order of samples and random numbers.
 
@@ -76,7 +80,8 @@ class GAN(Model):
     Goodfellow et al., "Generative adversarial nets" (2014); Radford, Metz & Chintala, "Unsupervised representation
     learning with deep convolutional generative adversarial networks" (2016); Mao et al., "Least squares generative
     adversarial networks" (2017); Arjovsky, Chintala & Bottou, "Wasserstein GAN" (2017); Lim & Ye, "Geometric GAN"
-    (2017); Salimans et al., "Improved techniques for training GANs" (2016) for one-sided label smoothing.
+    (2017); Salimans et al., "Improved techniques for training GANs" (2016) for one-sided label smoothing; Yazici et
+    al., "The unusual effectiveness of averaging in GAN training" (2019).
 
     Examples
     --------
@@ -91,7 +96,8 @@ class GAN(Model):
     _fitted = ("module_", "input_shape_", "sample_shape_")
 
     def __init__(self, architecture="mlp", latent=64, hidden=(256, 512), width=32, output="sigmoid",
-                 loss="non_saturating", smoothing=0.0, spectral_norm=False, clip_weights=0.01, steps_d=1, seed=0):  # fmt: skip
+                 loss="non_saturating", smoothing=0.0, spectral_norm=False, clip_weights=0.01, steps_d=1, average=0.0,
+                 seed=0):  # fmt: skip
         if architecture not in ("mlp", "dcgan"):
             raise ValueError(f"architecture: expected 'mlp' or 'dcgan'; got {architecture!r}")
         if output not in ("sigmoid", "tanh", "none"):
@@ -109,7 +115,9 @@ class GAN(Model):
                 raise ValueError(f"{name}: expected at least 1; got {value}")
         self.architecture, self.latent, self.hidden, self.width = architecture, latent, tuple(hidden), width
         self.output, self.loss, self.smoothing, self.spectral_norm = output, loss, smoothing, spectral_norm
-        self.clip_weights, self.steps_d, self.seed = clip_weights, steps_d, seed
+        if not 0.0 <= average < 1.0:
+            raise ValueError(f"average: expected 0 <= average < 1; got {average}")
+        self.clip_weights, self.steps_d, self.average, self.seed = clip_weights, steps_d, average, seed
 
     # ------------------------------------------------------------------------------------------ the networks
 
@@ -132,6 +140,8 @@ class GAN(Model):
         self.module_ = self._make(self.input_shape_)
         self.module_.generator.trace((self.latent,))
         self.module_.build(self.input_shape_, self.seed).eval()
+        if self.average:
+            self.module_.averaged = copy.deepcopy(self.module_.generator)
         self.module_.to(self._device)
         return self
 
@@ -205,7 +215,7 @@ class GAN(Model):
         identity = {"X": fingerprint(x), "batch_size": batch_size, "seed": self.seed, "loss": self.loss,
                     "schedule": None if schedule is None else epochs, "lr": lr, "lr_d": lr if lr_d is None else lr_d,
                     "beta1": beta1, "optimizer": called(optimizer), "steps_d": self.steps_d,
-                    "smoothing": self.smoothing}  # fmt: skip
+                    "smoothing": self.smoothing, "average": self.average}  # fmt: skip
         run, first = Run(self._checkpoint(checkpoint), resume, identity), 1
         if run.state is not None:
             first = self._resume(run.state, players, shuffling, draws, state)
@@ -221,7 +231,7 @@ class GAN(Model):
                             player.lr = rate * factor
                     batches = [order[(i * steps_d + j) * batch_size :][:batch_size] for j in range(steps_d)]
                     with backend.pooled():
-                        figures = duel.step(rows, batches)
+                        figures = duel.step(rows, batches, state.step)
                     if not np.isfinite(figures).all():
                         raise FloatingPointError(
                             f"loss: expected finite numbers; got {figures[0]} of G and {figures[1]} of D at epoch {epoch}, "
@@ -307,7 +317,7 @@ class GAN(Model):
         z = as_input(z, "z")
         if z.shape[1:] != (self.latent,):
             raise ValueError(f"z: expected shape [N,{self.latent}]; got {list(z.shape)}")
-        y = backend.to_host(train.predict(self.module_.generator, backend.array(z, np.float32)))
+        y = backend.to_host(train.predict(self.module_.maker, backend.array(z, np.float32)))
         return y.reshape(len(y), *self.sample_shape_)
 
     def decision_function(self, X):
@@ -345,9 +355,17 @@ class _Duel:
         self.real = backend.full((batch_size, 1), like, 1.0 - model.smoothing)
         self.fake = backend.full((batch_size, 1), like, -1.0 if model.loss == "hinge" else 0.0)
         self.ones = backend.full((batch_size, 1), like, 1.0)
+        self.average, averaged = model.average, self.pair.averaged
+        if self.average:
+            self.means = [(averaged.flatten().data, like)]
+            buffers = zip(averaged.named_buffers(), self.pair.generator.named_buffers(), strict=True)
+            self.means += [(mean, now) for (_, mean), (_, now) in buffers]
 
-    def step(self, rows, batches):
-        """Train D on each batch of row numbers, then G once; returns losses of G and D, and D's mean verdicts."""
+    def step(self, rows, batches, done=0):
+        """Train D on each batch of row numbers, then G once; returns losses of G and D, and D's mean verdicts.
+
+        `done`: updates of G before this one.
+        """
         generator, discriminator = self.pair.train().generator, self.pair.discriminator
         for index in batches:
             real = discriminator(Tensor(rows.take(index)))
@@ -370,6 +388,10 @@ class _Duel:
             value_g = loss_g.item()
             if math.isfinite(value_g):
                 self.g.step()
+                if self.average:
+                    keep = min(self.average, (1 + done) / (10 + done))
+                    for mean, now in self.means:
+                        backend.kernels(now).axpby(1.0 - keep, now, keep, mean)
         return value_g, value_d, *(self._verdict(a.data) for a in (real, fake))
 
     def _latent(self):
@@ -431,7 +453,12 @@ class _Pair(nn.Module):
     """Generator and discriminator; called, it is the discriminator. Each has flat vectors of its own."""
 
     def __init__(self, generator, discriminator):
-        self.generator, self.discriminator = generator, discriminator
+        self.generator, self.discriminator, self.averaged = generator, discriminator, None
+
+    @property
+    def maker(self):
+        """The generator that samples come from."""
+        return self.generator if self.averaged is None else self.averaged
 
     def forward(self, x):
         return self.discriminator(x)
@@ -444,6 +471,8 @@ class _Pair(nn.Module):
     def to(self, device):
         self.generator.to(device)
         self.discriminator.to(device)
+        if self.averaged is not None:
+            self.averaged.to(device)
         return self
 
 
