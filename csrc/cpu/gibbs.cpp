@@ -3,13 +3,14 @@
 //      v [N,V] --- w [V,H] ---> a [N,H] --- epilogue, tile by tile in L1: + c, sigmoid, Philox, u < p ---> h [N,H]
 //      h [N,H] --- w^T --------> z [N,V] --- the same --------------------------------------------------> v [N,V]
 //
-// Samples are mostly zeros. Where few units of a layer are on, its product is a sum of the rows of w that belong to them, four
-// rows to a pass over the sums. That is the same sum: what a zero adds changes no bit, and the order (chunks of 256) is kept.
+// Samples are mostly zeros. Where not most units of a layer are on, its product is a sum of the rows of w that belong to them
+// (active.h), and so are the statistics. That is the same sum: what a zero adds changes no bit, and the order is kept.
 //
 // Units that need more than their own input (softmax groups) or a pair of words (normals) are drawn in a second pass by rows.
 // docs/kernels/gibbs.md derives the formulas and keeps the diary.
 #include "../formulas.h"
 #include "../kernels.h"
+#include "active.h"
 #include "column_sums.h"
 #include "gemm.h"
 #include "loops.h"
@@ -178,6 +179,9 @@ __attribute__((noinline)) void draw_rows(i64 N, const Draw& d, const float* z) {
 
 // --------------------------------------------------------------------------------------------------- products
 
+// Per cent of a layer that may be on for its zeros to be skipped: from where the dense product is faster.
+constexpr i64 kActiveOfPanels = 50, kActiveOfMatrix = 30, kActiveOfRow = 70;
+
 i64 count_active(i64 n, const float* x) {
   i64 count = 0;
   for (i64 i = 0; i < n; i += 1 << 20) {
@@ -188,86 +192,59 @@ i64 count_active(i64 n, const float* x) {
   return count;
 }
 
-// z[width] = x[K] w: rows of w for what is not 0.
-void add_active_rows(i64 K, i64 width, const float* x, const float* w, float* z) {
-  constexpr i64 kBlock = 512;
-  i64 active[kChunk];
-  for (i64 k0 = 0; k0 < K || k0 == 0; k0 += kChunk) {
-    i64 count = 0;
-    for (i64 k = k0; k < smaller(k0 + kChunk, K); ++k) {
-      active[count] = k;
-      count += x[k] != 0.0f;
-    }
-    for (i64 n0 = 0; n0 < width; n0 += kBlock) {
-      const i64 n1 = smaller(n0 + kBlock, width);
-      float sums[kBlock + kLanes] = {};
-      i64 i = 0;
-      for (; i + 4 <= count; i += 4) {
-        const i64* k = active + i;
-        const float *w0 = w + k[0] * width, *w1 = w + k[1] * width, *w2 = w + k[2] * width, *w3 = w + k[3] * width;
-        const vec x0 = splat(x[k[0]]), x1 = splat(x[k[1]]), x2 = splat(x[k[2]]), x3 = splat(x[k[3]]);
-        for_vectors(n0, n1, [&](i64 n, auto lanes) {
-          float* s = sums + (n - n0);
-          vec sum = fma(x0, lanes.load(w0 + n), load(s));
-          sum = fma(x1, lanes.load(w1 + n), sum);
-          sum = fma(x2, lanes.load(w2 + n), sum);
-          store(s, fma(x3, lanes.load(w3 + n), sum));
-        });
-      }
-      for (; i < count; ++i) {
-        const float* w0 = w + active[i] * width;
-        const vec x0 = splat(x[active[i]]);
-        for_vectors(n0, n1, [&](i64 n, auto lanes) {
-          store(sums + (n - n0), fma(x0, lanes.load(w0 + n), load(sums + (n - n0))));
-        });
-      }
-      for_vectors(n0, n1, [&](i64 n, auto lanes) {
-        const vec sum = load(sums + (n - n0));
-        lanes.store(z + n, k0 == 0 ? sum : lanes.load(z + n) + sum);
-      });
-    }
-  }
-}
+// The weights of a product x[N,K] w: as they are or, where `turned`, those of the transposed matrix; and copies in panels, which
+// are worth making for many steps. Zeros of x are skipped where the rows that belong to them lie together.
+struct Weights {
+  const float* w;
+  bool turned;
+  const float* panels;  // may be null
+};
 
-// A layer from x[N,K]. `rows`: w with a row for each k, or null where there is none; then `b` is its transpose.
-void half_step(i64 N, i64 K, const float* x, const float* rows, const float* transposed, const Draw& d) {
+// A layer from x[N,K].
+void half_step(i64 N, i64 K, const float* x, const Weights& b, const Draw& d) {
   const i64 width = d.layer.width;
   float* out = d.sample ? d.sample : d.mean;
   if (!out) return;
-  // One row's product waits for the memory of w, several rows' for arithmetic.
-  const i64 share = N <= 2 ? 80 : 20;
-  if (rows && 100 * count_active(N * K, x) <= share * N * K) {
-    const i64 grain = kElementGrain / (K + width + 1) + 1;
-    parallel_for(N, grain, [&](i64 begin, i64 end) {
-      for (i64 m = begin; m < end; ++m) {
-        add_active_rows(K, width, x + m * K, rows, out + m * width);
-        finish_block(m, m + 1, 0, width, out, width, d);
-      }
-    });
-  } else if (rows) {
-    gemm(N, width, K, RowsA{x, K}, RowsB{rows, width}, 0.0f, out, width, d);
+  const bool rows = b.panels || !b.turned;
+  const i64 active = rows ? count_active(N * K, x) : 0;
+  const i64 share = b.panels ? kActiveOfPanels : N <= 2 ? kActiveOfRow : kActiveOfMatrix;
+  if (rows && 100 * active <= share * N * K) {
+    const ActiveB view = b.panels ? ActiveB::panels(b.panels, K) : ActiveB::matrix(b.w, width);
+    multiply_active(N, width, K, active, x, view, 0.0f, out, d);
+  } else if (b.turned) {
+    gemm(N, width, K, RowsA{x, K}, ColumnsB{b.w, K}, 0.0f, out, width, d);
   } else {
-    gemm(N, width, K, RowsA{x, K}, ColumnsB{transposed, K}, 0.0f, out, width, d);
+    gemm(N, width, K, RowsA{x, K}, RowsB{b.w, width}, 0.0f, out, width, d);
   }
   const bool done = d.layer.unit == kBernoulliUnit || (d.layer.unit == kGaussianUnit && !d.sample);
   if (!done) draw_rows(N, d, out);
 }
 
-// y[C,R] = x[R,C]^T.
-void transpose_matrix(i64 R, i64 C, const float* x, float* y) {
+// The transpose of x[R,C] in panels of `columns` columns of it; with columns = R a plain matrix y[C,R].
+void transpose_matrix(i64 R, i64 C, i64 columns, const float* x, float* y) {
   parallel_for((R + kLanes - 1) / kLanes, kElementGrain / (kLanes * (C + 1)) + 1, [=](i64 begin, i64 end) {
     for (i64 r = begin * kLanes; r < smaller(end * kLanes, R); r += kLanes) {
       const i64 rows = smaller<i64>(kLanes, R - r);
+      float* to = y + r / columns * columns * C + r % columns;
       i64 c = 0;
       for (; rows == kLanes && c + kLanes <= C; c += kLanes) {
         vec v[kLanes];
         for (int i = 0; i < kLanes; ++i) v[i] = load(x + (r + i) * C + c);
         transpose(v);
-        for (int i = 0; i < kLanes; ++i) store(y + (c + i) * R + r, v[i]);
+        for (int i = 0; i < kLanes; ++i) store(to + (c + i) * columns, v[i]);
       }
       for (; c < C; ++c) {
-        for (i64 i = 0; i < rows; ++i) y[c * R + r + i] = x[(r + i) * C + c];
+        for (i64 i = 0; i < rows; ++i) to[c * columns + i] = x[(r + i) * C + c];
       }
+    }
+  });
+}
+
+// w[V,H] in panels of its columns.
+void copy_panels(i64 V, i64 H, const float* w, float* y) {
+  for_rows(V, H, [=](i64 i) {
+    for (i64 j = 0; j < H; j += kActiveCols) {
+      memcpy(y + j * V + i * kActiveCols, w + i * H + j, size_t(smaller(kActiveCols, H - j)) * sizeof(float));
     }
   });
 }
@@ -314,13 +291,13 @@ float sum_log_partition(i64 H, int unit, i64 group, const float* a, float g) {
 }
 
 // The hidden units' inputs a = c + (v / variance) w.
-void hidden_inputs(i64 N, i64 V, i64 H, const float* v, const float* w, const float* c, const float* variance,
+void hidden_inputs(i64 N, i64 V, i64 H, const float* v, const Weights& w, const float* c, const float* variance,
                    float* scaled, float* a) {
   if (variance) divide_rows(N, V, v, variance, scaled);
   // As units whose mean is their input.
   const Layer layer = {H, c, nullptr, nullptr, 1.0f, nullptr, kGaussianUnit, 1};
   const StepState none = {};
-  half_step(N, V, variance ? scaled : v, w, nullptr, {layer, Draws(&none), a, nullptr});
+  half_step(N, V, variance ? scaled : v, w, {layer, Draws(&none), a, nullptr});
 }
 
 }  // namespace
@@ -332,23 +309,26 @@ void gibbs_sample_hidden(i64 N, i64 V, i64 H, const float* v, const float* w, co
                          float* sample, void*) {
   if (variance) divide_rows(N, V, v, variance, work);
   const Layer layer = {H, c, nullptr, gain, 1.0f, nullptr, units, group};
-  half_step(N, V, variance ? work : v, w, nullptr, {layer, Draws(step), mean, sample});
+  half_step(N, V, variance ? work : v, {w, false, nullptr}, {layer, Draws(step), mean, sample});
 }
 
 void gibbs_sample_visible(i64 N, i64 V, i64 H, const float* h, const float* w, const float* b, const float* base,
                           const float* gain, const float* variance, int units, i64 group, const StepState* step,
                           float* mean, float* sample, void*) {
   const Layer layer = {V, b, base, gain, 1.0f, variance, units, group};
-  half_step(N, H, h, nullptr, w, {layer, Draws(step), mean, sample});
+  half_step(N, H, h, {w, true, nullptr}, {layer, Draws(step), mean, sample});
 }
 
 namespace {
-// A transposed copy of w lets inactive hidden units be skipped; it repays itself after a few steps.
-bool keeps_transpose(i64 N, i64 steps) { return steps >= (N <= 2 ? 2 : 4); }
+// Copies of w in panels. The transposed one lets inactive hidden units be skipped and costs about as much as a step of a dozen
+// chains; the other one only brings together what is read together.
+bool keeps_transpose(i64 N, i64 steps) { return N * steps >= (N <= 2 ? 2 : 24); }
+bool keeps_panels(i64 N, i64 steps) { return N * steps >= 200; }
 }  // namespace
 
 i64 gibbs_chain_workspace(i64 N, i64 V, i64 H, i64 steps, i64, i64, i64, i64, i64) {
-  return N * H + 2 * N * V + (keeps_transpose(N, steps) ? V * H : 0);
+  return N * H + 2 * N * V + (keeps_transpose(N, steps) ? active_panel_floats(H, V) : 0) +
+         (keeps_panels(N, steps) ? active_panel_floats(V, H) : 0);
 }
 
 void gibbs_chain(i64 N, i64 V, i64 H, const float* w, const float* b, const float* c, const float* gain,
@@ -358,21 +338,23 @@ void gibbs_chain(i64 N, i64 V, i64 H, const float* w, const float* b, const floa
   float* const mean = work;
   float* const scaled = mean + N * H;
   float* const other = scaled + N * V;
-  float* const transposed = keeps_transpose(N, steps) ? other + N * V : nullptr;
-  if (transposed) transpose_matrix(V, H, w, transposed);
+  float* const turned = keeps_transpose(N, steps) ? other + N * V : nullptr;
+  float* const panels = keeps_panels(N, steps) ? turned + active_panel_floats(H, V) : nullptr;
+  if (turned) transpose_matrix(V, H, kActiveCols, w, turned);
+  if (panels) copy_panels(V, H, w, panels);
   const Layer hidden_layer = {H, c, nullptr, gain, 1.0f, nullptr, hidden, hidden_group};
   const Layer visible_layer = {V, b, nullptr, gain, 1.0f, variance, visible, visible_group};
   Draws draws(step);
   const bool counts = dw || dc;
   const auto up = [&](float* means, float* samples) {
     if (variance) divide_rows(N, V, v, variance, scaled);
-    half_step(N, V, variance ? scaled : v, w, nullptr, {hidden_layer, draws, means, samples});
+    half_step(N, V, variance ? scaled : v, {w, false, panels}, {hidden_layer, draws, means, samples});
     draws.next(H);
   };
   if (!from_hidden) up(counts && steps == 0 ? mean : nullptr, h);
   for (i64 k = 0; k < steps; ++k) {
     float* drawn = fixed ? other : v;
-    half_step(N, H, h, transposed, w, {visible_layer, draws, nullptr, drawn});
+    half_step(N, H, h, {w, true, turned}, {visible_layer, draws, nullptr, drawn});
     draws.next(V);
     if (fixed) {
       for_rows(N, V, [=](i64 m) {
@@ -390,7 +372,13 @@ void gibbs_chain(i64 N, i64 V, i64 H, const float* w, const float* b, const floa
   }
   if (counts) {
     for_elements(N * H, [=](i64 i, auto lanes) { lanes.store(mean + i, factor * lanes.load(mean + i)); });
-    if (dw) matmul(1, V, H, N, vs, mean, 1, 0, beta, dw, stream);
+    const i64 active = dw ? count_active(N * V, vs) : 0;
+    if (dw && 100 * active <= kActiveOfMatrix * N * V) {
+      transpose_matrix(N, V, N, vs, other);
+      multiply_active(V, H, N, active, other, ActiveB::matrix(mean, H), beta, dw, NoEpilogue{});
+    } else if (dw) {
+      matmul(1, V, H, N, vs, mean, 1, 0, beta, dw, stream);
+    }
     if (dc) sum_columns(N, H, mean, beta, dc);
   }
   for (int square = 0; square < 2; ++square) {
@@ -410,7 +398,7 @@ void gibbs_free_energy(i64 N, i64 V, i64 H, const float* v, const float* w, cons
                        const float* variance, int visible, int hidden, i64 hidden_group, float* work, float* energy,
                        void*) {
   float* const a = work + N * V;
-  hidden_inputs(N, V, H, v, w, c, variance, work, a);
+  hidden_inputs(N, V, H, v, {w, false, nullptr}, c, variance, work, a);
   for_rows(N, 8 * (V + H), [=](i64 m) {
     const float* vr = v + m * V;
     const float own = row_sum(V, [&](i64 i, auto lanes) {
@@ -423,7 +411,9 @@ void gibbs_free_energy(i64 N, i64 V, i64 H, const float* v, const float* w, cons
   });
 }
 
-i64 gibbs_anneal_workspace(i64 N, i64 V, i64 H, i64, i64, i64, i64, i64) { return N * (V + 2 * H) + V * H; }
+i64 gibbs_anneal_workspace(i64 N, i64 V, i64 H, i64, i64, i64, i64, i64) {
+  return N * (V + 2 * H) + active_panel_floats(H, V) + active_panel_floats(V, H);
+}
 
 void gibbs_anneal(i64 N, i64 V, i64 H, i64 K, const float* w, const float* b, const float* c, const float* base,
                   const float* variance, const float* betas, int visible, i64 visible_group, int hidden,
@@ -431,13 +421,15 @@ void gibbs_anneal(i64 N, i64 V, i64 H, i64 K, const float* w, const float* b, co
   float* const scaled = work;
   float* const a = scaled + N * V;
   float* const h = a + N * H;
-  float* const transposed = h + N * H;
-  transpose_matrix(V, H, w, transposed);
+  float* const turned = h + N * H;
+  float* const panels = turned + active_panel_floats(H, V);
+  transpose_matrix(V, H, kActiveCols, w, turned);
+  copy_panels(V, H, w, panels);
   Draws draws(step);
   for (i64 m = 0; m < N; ++m) log_ratio[m] = 0.0f;
   for (i64 k = 1; k < K; ++k) {
     const float before = betas[k - 1], now = betas[k];
-    hidden_inputs(N, V, H, v, w, c, variance, scaled, a);
+    hidden_inputs(N, V, H, v, {w, false, panels}, c, variance, scaled, a);
     const Layer hidden_layer = {H, c, nullptr, nullptr, now, nullptr, hidden, hidden_group};
     const Draw draw = {hidden_layer, draws, nullptr, h};
     const float* vs = variance ? scaled : v;
@@ -469,7 +461,7 @@ void gibbs_anneal(i64 N, i64 V, i64 H, i64 K, const float* w, const float* b, co
     });
     if (hidden != kBernoulliUnit) draw_rows(N, draw, h);
     draws.next(H);
-    half_step(N, H, h, transposed, w,
+    half_step(N, H, h, {w, true, turned},
               {{V, b, base, nullptr, now, variance, visible, visible_group}, draws, nullptr, v});
     draws.next(V);
   }
@@ -483,7 +475,7 @@ void gibbs_swap(i64 N, i64 V, i64 H, i64 T, const float* w, const float* b, cons
   float* const scaled = work;
   float* const a = scaled + N * V;
   float* const u = a + N * H;
-  hidden_inputs(N, V, H, v, w, c, variance, scaled, a);
+  hidden_inputs(N, V, H, v, {w, false, nullptr}, c, variance, scaled, a);
   const float* vs = variance ? scaled : v;
   for_rows(N, V + H, [=](i64 m) {
     accepted[m] = 0.0f;
