@@ -242,10 +242,13 @@ void bind_optimisers(py::module_& m) {
 }
 
 void bind_augmentation(py::module_& m) {
-  def<warp>(m, "warp", "N Y X C P Q; x[N,Y,X,C] matrix[N,6] field?[N,P,Q,2] fill:f=0 y>[N,P,Q,C]; P:=Y, Q:=X",
-            "Read each image at (row, column) = matrix (p, q, 1) + field, bilinear; outside it is fill.");
+  def<warp>(
+      m, "warp",
+      "N Y X C P Q; x[N,Y,X,C] matrix[N,6] field?[N,P,Q,2] fill:f=0 y>[N,P,Q,C]; P:=Y, Q:=X, Y<=16777216, X<=16777216",
+      "Read each image at (row, column) = matrix (p, q, 1) + field, bilinear; outside it is fill.");
   def<warp_u8>(m, "warp_u8",
-               "N Y X C P Q; x:u8[N,Y,X,C] matrix[N,6] field?[N,P,Q,2] fill:f=0 scale:f=1 y>[N,P,Q,C]; P:=Y, Q:=X",
+               "N Y X C P Q; x:u8[N,Y,X,C] matrix[N,6] field?[N,P,Q,2] fill:f=0 scale:f=1 y>[N,P,Q,C]; P:=Y, Q:=X, "
+               "Y<=16777216, X<=16777216",
                "warp from bytes, times scale.");
   def<blur, blur_workspace>(m, "blur", "N Y X C; x[N,Y,X,C] sigma:f work* y>[N,Y,X,C]; sigma>0, sigma<=85",
                             "Gaussian blur of each image, edges mirrored.");

@@ -20,6 +20,9 @@
 #include "gemm.cuh"
 
 namespace fastdl {
+
+template void gemm(Product, const Gather<true>&, const Gather<true>&, const BiasActivation&, void*);
+
 namespace {
 
 struct Sizes {
@@ -31,6 +34,12 @@ struct Sizes {
   i64 taps() const { return R * S * group_channels(); }
   bool plain() const {
     return R == 1 && S == 1 && stride_y == 1 && stride_x == 1 && pad_y == 0 && pad_x == 0 && groups == 1;
+  }
+  // Whether places, which count modulo 2^32, tell inside from outside; else the call has failed.
+  bool countable() const {
+    const i64 high = Y + 2 * pad_y, wide = X + 2 * pad_x, side = high > wide ? high : wide;
+    if (side > INT32_MAX) keep_refusal("images of fewer than 2^31 pixels a side, with their padding", side);
+    return side <= INT32_MAX;
   }
 };
 
@@ -95,7 +104,7 @@ void data_phase(const Sizes& s, i64 y0, i64 x0, const Phase& fy, const Phase& fx
 
 void data_gradient(const Sizes& s, const float* dy, const float* w, float* dx, float beta, const BiasActivation& epilogue,
                    void* stream) {
-  if (s.N == 0 || s.C == 0) return;
+  if (!s.countable() || s.N == 0 || s.C == 0) return;
   if (s.plain())
     return gemm(matrix(dx, s.pixels(), s.C, s.F, s.C, beta), KMajor{dy, s.F}, KMajor{w, s.F}, epilogue, stream);
   for (i64 y = 0; y < s.stride_y && y < s.Y; ++y) {
@@ -122,6 +131,7 @@ void conv2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 
                     i64 groups, int act, float slope, float*, float* y, float* z, void* stream) {
   const Sizes s = {N, Y, X, C, R, S, F, P, Q, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups};
   const BiasActivation epilogue{b, s.group_filters(), act, slope, z};
+  if (!s.countable()) return;
   if (s.plain()) return gemm(matrix(y, s.pixels(), F, C, F), KMajor{x, C}, MNMajor{w, F}, epilogue, stream);
   Product p = matrix(y, s.pixels(), s.group_filters(), s.taps(), F);
   p.batch = groups, p.a_step = s.group_channels(), p.b_step = p.c_step = s.group_filters();
@@ -156,6 +166,7 @@ void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64
                             i64 dilation_x, i64 groups, float* work, float* dw, float beta_dw, float* db, float beta_db,
                             void* stream) {
   const Sizes s = {N, Y, X, C, R, S, F, P, Q, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups};
+  if (!s.countable()) return;
   if (dw) {
     Product p = matrix(dw, s.taps(), s.group_filters(), s.pixels(), F, beta_dw);
     p.batch = groups, p.a_step = s.group_channels(), p.b_step = p.c_step = s.group_filters();

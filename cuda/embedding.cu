@@ -31,10 +31,9 @@ __global__ void scale_kernel(i64 n, int quads, float beta, float* y) {
   });
 }
 
-// Warps along x take an i each, blocks along y a strip of columns. dtable holds what is to be added to.
+// Warps along x take an i each, blocks along y strips of columns. dtable holds what is to be added to.
 __global__ void scatter_kernel(i64 n, i64 D, const int64_t* index, const float* dy, float* dtable) {
   const Team<32> team;
-  const i64 d0 = static_cast<i64>(blockIdx.y) * kStrip + team.lane;
   for (i64 i = team.row; i < n; i += team.stride) {
     const int64_t row = index[i];
     bool first = true;
@@ -44,23 +43,25 @@ __global__ void scatter_kernel(i64 n, i64 D, const int64_t* index, const float* 
     }
     if (!first) continue;
     float* to = dtable + row * D;
-    float s[kColumnsOfLane];
+    for (i64 d0 = static_cast<i64>(blockIdx.y) * kStrip + team.lane; d0 - team.lane < D; d0 += gridDim.y * kStrip) {
+      float s[kColumnsOfLane];
 #pragma unroll
-    for (int k = 0; k < kColumnsOfLane; ++k) s[k] = d0 + 32 * k < D ? to[d0 + 32 * k] : 0.0f;
-    for (i64 begin = i; begin < n; begin += 32) {
-      const i64 j = begin + team.lane;
-      unsigned named = __ballot_sync(kFullWarp, j < n && index[j < n ? j : i] == row);
-      while (named != 0) {
-        const float* from = dy + (begin + __ffs(static_cast<int>(named)) - 1) * D;
+      for (int k = 0; k < kColumnsOfLane; ++k) s[k] = d0 + 32 * k < D ? to[d0 + 32 * k] : 0.0f;
+      for (i64 begin = i; begin < n; begin += 32) {
+        const i64 j = begin + team.lane;
+        unsigned named = __ballot_sync(kFullWarp, j < n && index[j < n ? j : i] == row);
+        while (named != 0) {
+          const float* from = dy + (begin + __ffs(static_cast<int>(named)) - 1) * D;
 #pragma unroll
-        for (int k = 0; k < kColumnsOfLane; ++k)
-          if (d0 + 32 * k < D) s[k] = s[k] + from[d0 + 32 * k];
-        named &= named - 1;
+          for (int k = 0; k < kColumnsOfLane; ++k)
+            if (d0 + 32 * k < D) s[k] = s[k] + from[d0 + 32 * k];
+          named &= named - 1;
+        }
       }
-    }
 #pragma unroll
-    for (int k = 0; k < kColumnsOfLane; ++k)
-      if (d0 + 32 * k < D) to[d0 + 32 * k] = s[k];
+      for (int k = 0; k < kColumnsOfLane; ++k)
+        if (d0 + 32 * k < D) to[d0 + 32 * k] = s[k];
+    }
   }
 }
 
@@ -75,7 +76,7 @@ void embedding_forward(i64 n, i64, i64 D, const float* table, const int64_t* ind
 
 void embedding_backward(i64 n, i64 L, i64 D, const int64_t* index, const float* dy, float* dtable, float beta, void* stream) {
   if (beta != 1.0f) launch(scale_kernel, element_blocks(L * D), kThreads, 0, stream, L * D, aligned(dtable), beta, dtable);
-  const dim3 grid(blocks_for(n, kThreads / 32), static_cast<unsigned>((D + kStrip - 1) / kStrip));
+  const dim3 grid(blocks_for(n, kThreads / 32), blocks_for(D, kStrip, 65535));
   launch(scatter_kernel, grid, kThreads, 0, stream, n, D, index, dy, dtable);
 }
 

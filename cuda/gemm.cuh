@@ -37,6 +37,8 @@
 #pragma once
 #include "gemm_kernel.cuh"
 
+#include <type_traits>
+
 #include "formulas.h"
 
 namespace fastdl {
@@ -150,10 +152,31 @@ void start_product(Product p, A a, B b, const Epilogue& epilogue, void* stream) 
          p, a, b, epilogue);
 }
 
+// Operands with rows longer than their loaders can step by, and the same elements by 64-bit offsets.
+inline i64 row_of(const KMajor& v) { return v.ld; }
+inline i64 row_of(const MNMajor& v) { return v.ld; }
+template <bool KInner>
+i64 row_of(const Gather<KInner>&) {
+  return 0;
+}
+inline Gather<true> gathered(const KMajor& v) { return {v.p, linear_axis(v.ld), linear_axis(1), 1, 1}; }
+inline Gather<true> gathered(const MNMajor& v) { return {v.p, linear_axis(1), linear_axis(v.ld), 1, 1}; }
+template <bool KInner>
+Gather<true> gathered(const Gather<KInner>& v) {
+  return {v.p, v.row, v.k, v.Y, v.X};
+}
+
 // c = epilogue(a b + beta c) on the caller's stream. `p` as matrix() makes it; a batch by its fields batch and *_step.
 template <class A, class B, class Epilogue>
 void gemm(Product p, const A& a, const B& b, const Epilogue& epilogue, void* stream) {
   if (p.M == 0 || p.N == 0 || p.batch == 0) return;
+  if (const i64 row = row_of(a) > row_of(b) ? row_of(a) : row_of(b); row > kLongestRow) {
+    if constexpr (std::is_same_v<Epilogue, BiasActivation>)
+      gemm(p, gathered(a), gathered(b), epilogue, stream);
+    else
+      keep_refusal("rows of fewer than 2^29 floats", row);
+    return;
+  }
   if (p.parts == 1) p.part_chunks = chunks_of(p.K);
   p.wide = p.mapped ? by_quads(p.c, p.rows.step[0] | p.rows.step[1] | p.rows.step[2], p.rows.base, p.c_step)
                     : by_quads(p.c, p.ldc, p.part_step, p.c_step);
@@ -190,11 +213,12 @@ void gemm_split(const Product& p, const A& a, const B& b, float* work, void* str
 
 // ------------------------------------------------------------------------------------------------ compiled once
 
-// Plain products and dense layers; gemm.cu instantiates them.
+// Plain products and dense layers; gemm.cu instantiates them, and conv.cu those of two gathered operands.
 extern template void gemm(Product, const KMajor&, const MNMajor&, const BiasActivation&, void*);
 extern template void gemm(Product, const KMajor&, const KMajor&, const BiasActivation&, void*);
 extern template void gemm(Product, const MNMajor&, const MNMajor&, const BiasActivation&, void*);
 extern template void gemm(Product, const MNMajor&, const KMajor&, const BiasActivation&, void*);
+extern template void gemm(Product, const Gather<true>&, const Gather<true>&, const BiasActivation&, void*);
 
 // out[C] = sum over the n rows of x[n,C], + beta out, in chunks of 256 rows. work: column_sums_workspace floats.
 void column_sums(i64 n, i64 C, const float* x, float beta, float* work, float* out, void* stream);

@@ -253,6 +253,9 @@ __device__ __forceinline__ Stretch stretch_of(const Product& p, int round, i64 s
   return {k0, (end < p.K ? end : p.K) - k0};
 }
 
+constexpr i64 kLongestStretch = i64{1} << 28;  // of K, of which loaders count bytes by an int
+static_assert((kLongestStretch + 4 * kTileK) * 4 <= INT32_MAX, "and some tiles ahead");
+
 template <class Tile, class A, class B, class Epilogue>
 __global__ void __launch_bounds__(Tile::kGroups * Tile::kGroupThreads, Tile::kBlocksPerSM)
     product(Product p, A a, B b, Epilogue epilogue) {
@@ -263,10 +266,14 @@ __global__ void __launch_bounds__(Tile::kGroups * Tile::kGroupThreads, Tile::kBl
   const int group = kGroups > 1 ? threadIdx.x / Tile::kGroupThreads : 0;
   const int t = threadIdx.x % Tile::kGroupThreads;
 
-  // Tensor cores without tables take all of a part as one chunk.
-  const i64 chunk = Tile::kTensor && !kTables ? p.part_chunks * kChunk : kChunk;
+  // Tensor cores without tables take all of a part as one chunk, as far as an int counts bytes.
+  constexpr i64 chunk = Tile::kTensor && !kTables ? kLongestStretch : kChunk;
 
-  for (int batch = blockIdx.z; batch < p.batch; batch += gridDim.z) {
+  const auto batch_of = [](int turn) {
+    keep_inside(turn);
+    return blockIdx.z + static_cast<i64>(turn) * gridDim.z;
+  };
+  for (int turn = 0; batch_of(turn) < p.batch; ++turn) {
     Loader<A, typename Tile::FrameA> load_a;
     Loader<B, typename Tile::FrameB> load_b;
     {
@@ -285,6 +292,7 @@ __global__ void __launch_bounds__(Tile::kGroups * Tile::kGroupThreads, Tile::kBl
         const Stretch whole = stretch_of(p, round, kGroups * chunk);
         count = static_cast<int>(whole.left < chunk ? whole.left : chunk);
         const i64 k0 = whole.k0 + group * chunk, mine = whole.left - group * chunk;
+        const i64 batch = batch_of(turn);
         load_a.chunk(a, batch * p.a_step, corner.m, p.M, k0, mine < chunk ? mine : chunk, t);
         load_b.chunk(b, batch * p.b_step, corner.n, p.N, k0, mine < chunk ? mine : chunk, t);
       }
@@ -323,6 +331,7 @@ __global__ void __launch_bounds__(Tile::kGroups * Tile::kGroupThreads, Tile::kBl
       int groups = 1;  // that had a chunk; the first has even for K = 0
       while (groups < kGroups && groups * chunk < left) ++groups;
       const Corner corner = corner_of<Tile>(p);
+      const i64 batch = batch_of(turn);
 #pragma unroll 1
       for (int pass = 0; pass < Tile::kPasses; ++pass) {
         __syncthreads();

@@ -23,7 +23,10 @@ namespace fastdl {
 constexpr int kTileK = 16;
 constexpr int kChunk = 256;  // part of the definition of a sum (kernels.h): never tune it
 
-// Element (i, k) is p[i * ld + k]: a[M,K] as it lies, or b[N,K] (trans_b). ld < 2^29.
+// The loaders of the two plain operands step by 32-bit numbers of bytes. gemm() turns operands of longer rows into Gather.
+constexpr i64 kLongestRow = (i64{1} << 29) - 1;
+
+// Element (i, k) is p[i * ld + k]: a[M,K] as it lies, or b[N,K] (trans_b).
 struct KMajor {
   const float* p;
   i64 ld;
@@ -31,7 +34,7 @@ struct KMajor {
   static constexpr bool kTable = false;
 };
 
-// Element (i, k) is p[k * ld + i]: b[K,N] as it lies, or a[K,M] (trans_a). ld < 2^29.
+// Element (i, k) is p[k * ld + i]: b[K,N] as it lies, or a[K,M] (trans_a).
 struct MNMajor {
   const float* p;
   i64 ld;

@@ -31,6 +31,10 @@ void keep_error(const Grid& where, int code) {
            cudaGetErrorString(static_cast<cudaError_t>(code)), where.function, file, where.line);
 }
 
+void keep_refusal(const char* expected, i64 got) {
+  if (!error_text[0]) snprintf(error_text, sizeof error_text, "CUDA: expected %s; got %lld", expected, static_cast<long long>(got));
+}
+
 const char* take_error() {
   static thread_local char taken[sizeof error_text];
   if (!error_text[0]) return nullptr;

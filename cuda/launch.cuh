@@ -25,6 +25,8 @@ struct Grid {
 
 // Keeps the first error since take_error() (kernels.h) of this thread; `code` is a cudaError_t.
 void keep_error(const Grid& where, int code);
+// The same for sizes that kernels cannot count: "CUDA: expected <expected>; got <got>".
+void keep_refusal(const char* expected, i64 got);
 
 // Whether kernels on the current device have tf32 and bf16 mma: it is sm_80 or later, and so is what they are compiled for (a
 // build for sm_75 runs on newer devices, too). Asked once a device.

@@ -5,6 +5,7 @@
 
 #include "cuda_runtime_api.h"
 #include "emulator.h"
+#include "gemm.cuh"
 
 namespace py = pybind11;
 
@@ -44,6 +45,21 @@ void bind_emulator(py::module_& m) {
       all.append(py::make_tuple(reinterpret_cast<uintptr_t>(who), reinterpret_cast<uintptr_t>(whom)));
     return all;
   });
+  m.def(
+      "strided_product",
+      [](i64 M, i64 N, i64 K, uintptr_t a, i64 lda, bool trans_a, uintptr_t b, i64 ldb, bool trans_b, uintptr_t c, i64 ldc) {
+        const auto* x = reinterpret_cast<const float*>(a);
+        const auto* y = reinterpret_cast<const float*>(b);
+        const Product p = matrix(reinterpret_cast<float*>(c), M, N, K, ldc);
+        const KMajor a_rows{x, lda}, b_columns{y, ldb};
+        const MNMajor a_columns{x, lda}, b_rows{y, ldb};
+        if (trans_a)
+          trans_b ? gemm(p, a_columns, b_columns, BiasActivation{}, nullptr) : gemm(p, a_columns, b_rows, BiasActivation{}, nullptr);
+        else
+          trans_b ? gemm(p, a_rows, b_columns, BiasActivation{}, nullptr) : gemm(p, a_rows, b_rows, BiasActivation{}, nullptr);
+        if (const char* error = take_error()) throw std::runtime_error(error);
+      },
+      "matmul of matrices by their addresses, with rows further apart than an array of that size would have them.");
   m.def("current_device", [] {
     int device = 0;
     cudaGetDevice(&device);
