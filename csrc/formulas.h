@@ -575,6 +575,34 @@ FASTDL_HD T lstm_unit_backward(LstmUnit<T>& u, T c_before, T dh, T& dc, const Ls
   return dh * with.keep_h;
 }
 
+// A node of a binary tree LSTM; l, r: what is kept of the cells of its children.
+template <class T>
+struct TreeLstmUnit {
+  T i, l, r, g, o, c, h;
+};
+template <class T>
+FASTDL_HD void tree_lstm_unit(TreeLstmUnit<T>& u, T c_left, T c_right) {
+  u.i = sigmoid(u.i);
+  u.l = sigmoid(u.l);
+  u.r = sigmoid(u.r);
+  u.g = tanh(u.g);
+  u.o = sigmoid(u.o);
+  u.c = (u.i * u.g + u.l * c_left) + u.r * c_right;
+  u.h = u.o * tanh(u.c);
+}
+// From dh and dc to the gradients of the pre-activations (in u.i u.l u.r u.g u.o); dc becomes the whole gradient of u.c.
+template <class T>
+FASTDL_HD void tree_lstm_unit_backward(TreeLstmUnit<T>& u, T c_left, T c_right, T dh, T& dc) {
+  const T t = tanh(u.c);
+  const T d = dc + dh * u.o * tanh_slope(t), g = u.g;
+  dc = d;
+  u.o = dh * t * sigmoid_slope(u.o);
+  u.g = d * u.i * tanh_slope(g);
+  u.i = d * g * sigmoid_slope(u.i);
+  u.l = d * c_left * sigmoid_slope(u.l);
+  u.r = d * c_right * sigmoid_slope(u.r);
+}
+
 // GRU, reset after the product: r z n hold pre-activations (n the input's share alone) and then the gates, q the recurrent
 // share of the candidate.
 template <class T>

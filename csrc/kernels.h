@@ -230,6 +230,21 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
                    float* dv, float beta_dv, float* dw, float beta_dw, float* db, float beta_db, void* stream);
 i64 rntn_backward_workspace(i64 M, i64 n, i64 H, i64 D);
 
+// Binary tree LSTM. With z[5D] = (h[left], h[right]) w[2D,5D] + b[5D] in five parts in the order i l r g o:
+//   c[node] = sigmoid(z_i) tanh(z_g) + sigmoid(z_l) c[left] + sigmoid(z_r) c[right],   h[node] = sigmoid(z_o) tanh(c[node])
+// h[leaf], c[leaf] = leaves[L,D], cells[L,D]. gates[n,5D]: i l r g o after their activations. b may be null.
+void tree_lstm_forward(i64 L, i64 n, i64 H, i64 D, const float* leaves, const float* cells, const int64_t* children,
+                       const int64_t* ends, const float* w, const float* b, float* work, float* h, float* c,
+                       float* gates, void* stream);
+i64 tree_lstm_forward_workspace(i64 L, i64 n, i64 H, i64 D);
+// From h, c[M,D] and gates as written by tree_lstm_forward, M = L + n, and gradients dh, dc[M,D] at every node; dc may be null
+// (0). dleaves, dcells, dw, db, each + beta times what it holds, may be null; db needs no b.
+void tree_lstm_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const float* c, const float* gates,
+                        const int64_t* children, const int64_t* ends, const float* w, const float* dh, const float* dc,
+                        float* work, float* dleaves, float beta_dleaves, float* dcells, float beta_dcells, float* dw,
+                        float beta_dw, float* db, float beta_db, void* stream);
+i64 tree_lstm_backward_workspace(i64 M, i64 n, i64 H, i64 D);
+
 // --------------------------------------------------------------------------------------------------------- CTC
 // Sequences without alignment: x[N,T,C] are logits, of sample i the first lengths[i] steps; labels[N,S], the first
 // label_lengths[i]; blank is the class of "no label". T, S are the longest of the batch. Labels may not be blank; what stands

@@ -9,25 +9,10 @@
 //   0 .. 7    |  warp 0            |    u[i,j] = v[i,j] + v[j,i] for i < j: half the products of the full tensor
 //   8 .. 15   |  warp 1            |
 //   ...       +--------------------+
-#include "formulas.h"
-#include "launch.cuh"
-#include "warp.cuh"
+#include "trees.cuh"
 
 namespace fastdl {
 namespace {
-
-constexpr int kNodes = 8, kWarps = 4, kColumns = 32, kTile = kNodes * kWarps;
-
-struct Heights {
-  i64 H, n;
-  const int64_t* ends;
-  // Inner nodes [begin, end) of height e; e = H: what ends[] left out.
-  __device__ void range(i64 e, i64& begin, i64& end) const {
-    begin = 0;
-    for (i64 i = 0; i < e; ++i) begin = ends[i] > begin ? ends[i] : begin;
-    end = e < H ? ends[e] : n;
-  }
-};
 
 // s[i,j,k] = v[i,j,k] + v[j,i,k] once for i < j and v[i,i,k]; as [E,E,D] for the way up. Down, as [j,k,i], all of it.
 __global__ void fold_up(i64 E, i64 D, const float* v, float* u) {
@@ -44,21 +29,6 @@ __global__ void fold_down(i64 E, i64 D, const float* v, float* s) {
     s[at] = v[(i * E + j) * D + k] + v[(j * E + i) * D + k];
   }
 }
-
-__global__ void copy_floats(i64 n, const float* x, float* y) {
-  for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += i64(gridDim.x) * blockDim.x) y[i] = x[i];
-}
-
-// x[m, i] of inner node m.
-struct Inputs {
-  i64 D;
-  const float* h;
-  const int64_t* children;
-  __device__ float operator()(i64 m, i64 i) const {
-    const i64 side = i >= D;
-    return h[children[2 * m + side] * D + i - side * D];
-  }
-};
 
 __global__ void __launch_bounds__(kWarps* kColumns)
     compose(i64 e, Heights heights, i64 L, i64 D, const float* u, const float* w, const float* b,
@@ -92,17 +62,6 @@ __global__ void __launch_bounds__(kWarps* kColumns)
     for (int m = 0; m < kNodes; ++m) {
       if (first + m < end) h[(L + first + m) * D + k] = tanh(b ? z[m] + b[k] : z[m]);
     }
-  }
-}
-
-// x[m] = (h[left], h[right]) for the nodes of a height; all nodes where e < 0.
-__global__ void gather(i64 e, Heights heights, i64 D, const float* h, const int64_t* children, float* x) {
-  i64 begin = 0, end = heights.n;
-  if (e >= 0) heights.range(e, begin, end);
-  const i64 E = 2 * D, stop = end * E;
-  const Inputs input = {D, h, children};
-  for (i64 at = begin * E + i64(blockIdx.x) * blockDim.x + threadIdx.x; at < stop; at += i64(gridDim.x) * blockDim.x) {
-    x[at] = input(at / E, at % E);
   }
 }
 
@@ -157,8 +116,6 @@ __global__ void __launch_bounds__(kWarps* kColumns)
   }
 }
 
-__device__ void put(float* p, float value, float beta) { *p = beta == 0.0f ? value : value + beta * *p; }
-
 // dv[i,j,k] for kNodes values of j >= i at once, both halves of it; chunks of 256 nodes, added in order.
 __global__ void tensor_gradient(i64 n, i64 D, const float* x, const float* dz, float* dv, float beta) {
   const i64 E = 2 * D, k = i64(blockIdx.x) * kColumns + threadIdx.x, i = blockIdx.z;
@@ -183,38 +140,6 @@ __global__ void tensor_gradient(i64 n, i64 D, const float* x, const float* dz, f
     if (j != i) put(dv + (j * E + i) * D + k, total[c], beta);
   }
 }
-
-// dw[i,k]; row E is db.
-__global__ void matrix_gradient(i64 n, i64 D, const float* x, const float* dz, float* dw, float beta_dw, float* db,
-                                float beta_db) {
-  const i64 E = 2 * D;
-  for (i64 at = i64(blockIdx.x) * blockDim.x + threadIdx.x; at < (E + 1) * D; at += i64(gridDim.x) * blockDim.x) {
-    const i64 i = at / D, k = at % D;
-    if (i < E ? !dw : !db) continue;
-    float total = 0.0f;
-    for (i64 n0 = 0; n0 < n; n0 += 256) {
-      float sum = 0.0f;
-      for (i64 m = n0; m < n && m < n0 + 256; ++m) {
-        sum = i < E ? fma(x[m * E + i], dz[m * D + k], sum) : sum + dz[m * D + k];
-      }
-      total += sum;
-    }
-    if (i < E) {
-      put(dw + at, total, beta_dw);
-    } else {
-      put(db + k, total, beta_db);
-    }
-  }
-}
-
-__global__ void leaf_gradient(i64 n, const float* g, float* dleaves, float beta) {
-  for (i64 i = i64(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += i64(gridDim.x) * blockDim.x) {
-    put(dleaves + i, g[i], beta);
-  }
-}
-
-unsigned columns_of(i64 n) { return static_cast<unsigned>((n + kColumns - 1) / kColumns); }
-const dim3 kThreads(kColumns, kWarps);
 
 }  // namespace
 
@@ -260,7 +185,7 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
     launch(tensor_gradient, grid, kThreads, 0, stream, n, D, x, dz, dv, beta_dv);
   }
   if (dw || db) {
-    launch(matrix_gradient, blocks_for((E + 1) * D, 256), 256, 0, stream, n, D, x, dz, dw, beta_dw, db, beta_db);
+    launch(matrix_gradient, blocks_for((E + 1) * D, 256), 256, 0, stream, n, E, D, x, dz, dw, beta_dw, db, beta_db);
   }
 }
 

@@ -67,6 +67,52 @@ TREES = [
 ]
 
 
+def make_tree_lstm(rng, leaves, D, bias=True):
+    trees = make_trees(rng, leaves, D)
+    return {
+        "leaves": trees["leaves"],
+        "cells": normal(rng, len(trees["leaves"]), D),
+        "children": trees["children"],
+        "ends": trees["ends"],
+        "w": normal(rng, 2 * D, 5 * D) / np.sqrt(2 * D),
+        "b": normal(rng, 5 * D) * 0.3 if bias else None,
+    }
+
+
+def make_tree_lstm_backward(rng, cell_gradient=True, **sizes):
+    forward = make_tree_lstm(rng, **sizes)
+    made = reference.tree_lstm_forward(**forward)
+    return {
+        **forward,
+        **made,
+        "dh": normal(rng, *made["h"].shape),
+        "dc": normal(rng, *made["c"].shape) if cell_gradient else None,
+    }
+
+
+def tree_lstm_gradient(inputs):
+    dc = inputs["dc"]
+    inputs["dy"] = np.stack([inputs["dh"], np.zeros_like(inputs["dh"]) if dc is None else dc])
+
+    def f(leaves, cells, children, ends, w, b, **_):
+        made = reference.tree_lstm_forward(leaves, cells, children, ends, w, b)
+        return np.stack([made["h"], made["c"]])
+
+    pairs = {"dleaves": "leaves", "dcells": "cells", "dw": "w"}
+    return f, pairs | ({} if inputs["b"] is None else {"db": "b"})
+
+
+TREE_LSTM = [
+    dict(leaves=[2], D=1),
+    dict(leaves=[1], D=3),
+    dict(leaves=[], D=2),
+    dict(leaves=[3, 1, 9, 2], D=5),
+    dict(leaves=[4, 6, 5], D=8, bias=False),
+    dict(leaves=[10] * 8, D=25),
+    dict(leaves=[2] * 40 + [31], D=33),
+]
+
+
 def make_ctc(rng, lengths, label_lengths, C, T=None, S=None, blank=0, few=None):
     n, t, s = len(lengths), T or max(lengths, default=0), S or max(label_lengths, default=0)
     labels = rng.integers(0, (few or C) - 1, (n, s))
@@ -110,6 +156,15 @@ CASES = [
         TREES,
         reference=reference.rntn_backward,
         gradient_of=trees_gradient,
+        nan="dh",
+    ),
+    Case("tree_lstm_forward", make_tree_lstm, TREE_LSTM, reference=reference.tree_lstm_forward, nan="leaves"),
+    Case(
+        "tree_lstm_backward",
+        make_tree_lstm_backward,
+        [*TREE_LSTM, dict(leaves=[7, 3], D=6, cell_gradient=False)],
+        reference=reference.tree_lstm_backward,
+        gradient_of=tree_lstm_gradient,
         nan="dh",
     ),
     Case("ctc_forward", make_ctc, CTC, reference=reference.ctc_forward, rowwise=("x", "labels", "lengths", "label_lengths")),

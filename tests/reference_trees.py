@@ -35,6 +35,45 @@ def rntn_backward(h, children, dh, w, v=None, **_):
     return gradients if v is None else {**gradients, "dv": dv}
 
 
+def _sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+def tree_lstm_forward(leaves, cells, children, ends, w, b=None):
+    d = leaves.shape[1]
+    h, c = (np.concatenate([a, np.zeros((len(children), d), a.dtype)]) for a in (leaves, cells))
+    gates = np.zeros((len(children), 5 * d), h.dtype)
+    for k, (left, right) in enumerate(children):
+        z = np.concatenate([h[left], h[right]]) @ w + (0 if b is None else b)
+        i, l, r, g, o = z.reshape(5, d)
+        i, l, r, g, o = _sigmoid(i), _sigmoid(l), _sigmoid(r), np.tanh(g), _sigmoid(o)
+        c[len(leaves) + k] = i * g + l * c[left] + r * c[right]
+        h[len(leaves) + k] = o * np.tanh(c[len(leaves) + k])
+        gates[k] = np.concatenate([i, l, r, g, o])
+    return {"h": h, "c": c, "gates": gates}
+
+
+def tree_lstm_backward(h, c, gates, children, dh, w, dc=None, **_):
+    n_leaves, d = len(h) - len(children), h.shape[1]
+    gh, gc = dh.copy(), np.zeros_like(c) if dc is None else dc.copy()
+    dw, db = np.zeros_like(w), np.zeros(5 * d, h.dtype)
+    for k in range(len(children) - 1, -1, -1):
+        (left, right), at = children[k], n_leaves + k
+        i, l, r, g, o = gates[k].reshape(5, d)
+        t = np.tanh(c[at])
+        cell = gc[at] + gh[at] * o * (1 - t * t)
+        slopes = [i * (1 - i), l * (1 - l), r * (1 - r), 1 - g * g, o * (1 - o)]
+        dz = np.concatenate([a * s for a, s in zip([cell * g, cell * c[left], cell * c[right], cell * i, gh[at] * t], slopes)])
+        db += dz
+        dw += np.outer(np.concatenate([h[left], h[right]]), dz)
+        gc[left] += cell * l
+        gc[right] += cell * r
+        dx = w @ dz
+        gh[left] += dx[:d]
+        gh[right] += dx[d:]
+    return {"dleaves": gh[:n_leaves], "dcells": gc[:n_leaves], "dw": dw, "db": db}
+
+
 def _log_sum(*terms):
     top = max(terms)
     if top == -np.inf:

@@ -160,9 +160,9 @@ def test_a_node_does_not_depend_on_the_other_trees(trees):
         np.testing.assert_allclose(p.sum(1), 1, atol=1e-5)
 
 
-@pytest.mark.parametrize("tensor", [True, False])
-def test_model_learns_and_comes_back_from_its_file(trees, tensor, tmp_path):
-    model = RNTN(width=8, tensor=tensor, seed=1).fit(trees, epochs=80, lr=0.03, batch_size=2, validation=trees)
+@pytest.mark.parametrize("cell", ["rntn", "plain", "treelstm"])
+def test_model_learns_and_comes_back_from_its_file(trees, cell, tmp_path):
+    model = RNTN(width=8, cell=cell, seed=1).fit(trees, epochs=80, lr=0.03, batch_size=2, validation=trees)
     assert model.score(trees) == 1.0 and model.history_["val_accuracy"][-1] == 1.0
     assert model.history_["val_root_accuracy"][-1] == 1.0
     model.save(tmp_path / "trees.safetensors")
@@ -184,7 +184,26 @@ def test_unseen_words_and_one_word_trees(trees):
     assert model.predict_proba([]) == [] and model.predict([]) == []
 
 
+def test_tree_lstm_gradients_through_the_tape(trees, rng):
+    batch = Forest(trees, lambda word: 0, int).batch(np.arange(5))
+    d, leaves = 3, len(batch.words)
+    make = lambda *shape: rng.standard_normal(shape).astype(np.float32) * 0.5
+    arrays = [make(leaves, d), make(leaves, d), make(2 * d, 5 * d), make(5 * d)]
+    tensors = [Tensor(a, wants_grad=True) for a in arrays]
+    h = ops.tree_lstm(tensors[0], tensors[1], batch.children, batch.ends, *tensors[2:])
+    dh = make(*h.shape)
+    h.backward(dh)
+    x, cells, w, b = (a.astype(np.float64) for a in arrays)
+    wide = reference.tree_lstm_forward(x, cells, batch.children, batch.ends, w, b)
+    np.testing.assert_allclose(h.data, wide["h"], atol=1e-6)
+    expected = reference.tree_lstm_backward(**wide, children=batch.children, dh=dh.astype(np.float64), w=w)
+    for tensor, name in zip(tensors, ("dleaves", "dcells", "dw", "db"), strict=True):
+        np.testing.assert_allclose(tensor.grad, expected[name], rtol=1e-4, atol=1e-5, err_msg=name)
+
+
 def test_bad_trees_are_named(trees):
+    with pytest.raises(ValueError, match="cell: expected one of rntn, plain, treelstm; got 'gru'"):
+        RNTN(cell="gru")
     with pytest.raises(ValueError, match=r"expected two children a node; got 3 in tree 1: \(2 \(2 a\)"):
         RNTN().fit([trees[0], *parse_trees("(2 (2 a) (2 b) (2 c))")])
     with pytest.raises(ValueError, match=r"expected two children a node; got 1 in tree 0"):

@@ -11,7 +11,7 @@
 #include "../formulas.h"
 #include "../kernels.h"
 #include "column_sums.h"
-#include "loops.h"
+#include "trees.h"
 
 namespace fastdl {
 namespace {
@@ -118,19 +118,6 @@ struct Compose {
   }
 };
 
-// Calls f(begin, end) for the inner nodes of each height, lowest first or highest first. What ends[] leaves out counts as
-// a height of its own, so every node is visited once whatever it says.
-template <class F>
-void for_heights(i64 H, i64 n, const int64_t* ends, bool up, const F& f) {
-  for (i64 step = 0; step <= H; ++step) {
-    const i64 e = up ? step : H - step;
-    i64 begin = 0;
-    for (i64 i = 0; i < e; ++i) begin = ends[i] > begin ? ends[i] : begin;
-    const i64 end = e < H ? ends[e] : n;
-    if (begin < end) f(begin, end);
-  }
-}
-
 // dx[E] = d(features . g) / dx for the feature gradients g[K].
 FASTDL_INLINE void features_backward(i64 E, i64 F, const float* x, const float* g, float* dx) {
   memcpy(dx, g + F, static_cast<size_t>(E) * sizeof(float));
@@ -198,11 +185,7 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
   float* dx = of_features + rows * K;
   float* x = dx + rows * E;
   for_elements(M * D, [=](i64 i, auto lanes) { lanes.store(g + i, lanes.load(dh + i)); });
-  for_rows(n, E, [=](i64 m) {
-    for (i64 side = 0; side < 2; ++side) {
-      memcpy(x + m * E + side * D, h + children[m * 2 + side] * D, static_cast<size_t>(D) * sizeof(float));
-    }
-  });
+  gather_children(0, n, D, h, children, x);
   fold(D, v, w, 1, K, u);
   for_heights(H, n, ends, false, [=](i64 begin, i64 end) {
     for_elements((end - begin) * D, [=](i64 i, auto lanes) {
@@ -213,13 +196,7 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
       const i64 count = smaller(kGradientRows, end - m0);
       matmul(1, count, K, D, dz + m0 * D, u, 0, 0, 0.0f, of_features, nullptr);
       for_rows(count, K, [=](i64 r) { features_backward(E, F, x + (m0 + r) * E, of_features + r * K, dx + r * E); });
-      for (i64 r = 0; r < count; ++r) {  // one after the other: two nodes may share a child
-        for (i64 side = 0; side < 2; ++side) {
-          float* to = g + children[(m0 + r) * 2 + side] * D;
-          const float* from = dx + r * E + side * D;
-          for_vectors(0, D, [=](i64 d, auto lanes) { lanes.store(to + d, lanes.load(to + d) + lanes.load(from + d)); });
-        }
-      }
+      add_to_children(m0, m0 + count, D, dx, children, g);
     }
   });
   if (dleaves) {

@@ -1,6 +1,7 @@
 """The recursive neural tensor network: a class for every node of a tree, bottom up."""
 
 import zlib
+from functools import partial
 
 import numpy as np
 
@@ -12,14 +13,15 @@ from ..tensor import Tensor, inference
 from ._base import Model
 
 UNKNOWN = "<unknown>"
+CELLS = {"rntn": nn.RNTN, "plain": partial(nn.RNTN, tensor=False), "treelstm": nn.TreeLSTM}
 
 
 class _TreeNet(Module):
     """Vectors of words, composed up the trees, and a class for every node."""
 
-    def __init__(self, words, width, classes, tensor, dropout):
+    def __init__(self, words, width, classes, cell, dropout):
         self.table = nn.Embedding(words, width)
-        self.compose = nn.RNTN(width, tensor)
+        self.compose = CELLS[cell](width)
         self.dropout = nn.Dropout(dropout)
         self.classify = nn.Dense(classes, inputs=width)
         self._forest = self._batch = None
@@ -44,8 +46,9 @@ class RNTN(Model):
     ----------
     width : int
         D, length of the vectors.
-    tensor : bool
-        False: the plain recursive network, without v.
+    cell : {'rntn', 'plain', 'treelstm'}
+        How a node is made of its children: as above; without the tensor v, which is the plain recursive network; or as by
+        `fastdl.nn.TreeLSTM`, whose gates carry what lies deep in a tree to its root.
     dropout : float
         Chance of dropping an element of a word's vector, and of a node's before it is classified, while training.
     at_least : int
@@ -63,7 +66,8 @@ class RNTN(Model):
     Source
     ------
     Socher, Perelygin, Wu, Chuang, Manning, Ng & Potts, "Recursive deep models for semantic compositionality over a
-    sentiment treebank" (2013).
+    sentiment treebank" (2013); Tai, Socher & Manning, "Improved semantic representations from tree-structured long
+    short-term memory networks" (2015).
 
     Examples
     --------
@@ -77,8 +81,10 @@ class RNTN(Model):
 
     _fitted = ("module_", "classes_", "vocabulary_")
 
-    def __init__(self, width=25, tensor=True, dropout=0.0, at_least=1, seed=0):
-        self.width, self.tensor, self.dropout = width, tensor, dropout
+    def __init__(self, width=25, cell="rntn", dropout=0.0, at_least=1, seed=0):
+        if cell not in CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(CELLS)}; got {cell!r}")
+        self.width, self.cell, self.dropout = width, cell, dropout
         self.at_least, self.seed = at_least, seed
 
     # ------------------------------------------------------------------------------------------------ the door
@@ -96,7 +102,7 @@ class RNTN(Model):
         self.vocabulary_, self.classes_ = vocabulary, np.unique(np.asarray(classes, dtype=str))
         if len(self.classes_) < 2:
             raise ValueError(f"classes: expected two or more; got {len(self.classes_)}")
-        self.module_ = _TreeNet(len(vocabulary), self.width, len(self.classes_), self.tensor, self.dropout)
+        self.module_ = _TreeNet(len(vocabulary), self.width, len(self.classes_), self.cell, self.dropout)
         self.module_.initialise(self.seed).eval().to(self._device)
         return self
 

@@ -14,7 +14,7 @@ from .generative import Noise, Reshape, SpectralNorm, TiedDense
 from .norm import BatchNorm, LayerNorm
 from .pooling import AvgPool2d, GlobalAvgPool2d, MaxPool2d
 from .recurrent import GRU, LSTM, RNN
-from .trees import RNTN
+from .trees import RNTN, TreeLSTM
 
 __all__ = [
     "GELU",
@@ -49,4 +49,5 @@ __all__ = [
     "SpectralNorm",
     "Tanh",
     "TiedDense",
+    "TreeLSTM",
 ]

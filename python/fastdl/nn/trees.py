@@ -5,6 +5,7 @@ from functools import partial
 from .. import init as _init
 from .. import ops
 from ..module import Module, Parameter
+from .dense import Dense
 
 
 class RNTN(Module):
@@ -38,6 +39,48 @@ class RNTN(Module):
 
     def describe(self):
         return f"{self.w.shape[1]}{'' if self.v is not None else ', tensor=False'}"
+
+
+class TreeLSTM(Module):
+    """Binary tree LSTM: vectors of all nodes of a batch of binary trees from those of their leaves.
+
+        at a leaf x:  c = sigmoid(x p + q) tanh(x p' + q'),   h = sigmoid(x p'' + q'') tanh(c)
+        above:        i l r g o = (h[left], h[right]) w + b,   c = sigmoid(i) tanh(g) + sigmoid(l) c[left] + sigmoid(r) c[right],
+                      h = sigmoid(o) tanh(c)
+
+    Parameters
+    ----------
+    width : int
+        D.
+    forget_bias : float
+        Where the biases of l and r begin; above 0 what lies deep in a tree is felt at its root from the start.
+
+    Source
+    ------
+    Tai, Socher & Manning (2015), section 3.2, with two children.
+    """
+
+    def __init__(self, width, forget_bias=1.0):
+        if width < 1:
+            raise ValueError(f"width: expected at least 1; got {width}")
+        self.write = Dense(width, "sigmoid", inputs=width)
+        self.value = Dense(width, "tanh", inputs=width)
+        self.read = Dense(width, "sigmoid", inputs=width)
+        self.w = Parameter((2 * width, 5 * width), partial(_init.glorot_uniform, fans=(2 * width, width)))
+        self.b = Parameter((5 * width,), partial(_kept, value=forget_bias), decay=False)
+
+    def forward(self, leaves, children, ends):
+        cells = self.write(leaves) * self.value(leaves)
+        return ops.tree_lstm(self.read(leaves) * ops.tanh(cells), cells, children, ends, self.w, self.b)
+
+    def describe(self):
+        return f"{self.w.shape[0] // 2}"
+
+
+def _kept(shape, stream, value):
+    b = _init.zeros(shape, stream)
+    b[shape[0] // 5 : 3 * shape[0] // 5] = value
+    return b
 
 
 def _uniform(shape, stream, bound):

@@ -40,7 +40,7 @@ from .products import dense, matmul
 from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
 from .reductions import mean, reduce, sum
 from .shapes import concatenate, embedding, flatten, reshape
-from .trees import ctc_loss, rntn
+from .trees import ctc_loss, rntn, tree_lstm
 
 __all__ = [
     "activation",
@@ -92,6 +92,7 @@ __all__ = [
     "subtract",
     "sum",
     "tanh",
+    "tree_lstm",
     "unary",
 ]
 

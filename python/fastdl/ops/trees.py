@@ -46,6 +46,43 @@ def rntn(leaves, children, ends, v, w, b=None):
     return record(h, tuple(t for t in (leaves, v, w, b) if t is not None), step)
 
 
+def tree_lstm(leaves, cells, children, ends, w, b=None):
+    """A batch of binary trees by a tree LSTM: one operation, nodes of one height together.
+
+        h[leaf], c[leaf] = leaves, cells;   i l r g o = (h[left], h[right]) w + b
+        c[node] = sigmoid(i) tanh(g) + sigmoid(l) c[left] + sigmoid(r) c[right];   h[node] = sigmoid(o) tanh(c[node])
+
+    Parameters
+    ----------
+    leaves, cells : Tensor [L,D]
+        Outputs and cells of the leaves.
+    children : int64 array [n,2]
+    ends : int64 array [H]
+        As in `rntn`.
+    w : Tensor [2D,5D]
+    b : Tensor [5D], optional
+
+    Returns
+    -------
+    Tensor [L+n,D]
+        h: leaves, then inner nodes.
+
+    Source
+    ------
+    Tai, Socher & Manning, "Improved semantic representations from tree-structured long short-term memory networks" (2015).
+    """
+    k, wd = kernels(leaves.data), w.data
+    h, c, gates = k.tree_lstm_forward(leaves.data, cells.data, children, ends, wd, _data(b))
+
+    def step(dh):
+        slots = []
+        for t in (leaves, cells, w, b):
+            slots += (None, 0.0) if t is None else t.slot()
+        k.tree_lstm_backward(h, c, gates, children, ends, wd, dh, None, None, *slots)
+
+    return record(h, tuple(t for t in (leaves, cells, w, b) if t is not None), step)
+
+
 def ctc_loss(x, labels, lengths, label_lengths, blank=0, reduction="mean"):
     """Loss of label sequences whose places in time are not known, in nats.
 
