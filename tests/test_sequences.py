@@ -243,6 +243,20 @@ def test_words():
     assert all(isinstance(w, str) for w in model.sample(3, "the"))
 
 
+def test_one_table_reads_and_writes(tmp_path):
+    how = {"epochs": 25, "batch_size": 2, "window": 10, "lr": 0.02}
+    model = WordLM(most=8, units=24, embedding=24, tied=True, dropout=0.1, seed=1).fit(VERSE, **how)
+    assert model.module_.head.w is model.module_.embedding.table
+    untied = WordLM(most=8, units=24, embedding=24, dropout=0.1, seed=1).build(model.vocabulary_)
+    assert untied.module_.count() - model.module_.count() == 8 * 24
+    assert model.next(["sat", "on"])[0][0] == "the"
+    model.save(tmp_path / "words.safetensors")
+    again = models.load(tmp_path / "words.safetensors")
+    assert again.perplexity(VERSE) == model.perplexity(VERSE)
+    with pytest.raises(ValueError, match="embedding: expected units=24 where tied; got 12"):
+        WordLM(units=24, embedding=12, tied=True)
+
+
 def test_texts_are_checked():
     model = CharLM(units=4)
     with pytest.raises(ValueError, match="text: expected one symbol or more; got an empty text"):

@@ -4,13 +4,31 @@ import math
 
 import numpy as np
 
-from .. import backend, nn, optim, random, train
+from .. import backend, init, nn, ops, optim, random, train
 from .._arguments import positive
 from ..data.text import Vocabulary, words
+from ..module import Parameter
 from ..random import Stream
 from ..tensor import Tensor, inference
 from ._base import Model
 from .rnn import recurrent
+
+
+class _TiedHead(nn.Module):
+    """Logits by the table of the symbols' own vectors: x table^T + b."""
+
+    def __init__(self, embedding):
+        self.embedding = embedding
+        self.b = Parameter((embedding.table.shape[0],), init.zeros, decay=False)
+
+    @property
+    def w(self):
+        """The table, under the name it has in a dense layer."""
+        return self.embedding.table
+
+    def forward(self, x):
+        rows = ops.reshape(x, (-1, x.shape[-1]))
+        return ops.reshape(ops.matmul(rows, self.w, False, True) + self.b, (*x.shape[:-1], self.w.shape[0]))
 
 
 class _Language(nn.Module):
@@ -22,10 +40,10 @@ class _Language(nn.Module):
 
     buffers = ("h", "c")
 
-    def __init__(self, symbols, embedding, layers, dropout):
+    def __init__(self, symbols, embedding, layers, dropout, tied):
         self.embedding, self.recurrent = nn.Embedding(symbols, embedding), layers
         self.drop = nn.Dropout(dropout) if dropout else None
-        self.head = nn.Dense(symbols, inputs=layers.units)
+        self.head = _TiedHead(self.embedding) if tied else nn.Dense(symbols, inputs=layers.units)
         self.h = self.c = None
 
     def carry(self, n):
@@ -69,10 +87,12 @@ class LanguageModel(Model):
 
     _fitted = ("module_", "input_shape_", "vocabulary_")
 
-    def __init__(self, units=256, cell="lstm", layers=1, embedding=64, dropout=0.0, seed=0):
+    def __init__(self, units=256, cell="lstm", layers=1, embedding=64, dropout=0.0, tied=False, seed=0):
         positive("units", units), positive("layers", layers), positive("embedding", embedding)
+        if tied and embedding != units:
+            raise ValueError(f"embedding: expected units={units} where tied; got {embedding}")
         self.units, self.cell, self.layers, self.embedding = units, cell, layers, embedding
-        self.dropout, self.seed = dropout, seed
+        self.dropout, self.tied, self.seed = dropout, tied, seed
 
     # ------------------------------------------------------------------------------------------ for families
 
@@ -97,7 +117,7 @@ class LanguageModel(Model):
         """
         self.vocabulary_, self.input_shape_ = vocabulary, (1,)
         layers = recurrent(self.cell, self.units, layers=self.layers, dropout=self.dropout)
-        self.module_ = _Language(len(vocabulary), self.embedding, layers, self.dropout)
+        self.module_ = _Language(len(vocabulary), self.embedding, layers, self.dropout, self.tied)
         self.module_.build(self.input_shape_, self.seed).eval().to(self._device)
         return self
 
@@ -268,6 +288,8 @@ class CharLM(LanguageModel):
         Width of the characters' vectors.
     dropout : float
         Before, between and after the recurrent layers.
+    tied : bool
+        Logits by the symbols' own vectors, one table for both (Press & Wolf 2017; Inan et al. 2017); embedding = units then.
     seed : int
 
     Examples
@@ -299,14 +321,15 @@ class WordLM(LanguageModel):
         Size of the vocabulary: the most frequent words.
     unknown : str
         The symbol of all others.
-    units, cell, layers, embedding, dropout, seed
+    units, cell, layers, embedding, dropout, tied, seed
         As in `CharLM`.
 
     A text is a string (split by `fastdl.data.words`) or a list of words; samples are lists of words.
     """
 
-    def __init__(self, most=10000, unknown="<unk>", units=256, cell="lstm", layers=1, embedding=128, dropout=0.0, seed=0):
-        super().__init__(units, cell, layers, embedding, dropout, seed)
+    def __init__(self, most=10000, unknown="<unk>", units=256, cell="lstm", layers=1, embedding=128, dropout=0.0, tied=False,
+                 seed=0):  # fmt: skip
+        super().__init__(units, cell, layers, embedding, dropout, tied, seed)
         self.most, self.unknown = positive("most", most), unknown
 
     def _symbols(self, text):
