@@ -62,7 +62,7 @@ def test_it_comes_back_from_its_files(trained, tmp_path):
     assert again.caption(x) == trained.caption(x)
 
     def fit(epochs, **more):
-        return make(word_dropout=0.2).fit(x, captions, epochs=epochs, batch_size=5, lr=0.01, **more)
+        return make(word_dropout=0.2, bag=0.5).fit(x, captions, epochs=epochs, batch_size=5, lr=0.01, **more)
 
     whole = fit(4)
     fit(2, checkpoint=tmp_path / "run.ckpt")
@@ -91,7 +91,7 @@ def test_bad_arguments_are_named():
 
 def test_figures_of_captions():
     truth = ["red half above", "blue half left"]
-    perfect = emoji_captions.judge(truth, truth, draws=20)
+    perfect = emoji_captions.judge(truth, truth, np.arange(2), draws=20)
     assert [perfect[k] for k in ("bleu2", "f1", "exact", "bleu2_low", "f1_high")] == [100.0] * 5
     # by hand: 4 of 6 words, 2 of 4 pairs, no brevity penalty
     got = emoji_captions.figures(emoji_captions.counts(["red half below", "red half left"], truth))
@@ -103,6 +103,28 @@ def test_figures_of_captions():
     assert _overlap([1, 2, 3], [1, 2, 3]) == 1.0 and _overlap([1], [2]) == 0.0
 
 
+def test_bounds_are_of_drawings():
+    truth = ["red half above", "blue half left"] * 6
+    said = ["red half above"] * 12
+    apart = emoji_captions.judge(said, truth, np.arange(12), draws=200)
+    together = emoji_captions.judge(said, truth, np.arange(12) // 6, draws=200)
+    assert together["f1_low"] == together["f1_high"] == together["f1"] == apart["f1"] > apart["f1_low"]
+    ahead = emoji_captions.judge(truth, truth, np.arange(12), [said, ["blue"] * 12], draws=50)
+    assert ahead["exact_lead"] == 50.0 and ahead["f1_lead"] == 100.0 - apart["f1"] > ahead["f1_lead_low"] > 0.0
+
+
+def test_held_out_drawings_have_words_that_are_known():
+    captions = ["man cook", "man cook light", "woman cook", "man pilot", "woman pilot", "zebra", "man", "woman light"]
+    bases = ["a", "a", "b", "c", "d", "e", "f", "g"]
+    part = emoji_captions.split(captions, bases, 2, 1)
+    assert part[0] == part[1] and part[5] == 2
+    held = [len({b for b, p in zip(bases, part, strict=True) if p == k}) for k in (0, 1)]
+    assert held == [2, 1]
+    known = {w for c, p in zip(captions, part, strict=True) if p == 2 for w in c.split()}
+    assert all(set(c.split()) <= known for c, p in zip(captions, part, strict=True) if p < 2)
+    np.testing.assert_array_equal(part, emoji_captions.split(captions, bases, 2, 1))
+
+
 def test_on_device_arrays():
     import fake_cuda
     from fastdl import backend
@@ -110,7 +132,7 @@ def test_on_device_arrays():
     x, captions = squares(1)
 
     def fit(device):
-        return make(word_dropout=0.1).to(device).fit(x, captions, epochs=2, batch_size=5, validation=(x, captions))
+        return make(word_dropout=0.1, bag=0.5).to(device).fit(x, captions, epochs=2, batch_size=5, validation=(x, captions))
 
     here = fit("cpu")
     with fake_cuda.as_cuda(fake_cuda.HostKernels(backend.cpu)):

@@ -15,7 +15,7 @@ END, UNKNOWN = "<end>", "<unknown>"
 class _CaptionNet(Module):
     """Calling it gives what the image shows, [N,G]; `logits` the words that follow."""
 
-    def __init__(self, words, filters, features, units, embedding, dropout):
+    def __init__(self, words, filters, features, units, embedding, dropout, bag):
         layers = []
         for f in filters:
             layers += [nn.Conv2d(f, 3, padding="same", bias=False, init="he_normal"), nn.BatchNorm(), nn.ReLU()]
@@ -28,6 +28,7 @@ class _CaptionNet(Module):
         self.speak = nn.LSTM(units, inputs=embedding)
         self.dropout = nn.Dropout(dropout)
         self.choose = nn.Dense(words, inputs=units + features)
+        self.contain = nn.Dense(words, inputs=features) if bag else None
         self.units, self.stream = units, None
 
     def forward(self, x):
@@ -73,6 +74,10 @@ class Captioner(Model):
         Of what both networks pass on, while training.
     word_dropout : float
         Chance that a word of the caption so far is hidden while training.
+    bag : float
+        Weight of a second loss while training: the words of the caption as a set, said by the features alone,
+        -mean over the words of log softmax(g v + e)[word]. What comes before a word often gives it away ("skin tone"), and
+        the picture learns nothing from it then; here every word is a question to the picture. 0: without.
     at_least : int
         How often a word must occur in the training captions; rarer ones are never said.
     seed : int
@@ -92,9 +97,9 @@ class Captioner(Model):
     _fitted = ("module_", "input_shape_", "vocabulary_")
 
     def __init__(self, filters=(32, 64, 128), features=256, units=256, embedding=128, dropout=0.3, word_dropout=0.0,
-                 at_least=1, seed=0):  # fmt: skip
+                 bag=0.0, at_least=1, seed=0):  # fmt: skip
         self.filters, self.features, self.units, self.embedding = tuple(filters), features, units, embedding
-        self.dropout, self.word_dropout, self.at_least, self.seed = dropout, word_dropout, at_least, seed
+        self.dropout, self.word_dropout, self.bag, self.at_least, self.seed = dropout, word_dropout, bag, at_least, seed
 
     def _shape(self, x, name="X"):
         if x.ndim != 4:
@@ -127,7 +132,7 @@ class Captioner(Model):
             raise ValueError(f"vocabulary: expected {END!r} among its words; got none")
         self.input_shape_, self.vocabulary_ = tuple(int(s) for s in input_shape), vocabulary
         self.module_ = _CaptionNet(
-            len(vocabulary), self.filters, self.features, self.units, self.embedding, self.dropout
+            len(vocabulary), self.filters, self.features, self.units, self.embedding, self.dropout, self.bag
         ).build(self.input_shape_, self.seed).eval()  # fmt: skip
         self.module_.to(self._device)
         return self
@@ -209,7 +214,16 @@ class Captioner(Model):
             shown = np.where(hidden, unknown, shown)
         rows = np.flatnonzero(target.reshape(-1) >= 0)
         logits = module.logits(g, backend.to_device(shown.astype(np.int64), g.data), rows)
-        return ops.softmax_cross_entropy(logits, backend.to_device(target.reshape(-1)[rows], g.data), None, smoothing)
+        loss = ops.softmax_cross_entropy(logits, backend.to_device(target.reshape(-1)[rows], g.data), None, smoothing)
+        return loss + self._bag_loss(g, target) if module.training and self.bag else loss
+
+    def _bag_loss(self, g, target):
+        """Cross entropy of the set of words, in nats a word, times its weight."""
+        share, end = np.zeros((len(target), len(self.vocabulary_)), np.float32), self.vocabulary_.encode([END])[0]
+        rows, places = np.nonzero((target >= 0) & (target != end))
+        share[rows, target[rows, places]] = 1.0
+        share *= -self.bag / max(share.sum(), 1.0)
+        return (ops.log_softmax(self.module_.contain(g)) * Tensor(backend.to_device(share, g.data))).sum()
 
     def transform(self, X):
         """What the network sees in images: float32 [N,G]."""
