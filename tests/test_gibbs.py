@@ -132,6 +132,46 @@ def test_skipping_zeros_changes_no_bit(target, grey):
         np.testing.assert_array_equal(alone[0], out[i])
 
 
+def test_many_steps_are_single_steps(target):
+    """Calls that copy the weights into panels give the bits of those that do not; layers wider than two panels."""
+    rng = np.random.default_rng(8)
+    n, v_size, h_size, steps = 30, 300, 270, 8
+    m = f32(machine(rng, v_size, h_size))
+    m["b"] -= 3  # most units are off
+    m["c"] -= 3
+    v, h = states(rng, n, v_size, density=0.1).astype(np.float32), np.zeros((n, h_size), np.float32)
+    whole = chain(target, m, v, h, steps, 0)
+    used, offset = reference.used(v_size) + reference.used(h_size), reference.used(h_size)
+    v, h = chain(target, m, v, h, 0, 0)
+    for _ in range(steps):
+        v, h = chain(target, m, v, h, 1, offset, from_hidden=True)
+        offset += used
+    assert 0.02 < v.mean() < 0.4 and 0.02 < h.mean() < 0.4
+    for a, b in zip((v, h), whole, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("density", [0.1, 0.9])
+@pytest.mark.parametrize("beta", [0.0, 0.5])
+def test_statistics_are_products(target, density, beta):
+    """What skips zeros gives the bits of the dense product, through more chains than a chunk of a sum has."""
+    rng = np.random.default_rng(9)
+    n, v_size, h_size = 300, 90, 71
+    m = f32(machine(rng, v_size, h_size))
+    v, h = states(rng, n, v_size, density=density).astype(np.float32), np.zeros((n, h_size), np.float32)
+    dw = rng.standard_normal((v_size, h_size)).astype(np.float32)
+    db, dc = np.ones(v_size, np.float32), np.ones(h_size, np.float32)
+    wanted = dw.copy()
+    mean = np.zeros((n, h_size), np.float32)
+    target.gibbs_sample_hidden(v, m["w"], m["c"], seed=0, mean=mean)
+    mean *= np.float32(0.5)
+    target.matmul(v, mean, True, False, beta, wanted)
+    target.gibbs_chain(**m, steps=0, factor=0.5, seed=SEED, v=v, h=h, dw=dw, db=db, dc=dc, beta=beta)
+    np.testing.assert_array_equal(dw, wanted)
+    np.testing.assert_allclose(db, 0.5 * v.sum(0) + beta, rtol=1e-5)
+    np.testing.assert_allclose(dc, mean.sum(0) + beta, rtol=1e-5)
+
+
 def test_tempering_keeps_the_distribution(target):
     """Chains at temperature 1 settle in the exact distribution with exchanges, too."""
     rng = np.random.default_rng(6)
