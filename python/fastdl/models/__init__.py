@@ -2,6 +2,7 @@
 
 from .autoencoder import Autoencoder
 from .captioner import Captioner
+from .classification_rbm import ClassificationRBM
 from .cnn import CNN, CNNRegressor
 from .dbn import DBN
 from .forecaster import Forecaster
@@ -25,6 +26,7 @@ __all__ = [
     "CNNRegressor",
     "Captioner",
     "CharLM",
+    "ClassificationRBM",
     "Forecaster",
     "MLPRegressor",
     "Perceptron",

@@ -327,19 +327,11 @@ class Classifier(Model):
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         opt = optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None})
-        loss = "softmax_cross_entropy"
-        if smoothing:
-            smooth, plain = float(smoothing), train.LOSSES[loss]
-
-            def loss(output, target):
-                # Validation is judged without smoothing, so that its figure can be compared.
-                return plain(output, target, None, smooth if self.module_.training else 0.0)
-
         self.history_ = train.fit(
             self.module_,
             x,
             codes,
-            loss=loss,
+            loss=self._objective(smoothing),
             optimizer=opt,
             epochs=epochs,
             batch_size=batch_size,
@@ -348,6 +340,18 @@ class Classifier(Model):
             **{"seed": self.seed} | options,
         )
         return self
+
+    def _objective(self, smoothing):
+        """What training makes small, as `fastdl.train.fit` takes it."""
+        if not smoothing:
+            return "softmax_cross_entropy"
+        smooth, plain = float(smoothing), train.LOSSES["softmax_cross_entropy"]
+
+        def loss(output, target):
+            # Validation is judged without smoothing, so that its figure can be compared.
+            return plain(output, target, None, smooth if self.module_.training else 0.0)
+
+        return loss
 
     def _prepare(self, X, y, validation, warm_start):
         """Samples, codes and validation of a fit; the network is new unless training goes on from the one of now."""
