@@ -20,6 +20,8 @@ pytestmark = pytest.mark.skipif(not GPUS or cpu is None, reason="the emulator or
 SHAPES = [
     (1, 1, 1, 1), (1, 3, 5, 0), (2, 33, 31, 17), (1, 7, 10, 784), (3, 65, 70, 300), (1, 129, 130, 257), (1, 40, 36, 2050),
     (70, 5, 6, 7), (1, 1160, 1100, 20), (1, 132, 12292, 9),
+    # K at the edges of chunks of 256 and of rounds of several
+    (2, 9, 11, 255), (1, 34, 5, 256), (1, 6, 36, 512), (1, 8, 8, 513), (1, 4, 4, 1024), (1, 5, 7, 1025), (1, 700, 700, 272),
 ]  # fmt: skip
 # N Y X C R S F, stride, padding, dilation (y and x), groups
 CONVOLUTIONS = [
@@ -63,6 +65,14 @@ def same_bits(x, y):
     np.testing.assert_array_equal(x.view(np.uint32), y.view(np.uint32))
 
 
+def between_nan(a):
+    """The same array with NaN before and behind it: what is read there would show, be it multiplied by zero."""
+    block = np.full(a.size + 1024, np.nan, np.float32)
+    inside = block[512 : 512 + a.size].reshape(a.shape)
+    inside[...] = a
+    return inside
+
+
 def output(result):
     return result[0] if isinstance(result, tuple) else result
 
@@ -75,10 +85,31 @@ def test_float32_has_the_bits_of_the_cpu(gpu, shape, trans, rng):
     b = normal(rng, B, *((N, K) if trans[1] else (K, N)))
     c = normal(rng, B, M, N)
     for beta in (0.0, 0.5):
-        out, expected = c.copy(), c.copy()
-        gpu.matmul(a, b, *trans, beta, out)
+        out, expected = between_nan(c), c.copy()
+        gpu.matmul(between_nan(a), between_nan(b), *trans, beta, out)
         cpu.matmul(a, b, *trans, beta, expected)
         same_bits(out, expected)
+        assert np.isnan(out.base[:512]).all() and np.isnan(out.base[-512:]).all()
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s[3] > 0], ids=str)
+@pytest.mark.parametrize("trans", [*itertools.product((False, True), repeat=2)], ids=str)
+def test_nan_stays_in_its_row_and_column(gpu, shape, trans):
+    """An element too many of K would be one of the next row, times zero: no number shows it but NaN."""
+    B, M, N, K = shape
+    precisions = ["highest", *(["tf32", "bf16"] if M * N < 20000 else [])]
+    for bad, precision in itertools.product("ab", precisions):
+        fastdl.set_matmul_precision(precision)
+        a, b = np.ones((B, M, K), np.float32), np.ones((B, K, N), np.float32)
+        if bad == "a":
+            a[:, 1::2] = np.nan
+        else:
+            b[:, :, 1::2] = np.nan
+        a, b = (between_nan(x.swapaxes(1, 2) if t else x) for x, t in zip((a, b), trans))
+        c = np.isnan(gpu.matmul(a, b, *trans))
+        expected = np.zeros((B, M, N), bool)
+        expected[(slice(None), slice(1, None, 2)) if bad == "a" else (..., slice(1, None, 2))] = True
+        np.testing.assert_array_equal(c, expected, err_msg=f"{bad} {precision}")
 
 
 @pytest.mark.parametrize("act", ["none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu"])
@@ -99,10 +130,10 @@ def test_epilogues_have_the_bits_of_the_cpu(gpu, act, order, rng):
 def test_convolutions_agree_with_the_cpu(gpu, case, order, rng):
     run_in(order, gpu)
     N, Y, X, C, R, S, F, *attributes = case
-    x, w, b = normal(rng, N, Y, X, C), normal(rng, R, S, C // attributes[-1], F), normal(rng, F)
+    x, w, b = (between_nan(normal(rng, *s)) for s in ((N, Y, X, C), (R, S, C // attributes[-1], F), (F,)))
     y = [output(k.conv2d_forward(x, w, b, *attributes, "tanh")) for k in (gpu, cpu)]
     same_bits(y[0], y[1])
-    dy, dx, dw, db = normal(rng, *y[0].shape), normal(rng, *x.shape), normal(rng, *w.shape), normal(rng, F)
+    dy, dx, dw, db = between_nan(normal(rng, *y[0].shape)), normal(rng, *x.shape), normal(rng, *w.shape), normal(rng, F)
     got, expected = [(dx.copy(), dw.copy(), db.copy()) for _ in range(2)]
     for k, (to_x, to_w, to_b) in ((gpu, got), (cpu, expected)):
         k.conv2d_backward_data(dy, w, *attributes, None, to_x, 0.5)

@@ -54,17 +54,18 @@ def prepare(case, sizes, rng):
     return inputs, expected, yardstick
 
 
-# What kernels write to lies between bytes that must stay as they are; AddressSanitizer has its own, for reads too.
-FENCE, FENCE_BYTE = 256, 0xA5
+# What kernels write to lies between bytes that must stay as they are, what they read between NaN, which must not come in.
+# AddressSanitizer has fences of its own.
+FENCE, FENCE_BYTE, POISON = 256, 0xA5, 0xFF
 SANITIZED = "libasan" in os.environ.get("LD_PRELOAD", "")
 
 
-def fenced(array, shift=0):
+def fenced(array, shift=0, byte=FENCE_BYTE):
     """A copy of an array, a fence on both sides, that begins `shift` bytes beyond a multiple of 64."""
     array = np.ascontiguousarray(array)
     if SANITIZED:
         return array.copy()
-    block = np.full(array.nbytes + 2 * FENCE + 64 + shift, FENCE_BYTE, np.uint8)
+    block = np.full(array.nbytes + 2 * FENCE + 64 + shift, byte, np.uint8)
     begin = FENCE + shift + -(block.ctypes.data + FENCE) % 64
     inside = block[begin : begin + array.nbytes].view(array.dtype).reshape(array.shape)
     inside[...] = array
@@ -129,7 +130,12 @@ def accepted(module, case, inputs):
 
 
 def run(module, case, inputs, out):
-    kernel, arguments = getattr(module, case.kernel), {**accepted(module, case, inputs), **out}
+    kernel, arguments = getattr(module, case.kernel), accepted(module, case, inputs)
+    updated = {id(a) for a in out.values()}
+    for name, a in arguments.items():  # in place, an input is an output
+        if isinstance(a, np.ndarray) and id(a) not in updated:
+            arguments[name] = fenced(a, byte=POISON)
+    arguments |= out
     # (Copies to a GPU and back have no fences.)
     work = scratch(kernel, arguments) if isinstance(module, types.ModuleType) and "work" in parameters(kernel) else {}
     kernel(**arguments, **work)
