@@ -89,7 +89,8 @@ def small(monkeypatch, tmp_path):
     for module, name, value in (
         ("mnist_1000_layers", "LAYERS", 8), ("mnist_rbm", "CHAINS", 4), ("mnist_rbm", "TEMPERATURES", 20),
         ("mnist_rbm", "HIDDEN", 20), ("rbm_exact", "CHAINS", 4), ("rbm_exact", "TEMPERATURES", 20),
-        ("mnist_few_labels", "LABELS", (4,)), ("mnist_few_labels", "STEPS", 5), ("copy_memory", "GAPS", (2,)),
+        ("mnist_few_labels", "LABELS", (4,)), ("mnist_few_labels", "STEPS", 5), ("mnist_few_labels", "SEEDS", 1),
+        ("copy_memory", "GAPS", (2,)),
         ("copy_memory", "TRAIN", 64), ("complexity_sweep", "LEVELS", (2,)), ("face_detect", "FOLDS", 2),
         ("digits_rbm_pipeline", "STRENGTHS", (1.0,)), ("digits_rbm_pipeline", "HIDDEN", 8), ("diabetes", "OUTER", 2),
         ("forecast_lstm", "WINDOWS", dict.fromkeys(("seattle", "elnino", "sunspots", "mackey-glass"), (6,))),

@@ -22,7 +22,7 @@ from ..schedules import cosine
 from ._common import Report
 from ._digits import Digits, whole
 
-EPOCHS = {"mnist": 4, "mnist-embedded": 30}
+EPOCHS = {"mnist": 8, "mnist-embedded": 30}
 HIDDEN, CODE = (256,), 16
 OPTIONS = {"batch_size": 128, "optimizer": "adam", "lr": 1e-3}
 

@@ -22,7 +22,7 @@ from ..schedules import cosine
 from ._common import Report
 from ._digits import Digits, whole
 
-EPOCHS = {"mnist": 10, "mnist-embedded": 60}
+EPOCHS = {"mnist": 20, "mnist-embedded": 60}
 KIND, LEVEL = "salt", 0.3
 OPTIONS = {"batch_size": 128, "optimizer": "adam", "lr": 1e-3}
 
