@@ -22,14 +22,17 @@ constexpr i64 kBytes[] = {4, 1, 8, 4};
 constexpr int kArrays = 128;  // shapes of a call live until as many more were asked for
 static_assert(PY_LITTLE_ENDIAN, "CUDA's arrays are little-endian");
 
-// Never freed: at exit the interpreter is gone before they are.
-py::object& make_output() {
-  static auto* function = new py::object(py::none());
-  return *function;
-}
-py::object& current_stream() {
-  static auto* function = new py::object(py::none());
-  return *function;
+// What makes arrays, and says which stream is current.
+struct Library {
+  py::object make_output = py::none(), current_stream = py::none();
+  PyTypeObject* type = nullptr;  // its arrays; null: looked at like all others
+  PyObject* dtypes[4] = {};      // NumPy's, in the order of DType
+};
+
+// Never freed: at exit the interpreter is gone before it is.
+Library& library() {
+  static auto* all = new Library;
+  return *all;
 }
 
 PyObject* key(const char* name) {
@@ -65,6 +68,12 @@ Py_ssize_t* room_for_shape() {
   return all.get() + next * kMaxDims;
 }
 
+// Attributes of CuPy's arrays.
+struct Attributes {
+  PyObject *dtype = key("dtype"), *flags = key("flags"), *contiguous = key("c_contiguous"), *shape = key("shape"),
+           *data = key("data"), *ptr = key("ptr"), *device = key("device_id");
+};
+
 struct Fields {
   PyObject *shape = key("shape"), *typestr = key("typestr"), *data = key("data"), *strides = key("strides"),
            *mask = key("mask"), *stream = key("stream");
@@ -81,10 +90,16 @@ int device_of(const void* p) {
   return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged ? attributes.device : -1;
 }
 
+// A stream's address; null is the default stream, which the interface calls 1 (cudaStreamLegacy).
+void* to_stream(PyObject* number) {
+  void* s = PyLong_AsVoidPtr(number);
+  if (PyErr_Occurred()) throw py::error_already_set();
+  return s == static_cast<void*>(cudaStreamLegacy) ? nullptr : s;
+}
+
 // The array's last work may be on another stream than ours. (No stream: nothing to wait for.)
 void remember_stream(PyObject* stream, Session* session) {
-  void* s = PyLong_AsVoidPtr(stream);
-  if (PyErr_Occurred()) throw py::error_already_set();
+  void* s = to_stream(stream);
   for (int i = 0; i < session->waits; ++i)
     if (session->wait_for[i] == s) return;
   if (session->waits == Session::kStreams)
@@ -110,7 +125,49 @@ const char* dtype_name(DType dtype) { return kNames[static_cast<int>(dtype)]; }
 i64 dtype_bytes(DType dtype) { return kBytes[static_cast<int>(dtype)]; }
 const char* array_kind() { return "CUDA array"; }
 
+namespace {
+
+long long number_of(PyObject* object, PyObject* name) {
+  const py::object value = py::reinterpret_steal<py::object>(PyObject_GetAttr(object, name));
+  if (!value) throw py::error_already_set();
+  return PyLong_AsLongLong(value.ptr());
+}
+
+// An array of the library's own on the current stream, by its attributes: the dictionary of the interface takes CuPy longer to
+// make than a small kernel runs. False for whatever is not as it should be: acquire() says what.
+bool acquire_own(PyObject* object, DType dtype, Array* out, Session* session) {
+  static const Attributes names;
+  const Library& own = library();
+  if (Py_TYPE(object) != own.type || session->stream_given) return false;
+  const auto get = [](PyObject* from, PyObject* name) {
+    PyObject* value = PyObject_GetAttr(from, name);
+    if (!value) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(value);
+  };
+  if (get(object, names.dtype).ptr() != own.dtypes[static_cast<int>(dtype)]) return false;
+  if (get(get(object, names.flags).ptr(), names.contiguous).ptr() != Py_True) return false;
+  const py::object shape = get(object, names.shape);
+  if (!PyTuple_Check(shape.ptr()) || PyTuple_GET_SIZE(shape.ptr()) > kMaxDims) return false;
+  const Py_ssize_t ndim = PyTuple_GET_SIZE(shape.ptr());
+  Py_ssize_t* sizes = room_for_shape();
+  i64 count = 1;
+  for (Py_ssize_t i = 0; i < ndim; ++i) count *= sizes[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape.ptr(), i));
+  if (count <= 0) return false;
+  const py::object data = get(object, names.data);
+  const int device = static_cast<int>(number_of(data.ptr(), names.device));
+  if (session->device >= 0 && session->device != device) return false;
+  const long long address = number_of(data.ptr(), names.ptr);
+  if (PyErr_Occurred()) throw py::error_already_set();
+  if (address % kBytes[static_cast<int>(dtype)]) return false;
+  session->device = device;
+  *out = {reinterpret_cast<void*>(address), static_cast<int>(ndim), sizes};
+  return true;
+}
+
+}  // namespace
+
 Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Session* session) {
+  if (acquire_own(object, dtype, out, session)) return Refusal::none;
   const py::object dict = interface_of(object);
   if (!dict) return Refusal::not_an_array;
   const Fields& f = fields();
@@ -183,13 +240,21 @@ void describe(PyObject* object, Refusal why, const Session& session, char* text,
 }
 
 PyObject* create(DType dtype, int ndim, const Py_ssize_t* shape, Session* session) {
-  if (make_output().is_none()) throw std::runtime_error("CUDA: expected an array library that makes outputs; got none");
+  const Library& own = library();
+  if (own.make_output.is_none())
+    throw std::runtime_error("CUDA: expected an array library that makes outputs; got none");
   py::tuple sizes(ndim);
   for (int i = 0; i < ndim; ++i) sizes[static_cast<size_t>(i)] = shape[i];
-  const py::object device = session->device < 0 ? py::object(py::none()) : py::int_(session->device);
+  const int which = static_cast<int>(dtype);
+  const py::object type =
+      own.dtypes[which] ? py::reinterpret_borrow<py::object>(own.dtypes[which]) : py::str(kNames[which]);
+  int current = -1;
+  check(cudaGetDevice(&current), "the current GPU");
+  const bool here = session->device < 0 || session->device == current;
+  const py::object device = here ? py::object(py::none()) : py::int_(session->device);
   const py::object stream =
       session->stream_given ? py::object(py::int_(reinterpret_cast<uintptr_t>(session->stream))) : py::none();
-  return make_output()(sizes, kNames[static_cast<int>(dtype)], device, stream).release().ptr();
+  return own.make_output(sizes, type, device, stream).release().ptr();
 }
 
 bool indices_within(const void*, i64, i64, i64, i64*) { return true; }
@@ -199,11 +264,9 @@ void enter(Session* session) {
   if (session->device < 0) session->device = session->before;
   if (session->device != session->before) check(cudaSetDevice(session->device), "the arrays' GPU");
   try {
-    if (!session->stream_given && !current_stream().is_none()) {
-      py::object stream = current_stream()(session->device);
-      session->stream = PyLong_AsVoidPtr(stream.ptr());
-      if (PyErr_Occurred()) throw py::error_already_set();
-    }
+    if (session->stream == static_cast<void*>(cudaStreamLegacy)) session->stream = nullptr;
+    if (!session->stream_given && !library().current_stream.is_none())
+      session->stream = to_stream(library().current_stream(session->device).ptr());
     wait_for(*session);
   } catch (...) {
     leave(session);
@@ -218,13 +281,18 @@ void leave(Session* session) noexcept {
 void bind_cuda(py::module_& m) {
   m.def(
       "set_array_library",
-      [](py::object make, py::object stream) {
-        make_output() = std::move(make);
-        current_stream() = std::move(stream);
+      [](py::object make_output, py::object current_stream, const py::object& type, const py::sequence& dtypes) {
+        Library& own = library();
+        own.make_output = std::move(make_output);
+        own.current_stream = std::move(current_stream);
+        own.type = type.is_none() ? nullptr : reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr());
+        for (size_t i = 0; i < dtypes.size() && i < 4; ++i) own.dtypes[i] = py::object(dtypes[i]).release().ptr();
       },
-      py::arg("make_output"), py::arg("current_stream"),
-      "make_output(shape, dtype, device, stream) makes an array; current_stream(device) is the address of the caller's "
-      "stream.");
+      py::arg("make_output"), py::arg("current_stream"), py::arg("type") = py::none(), py::arg("dtypes") = py::tuple(),
+      "make_output(shape, dtype, device, stream) makes an array, on the current GPU if device is None;"
+      " current_stream(device) is the address of the caller's stream on that GPU, which is current. Arrays of `type` "
+      "are"
+      " taken by the attributes of CuPy's, with NumPy's `dtypes` for float32, uint8, int64 and uint32.");
   m.def(
       "runtime_version",
       [] {

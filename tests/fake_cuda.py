@@ -85,12 +85,18 @@ class _Flags:
         self.c_contiguous = host.flags.c_contiguous
 
 
+class _Memory:
+    def __init__(self, ptr, device_id):
+        self.ptr, self.device_id = ptr, device_id
+
+
 class ndarray:
     """Host memory with ``__cuda_array_interface__``."""
 
     def __init__(self, host, device, interface=None):
         self.host, self.device, self.interface = host, device, interface or {}
 
+    data = property(lambda self: _Memory(self.host.ctypes.data, self.device.id))
     dtype = property(lambda self: self.host.dtype)
     flags = property(lambda self: _Flags(self.host))
     ndim = property(lambda self: self.host.ndim)
@@ -153,6 +159,10 @@ class ndarray:
 
     def __repr__(self):
         return f"ndarray({self.host!r}, device={self.device.id})"
+
+
+class Foreign(ndarray):
+    """An array of some other library: a kernel knows of it what its interface says."""
 
 
 def _new(shape, dtype):
@@ -235,7 +245,7 @@ def as_cuda(kernels):
 
     before = backend._cuda
     if hasattr(kernels, "set_array_library"):  # what stands behind the border of the CUDA module
-        kernels.set_array_library(backend._make_output, backend._current_stream)
+        backend._own_arrays(kernels, ndarray)
     backend._cuda = backend.Home("cuda", __import__(__name__), kernels)
     backend._homes[ndarray], backend._modules[ndarray] = backend._cuda, kernels
     try:

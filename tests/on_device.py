@@ -22,7 +22,8 @@ class _Block:
         return start + array.ctypes.data - self.address if array.size else 0
 
     def come_back(self):
-        ctypes.memmove(self.address, self.library.asnumpy(self.there).ctypes.data, self.size)
+        back = self.library.asnumpy(self.there)
+        ctypes.memmove(self.address, back.ctypes.data, self.size)
 
 
 class _Array:

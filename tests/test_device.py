@@ -341,7 +341,7 @@ def emu():
 def floats(*shape, **interface):
     n = int(np.prod(shape))
     host = np.arange(n, dtype=np.float32).reshape(shape)
-    return fake_cuda.ndarray(host, fake_cuda.Device(0), interface or None)
+    return fake_cuda.Foreign(host, fake_cuda.Device(0), interface or None)
 
 
 def test_border_takes_whatever_has_the_interface(emu):
@@ -366,7 +366,7 @@ def test_border_takes_whatever_has_the_interface(emu):
         (dict(typestr=">f4"), TypeError, "x: expected float32 in native byte order; got"),
         (dict(strides=(4, 8)), TypeError, r"x: expected a C-contiguous array; got strides \(4, 8\)"),
         (dict(data=(4097, False)), TypeError, "x: expected a C-contiguous array; got an address that is not a multiple"),
-        (dict(shape=None), TypeError, "x: expected a CUDA array of float32; got ndarray"),
+        (dict(shape=None), TypeError, "x: expected a CUDA array of float32; got Foreign"),
     ],
 )
 def test_border_refuses(emu, change, error, words):
@@ -422,6 +422,39 @@ def test_border_waits_for_the_streams_of_arrays(emu):
     assert emu.take_waits() == [(5, 7)]
     emu.activation_forward(x, "relu", stream=9)
     assert emu.take_waits() == [(9, 7)]
+
+
+def test_the_default_stream_goes_by_two_names(emu):
+    emu.take_waits()
+    emu.activation_forward(floats(2, 3, stream=1), "relu")
+    emu.activation_forward(floats(2, 3, stream=1), "relu", stream=1)
+    assert emu.take_waits() == []
+
+
+def test_arrays_of_the_library_are_taken_by_their_attributes(emu, monkeypatch):
+    x, w = fake_cuda.asarray(np.ones((2, 3), np.float32)), fake_cuda.asarray(np.ones((3, 4), np.float32))
+    expected = emu.dense_forward(x, w).host
+    monkeypatch.delattr(fake_cuda.ndarray, "__cuda_array_interface__")
+    y = emu.dense_forward(x, w)
+    assert type(y) is fake_cuda.ndarray
+    np.testing.assert_array_equal(y.host, expected)
+
+
+def test_arrays_of_the_library_are_checked(emu):
+    x = fake_cuda.asarray(np.ones((2, 3), np.float32))
+    for wrong, error, words in (
+        (fake_cuda.asarray(np.ones((2, 3))), TypeError, "x: expected float32 in native byte order; got float64"),
+        (fake_cuda.asarray(np.ones((2, 6), np.float32))[:, ::2], TypeError, "x: expected a C-contiguous array; got strides"),
+        (fake_cuda.asarray(np.ones((2, 4), np.float32)), ValueError, r"w: expected shape \[I,O\], I=4 from x; got \[3,2\]"),
+    ):
+        with pytest.raises(error, match=words):
+            emu.dense_forward(wrong, fake_cuda.asarray(np.ones((3, 2), np.float32)))
+    with fake_cuda.Device(1):
+        w = fake_cuda.asarray(np.ones((3, 2), np.float32))
+    emu.memory_is_on(w.host.ctypes.data, w.host.nbytes, 1)
+    with pytest.raises(TypeError, match="w: expected an array on GPU 0, as the others of this call; got GPU 1"):
+        emu.dense_forward(x, w)
+    assert emu.dense_forward(fake_cuda.zeros((0, 3), np.float32), fake_cuda.zeros((3, 2), np.float32)).shape == (0, 2)
 
 
 def test_scratch_belongs_to_the_stream_of_the_kernel(emu):

@@ -210,9 +210,16 @@ def cuda():
             raise ImportError(
                 f"cuda: expected CuPy to be installed, pip install 'fastdl-nn[{extra(module)}]'; got none"
             ) from error
+        _own_arrays(module, cupy.ndarray)
         _cuda = Home("cuda", cupy, module)
         _homes[cupy.ndarray], _modules[cupy.ndarray] = _cuda, module
     return _cuda
+
+
+def _own_arrays(module, array):
+    """Let the CUDA module know the type of the arrays that it will mostly get."""
+    dtypes = [np.dtype(name) for name in ("float32", "uint8", "int64", "uint32")]
+    module.set_array_library(_make_output, _current_stream, array, dtypes)
 
 
 def extra(module):
@@ -225,7 +232,8 @@ def cuda_kernels():
     if importlib.util.find_spec("fastdl._cuda") is None:
         raise ImportError("cuda: expected a build with CUDA kernels; got one without (FASTDL_CUDA=ON builds them)")
     module = importlib.import_module("fastdl._cuda")
-    module.set_array_library(_make_output, _current_stream)
+    if _cuda is None:
+        module.set_array_library(_make_output, _current_stream)
     module.set_matmul_precision(_precision)
     return module
 
@@ -239,6 +247,8 @@ def _make_output(shape, dtype, device, stream):
     """What a kernel writes to where the caller gave nothing, or its scratch: on the stream that the kernel runs on, so that
     the array library does not hand the memory to another stream too early."""
     library = cuda().library
+    if device is None and stream is None:
+        return library.empty(shape, dtype)
     where = contextlib.nullcontext() if device is None else library.cuda.Device(device)
     order = contextlib.nullcontext() if stream is None else library.cuda.ExternalStream(stream)
     with where, order:
@@ -248,10 +258,7 @@ def _make_output(shape, dtype, device, stream):
 def _current_stream(device):
     # Only CuPy's: a caller who makes arrays otherwise, and not on the default stream, says stream=.
     library = _cuda.library if _cuda is not None else sys.modules.get("cupy")
-    if library is None:
-        return 0
-    with library.cuda.Device(device):
-        return library.cuda.get_current_stream().ptr
+    return 0 if library is None else library.cuda.get_current_stream().ptr
 
 
 def _is_cuda(a):
