@@ -168,6 +168,96 @@ struct TenSums {
     write_edge(t, whole, 8, 16);
   }
 };
+
+// The same by halves of a vector, four rows at a time, for machines whose multipliers are half as wide: there a blend costs
+// two operations on the multipliers' ports, and a shuffle of one half one elsewhere.
+struct TenHalfSums {
+  static constexpr int kUnroll = 4;
+  __m128 first[4][2], last[2];
+
+  FASTDL_INLINE void begin(const TileArgs& t) {
+    unrolled<4>([&](auto r) FASTDL_INLINED {
+      __builtin_prefetch(t.c + r * t.c_step);
+      first[r][0] = first[r][1] = _mm_setzero_ps();
+    });
+    last[0] = last[1] = _mm_setzero_ps();
+  }
+
+  template <class Element>
+  FASTDL_INLINE void add(const float* b, const Element& a) {
+    double pair;
+    memcpy(&pair, b + 8, sizeof(pair));
+    const __m128 b_first[2] = {_mm_loadu_ps(b), _mm_loadu_ps(b + 4)}, b_last = _mm_castpd_ps(_mm_set1_pd(pair));
+    unrolled<2>([&](auto g) FASTDL_INLINED {
+      __m128 ar[2], mixed;
+      unrolled<2>([&](auto i) FASTDL_INLINED {
+        ar[i] = _mm_set1_ps(a(Constant<g * 2 + i>{}));
+        unrolled<2>([&](auto v)
+                        FASTDL_INLINED { first[g * 2 + i][v] = _mm_fmadd_ps(ar[i], b_first[v], first[g * 2 + i][v]); });
+      });
+      __asm__("vshufps $0, %2, %1, %0" : "=x"(mixed) : "x"(ar[0]), "x"(ar[1]));  // GCC would make a blend of it
+      last[g] = _mm_fmadd_ps(mixed, b_last, last[g]);
+    });
+    __asm__ volatile("" ::: "memory");
+  }
+
+  FASTDL_INLINE void end(const TileArgs& t) {
+    float whole[4 * 16];
+    unrolled<4>([&](auto r) FASTDL_INLINED {
+      unrolled<2>([&](auto v) FASTDL_INLINED { _mm_storeu_ps(whole + r * 16 + v * 4, first[r][v]); });
+    });
+    unrolled<2>([&](auto g) FASTDL_INLINED {
+      _mm_storel_pi(reinterpret_cast<__m64*>(whole + g * 32 + 8), last[g]);
+      _mm_storeh_pi(reinterpret_cast<__m64*>(whole + g * 32 + 24), last[g]);
+    });
+    write_edge(t, whole, 4, 16);
+  }
+};
+
+// Ten columns where a is read by columns: a vector is eight rows of one column. Sixteen rows, five columns at a time, so
+// that each element of b that is broadcast is used twice.
+void ten_columns(const TileArgs& t) {
+  float whole[16 * 16];
+  vec sums[2][5][2];
+  for (int half = 0; half < 2; ++half) {
+    const float *a = t.a, *b = t.b + half * 5;
+    vec s[5][2];
+    unrolled<5>([&](auto j) FASTDL_INLINED { s[j][0] = s[j][1] = vec{}; });
+    for (i64 k = t.count; k > 0; --k) {
+      const vec a0 = load(a), a1 = load(a + kLanes);
+      unrolled<5>([&](auto j) FASTDL_INLINED {
+        const vec bj = splat(b[j]);
+        add_product(s[j][0], bj, a0);
+        add_product(s[j][1], bj, a1);
+      });
+      a += t.a_step;
+      b += t.b_step;
+      __asm__ volatile("" ::: "memory");
+    }
+    unrolled<5>([&](auto j) FASTDL_INLINED {
+      sums[half][j][0] = s[j][0];
+      sums[half][j][1] = s[j][1];
+    });
+  }
+  for (int v = 0; v < 2; ++v) {
+    vec columns[8];
+    for (int j = 0; j < 8; ++j) columns[j] = sums[j / 5][j % 5][v];
+    transpose(columns);
+    for (int r = 0; r < 8; ++r) {
+      float* row = whole + (v * 8 + r) * 16;
+      store(row, columns[r]);
+      row[8] = sums[1][3][v][r];
+      row[9] = sums[1][4][v][r];
+    }
+  }
+  write_edge(t, whole, 16, 16);
+}
+
+// Zen and Zen+ have multipliers of 128 bits.
+TenTile ten_by_rows() {
+  __builtin_cpu_init();
+  return __builtin_cpu_is("znver1") ? TenTile{tile_by_rows<4, TenHalfSums>, 4} : TenTile{tile_by_rows<8, TenSums>, 8};
+}
 #endif
 
 // Steps of k go by the four or eight, so that the sums are read and written that much less often.
@@ -254,9 +344,9 @@ const TileFunction gemm_narrow_by_columns[] = {FASTDL_NARROW_ROWS(columns_tile, 
 static_assert(sizeof(gemm_by_rows) / sizeof(TileFunction) == kTileRows + 1, "a function for every number of rows");
 static_assert(sizeof(gemm_narrow_by_rows) / sizeof(TileFunction) == kNarrowRows + 1, "likewise");
 #if FASTDL_VECTOR_BYTES == 32
-const TileFunction gemm_ten_by_rows = tile_by_rows<8, TenSums>, gemm_ten_by_columns = tile_by_columns<TenSums>;
+const TenTile gemm_ten_by_rows = ten_by_rows(), gemm_ten_by_columns = {ten_columns, 16};
 #else
-const TileFunction gemm_ten_by_rows = nullptr, gemm_ten_by_columns = nullptr;
+const TenTile gemm_ten_by_rows = {nullptr, 0}, gemm_ten_by_columns = {nullptr, 0};
 #endif
 
 void gemm_row_sums(int rows, const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,

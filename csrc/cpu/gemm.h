@@ -84,8 +84,12 @@ struct TileArgs {
 // One chunk of one tile: c = beta c + sums. The index is the number of rows, up to kTileRows or kNarrowRows.
 using TileFunction = void (*)(const TileArgs&);
 extern const TileFunction gemm_by_rows[], gemm_by_columns[], gemm_narrow_by_rows[], gemm_narrow_by_columns[];
-// Eight rows of kLanes + 1 or kLanes + 2 columns (a layer with ten outputs); null unless vectors have 8 lanes.
-extern const TileFunction gemm_ten_by_rows, gemm_ten_by_columns;
+// For kLanes + 1 or kLanes + 2 columns (a layer with ten outputs), `rows` rows of them; null unless vectors have 8 lanes.
+struct TenTile {
+  TileFunction tile;
+  int64_t rows;
+};
+extern const TenTile gemm_ten_by_rows, gemm_ten_by_columns;
 
 // One chunk of one or two rows: sums[r * sums_step + n] = sum over k of a[k * a_step + r] * b[k * b_step + n].
 void gemm_row_sums(int rows, const float* a, int64_t a_step, int64_t depth, const float* b, int64_t b_step,
@@ -403,7 +407,8 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
       const i64 k1 = smaller(k0 + kChunk, K), depth = k1 - k0;
       const bool last = k1 == K;
       // Packing a pays when a slice is used for more than a few panels.
-      const TileFunction *tiles = gemm_by_columns, *ten = nullptr;
+      const TileFunction* tiles = gemm_by_columns;
+      TenTile ten = {nullptr, 0};
       bool pack_a = true;
       int run_count = 0;
       if constexpr (A::kAccess == Access::kRows) {
@@ -411,17 +416,17 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
         if (run_count > 0 && strip <= 4 * kTileCols) {
           pack_a = false;
           tiles = strip <= kLanes ? gemm_narrow_by_rows : gemm_by_rows;
-          ten = &gemm_ten_by_rows;
+          ten = gemm_ten_by_rows;
         }
       } else if constexpr (A::kAccess == Access::kColumns) {
         if (strip <= 2 * kTileCols) {
           pack_a = false;
           if (strip <= kLanes) tiles = gemm_narrow_by_columns;
-          ten = &gemm_ten_by_columns;
+          ten = gemm_ten_by_columns;
         }
       }
       const i64 tile_rows = !pack_a && strip <= kLanes ? kNarrowRows : kTileRows;
-      if (ten && (!*ten || strip <= kLanes || strip > kLanes + 2)) ten = nullptr;
+      if (strip <= kLanes || strip > kLanes + 2) ten.tile = nullptr;
 
       for (i64 i0 = 0; i0 < M; i0 += cut.group_rows) {
         const i64 i1 = smaller(i0 + cut.group_rows, M);
@@ -476,8 +481,8 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
                 }
               }
               for (i64 i = m0, rows; i < m1; i += rows) {
-                const bool eight = ten && m1 - i >= 8;
-                rows = eight ? 8 : smaller(tile_rows, m1 - i);
+                const bool whole = ten.tile && m1 - i >= ten.rows;
+                rows = whole ? ten.rows : smaller(tile_rows, m1 - i);
                 t.c = c + i * ldc + j;
                 if (pack_a) {
                   t.a = a_packed + (i - i0) * depth;
@@ -488,7 +493,7 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
                   t.a = a.column(i, k0);
                   t.a_step = a.column_step();
                 }
-                (eight ? *ten : tiles[rows])(t);
+                (whole ? ten.tile : tiles[rows])(t);
                 if (last) finish_block(i, i + rows, j, j + t.cols, c, ldc, epilogue);
               }
             }
