@@ -4,6 +4,7 @@ from .autoencoder import Autoencoder
 from .captioner import Captioner
 from .classification_rbm import ClassificationRBM
 from .cnn import CNN, CNNRegressor
+from .convolutional_rbm import ConvolutionalRBM
 from .dbn import DBN
 from .forecaster import Forecaster
 from .gan import GAN
@@ -27,6 +28,7 @@ __all__ = [
     "Captioner",
     "CharLM",
     "ClassificationRBM",
+    "ConvolutionalRBM",
     "Forecaster",
     "MLPRegressor",
     "Perceptron",

@@ -18,7 +18,7 @@ from ..models import RBM
 from ..schedules import cosine
 from ._common import Report, Table, mnist
 
-EPOCHS = {"mnist": 100, "mnist-embedded": 150}
+EPOCHS = {"mnist": 120, "mnist-embedded": 150}
 STEPS, LONG = 5, 25
 HIDDEN, CHAINS, TEMPERATURES = 500, 100, 10000
 

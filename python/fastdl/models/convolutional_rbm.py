@@ -1,0 +1,362 @@
+"""Convolutional Boltzmann machines: the same few filters at every place of an image, learned without labels."""
+
+import numpy as np
+
+from .. import backend, init, ops, optim, train
+from ..module import Module, Parameter
+from ..random import Stream
+from ..tensor import Tensor, inference
+from ._base import Model, as_input
+from ._boltzmann import stream_of
+from .cnn import CNN
+
+
+class ConvolutionalRBM(Model):
+    """A restricted Boltzmann machine whose hidden units look through one window each and share their weights.
+
+        E(v, h) = -sum_f h_f (c_f + v * w_f) - sum_c b_c sum v_c
+
+    with * a convolution without padding, so images [Y,X,C] have hidden units [P,Q,F], P = Y - R + 1. Gaussian visible units, of
+    variance 1, have sum (v - b)^2 / 2 for the last term.
+
+    Parameters
+    ----------
+    filters : int
+        F.
+    size : int
+        R, rows and columns of a filter.
+    visible : {'bernoulli', 'gaussian'}
+    sparsity : float, optional
+        Wanted mean activity of each filter, between 0 and 1: adds `sparsity_weight` times the sum of squares of what is
+        missing. There are more hidden units than pixels, and without it they may come to copy them.
+    sparsity_weight : float
+    image_shape : tuple of int, optional
+        As in `CNN`, where X comes as flat rows.
+    seed : int
+
+    Attributes
+    ----------
+    module_ : Module
+        With w [R,S,C,F], b [C], c [F] and the persistent chains.
+    history_ : dict
+        For each epoch `error` (mean squared error of reconstructions, of at most 500 samples) and what `fastdl.train.fit`
+        records; `loss` is the free energy of samples less that of the chains.
+
+    Source
+    ------
+    Desjardins & Bengio, "Empirical evaluation of convolutional RBMs for vision" (2008); Lee, Grosse, Ranganath & Ng,
+    "Convolutional deep belief networks" (2009), for sparsity.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.models import ConvolutionalRBM
+    >>> X = np.kron(np.eye(8), np.ones((1, 8))).reshape(8, 8, 8)  # bars
+    >>> rbm = ConvolutionalRBM(filters=4, size=3).fit(X, epochs=5, batch_size=4)
+    >>> rbm.transform(X).shape
+    (8, 6, 6, 4)
+    """
+
+    _fitted = ("module_", "input_shape_", "sample_shape_")
+
+    def __init__(self, filters=16, size=5, visible="bernoulli", sparsity=None, sparsity_weight=10.0, image_shape=None,
+                 seed=0):  # fmt: skip
+        if visible not in ("bernoulli", "gaussian"):
+            raise ValueError(f"visible: expected 'bernoulli' or 'gaussian'; got {visible!r}")
+        for name, value in (("filters", filters), ("size", size)):
+            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
+                raise ValueError(f"{name}: expected an integer of at least 1; got {value!r}")
+        if sparsity is not None and not 0.0 < sparsity < 1.0:
+            raise ValueError(f"sparsity: expected 0 < sparsity < 1; got {sparsity}")
+        self.filters, self.size, self.visible, self.sparsity = filters, size, visible, sparsity
+        self.sparsity_weight, self.image_shape, self.seed = sparsity_weight, image_shape, seed
+
+    # ------------------------------------------------------------------------------------------ making it
+
+    _shape = CNN._shape
+
+    def build(self, input_shape):
+        """Make the machine with small random weights, for samples of this shape; returns the model itself."""
+        self.sample_shape_ = tuple(int(s) for s in np.atleast_1d(input_shape))
+        image = self._shape(np.empty((0, *self.sample_shape_), np.float32)).shape[1:]
+        if min(image[:2]) < self.size:
+            raise ValueError(f"X: expected images of at least {self.size}x{self.size} pixels; got {list(image)}")
+        self.input_shape_ = image
+        self.module_ = _Machine(image[2], self).initialise(self.seed)
+        self.module_.to(self._device)
+        self.module_.eval()
+        return self
+
+    def _describe(self):
+        return super()._describe() | {"sample_shape": list(self.sample_shape_)}
+
+    def _build_from(self, config):
+        return self.build(tuple(config["sample_shape"]))
+
+    @classmethod
+    def _from_file(cls, weights, config):
+        params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
+        model = cls(**params)._build_from(config)
+        if "chain" in weights:
+            model.module_.chain = np.array(weights["chain"])
+        return model.set_weights(weights)
+
+    def _input(self, X, name="X"):
+        x = super()._input(X, name)
+        a = backend.to_host(x)
+        if self.visible == "bernoulli" and a.dtype != np.uint8 and a.size:
+            low, high = a.min(), a.max()
+            if not (low >= 0 and high <= 1):  # NaN is neither
+                bad = low if not low >= 0 else high
+                raise ValueError(f"{name}: expected values from 0 to 1, for Bernoulli units; got {bad:g}")
+        return x
+
+    def _floats(self, X, name="X"):
+        self._need_fit()
+        x = self._input(X, name)
+        return train.Rows(x, name, self.module_.w.data).take(np.arange(len(x))).copy()
+
+    # ------------------------------------------------------------------------------------------ training
+
+    def fit(self, X, y=None, *, epochs=10, batch_size=50, algorithm="pcd", k=1, optimizer="adam", lr=None, stochastic=False,
+            warm_start=False, callbacks=(), **options):  # fmt: skip
+        """Learn the distribution of images.
+
+        Parameters
+        ----------
+        X : array [N,Y,X] or [N,Y,X,C]
+            uint8 is read as values in [0,1].
+        y : ignored
+        epochs, batch_size : int
+        algorithm : {'pcd', 'cd'}
+            Chains that go on from update to update, as many as a batch has images; or chains that begin at the data.
+        k : int
+            Gibbs steps an update.
+        optimizer, lr
+            As in `Classifier.fit`.
+        stochastic : bool
+            Values of Bernoulli units are chances, and drawn anew each time an image comes by.
+        warm_start : bool
+            Go on from the weights and chains of now.
+        callbacks, **options
+            Passed to `fastdl.train.fit`: schedule, checkpoint, resume, ...
+
+        Returns
+        -------
+        The model itself.
+
+        Raises
+        ------
+        FloatingPointError
+            The loss became infinite or NaN; the message says where.
+        """
+        if algorithm not in ("pcd", "cd"):
+            raise ValueError(f"algorithm: expected 'pcd' or 'cd'; got {algorithm!r}")
+        if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
+            raise ValueError(f"k: expected an integer of at least 1; got {k!r}")
+        if stochastic and self.visible != "bernoulli":
+            raise ValueError(f"stochastic: expected Bernoulli visible units; got {self.visible} ones")
+        x = self._begin(X, warm_start)
+        if not hasattr(self, "module_"):
+            self.build(as_input(X).shape[1:])
+            self.module_.begin_at(x)
+        net = self.module_
+        net.k, net.stochastic = int(k), bool(stochastic)
+        chains = min(int(batch_size), len(x))
+        if algorithm == "cd":
+            net.chain = None
+        elif net.chain is None or len(net.chain) != chains:
+            net.chain = net.random(chains, self.input_shape_, stream_of(self.seed, "chains"))
+        some, errors = np.linspace(0, len(x) - 1, min(len(x), 500)).astype(np.int64), []
+
+        def watch(state):
+            v = train.Rows(x, "X", net.w.data).take(some)
+            again = net.visible_means(net.hidden_means(v))
+            errors.append(float(np.mean((backend.to_host(v).astype(np.float64) - backend.to_host(again)) ** 2)))
+            state.history["error"] = errors
+
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        given = {} if lr is None else {"lr": lr}
+        try:
+            self.history_ = train.fit(
+                net, x, np.arange(len(x)), loss=net.objective, optimizer=optim.get(optimizer, net, **given),
+                epochs=epochs, batch_size=batch_size, callbacks=[watch, *callbacks], **{"seed": self.seed} | options,
+            )  # fmt: skip
+        finally:
+            net.forget()
+        return self
+
+    # ------------------------------------------------------------------------------------------ use
+
+    def transform(self, X):
+        """Means of the hidden units, float32 [N,P,Q,F]."""
+        self._need_fit()
+        return backend.to_host(train.predict(self.module_, self._input(X)))
+
+    def inverse_transform(self, H):
+        """Means of the visible units given hidden ones [N,P,Q,F], float32 [N,...] in the shape of the data's samples."""
+        self._need_fit()
+        h, (rows, columns, _) = as_input(H, "H"), self.input_shape_
+        wanted = (rows - self.size + 1, columns - self.size + 1, self.filters)
+        if h.shape[1:] != wanted:
+            raise ValueError(f"H: expected shape [N,{','.join(map(str, wanted))}]; got {list(h.shape)}")
+        v = self.module_.visible_means(backend.to_device(backend.array(h), self.module_.w.data))
+        return self._images(v)
+
+    def _images(self, v):
+        v = backend.to_host(v)
+        return v.reshape(len(v), *self.sample_shape_)
+
+    def reconstruct(self, X):
+        """Means of the visible units given the means of the hidden ones."""
+        return self.inverse_transform(self.transform(X))
+
+    def gibbs(self, X, steps=1, seed=0):
+        """States after some Gibbs steps from X, float32 [N,...]."""
+        if steps < 1:
+            raise ValueError(f"steps: expected at least 1; got {steps}")
+        v = self._floats(X)
+        with backend.pooled():
+            return self._images(self.module_.gibbs(v, steps, stream_of(seed, "sample")))
+
+    def sample(self, n=1, steps=1000, seed=0, means=False):
+        """Images after `steps` Gibbs steps from where the persistent chains are, if there are any, else from random ones.
+
+        Parameters
+        ----------
+        n, steps : int
+        seed : int
+        means : bool
+            Give the means of the last step instead of its samples.
+
+        Returns
+        -------
+        array of float32 [n,...]
+        """
+        self._need_fit()
+        if n < 1 or steps < 1:
+            raise ValueError(f"n, steps: expected at least 1; got {n} and {steps}")
+        net, stream = self.module_, stream_of(seed, "sample")
+        if net.chain is not None:
+            v = backend.take(net.chain, backend.to_device(np.arange(n) % len(net.chain), net.chain)).copy()
+        else:
+            v = net.random(n, self.input_shape_, stream)
+        with backend.pooled():
+            return self._images(net.gibbs(v, steps, stream, means))
+
+    def free_energy(self, X):
+        """-log of an image's probability, up to log Z: float32 [N]."""
+        v = self._floats(X)
+        with inference():
+            x = Tensor(v)
+            return backend.to_host(self.module_.energy(x, self.module_.inputs(x)).data)
+
+
+class _Machine(Module):
+    """Filters and biases; while training it keeps what its objective needs."""
+
+    buffers = ("chain",)
+
+    def __init__(self, channels, model):
+        size, filters = int(model.size), int(model.filters)
+        self.w = Parameter((size, size, channels, filters), _small)
+        self.b = Parameter((channels,), init.zeros, decay=False)
+        self.c = Parameter((filters,), init.zeros, decay=False)
+        self.gaussian = model.visible == "gaussian"
+        self.sparsity, self.sparsity_weight = model.sparsity, model.sparsity_weight
+        self.k, self.stochastic, self.chain, self.stream, self._kept = 1, False, None, Stream(0), None
+
+    def __getstate__(self):
+        return self.__dict__ | {"_kept": None}
+
+    def forget(self):
+        """Let go of the last batch."""
+        self._kept = None
+
+    def begin_at(self, x):
+        """Visible biases that give the mean of images x."""
+        a = backend.to_host(x)
+        p = a.reshape(-1, a.shape[-1]).mean(0, dtype=np.float64) / (255 if a.dtype == np.uint8 else 1)
+        if not self.gaussian:
+            p = np.clip(p, 1e-3, 1 - 1e-3)
+            p = np.log(p / (1 - p))
+        backend.assign(self.b.data, p.astype(np.float32))
+
+    def inputs(self, x):
+        """Of the hidden units, [N,P,Q,F]."""
+        return ops.conv2d(x, self.w, self.c)
+
+    def forward(self, x):
+        if not self.training:
+            return ops.sigmoid(self.inputs(x))
+        if self.stochastic:
+            x = Tensor(backend.kernels(x.data).bernoulli(x.data, *self.stream.take(x.data.size)))
+        a = self.inputs(x)
+        self._kept = x
+        return a
+
+    def energy(self, x, a):
+        """Free energy of each sample, [N], from the inputs a of its hidden units."""
+        n = x.shape[0]
+        own = ops.multiply(ops.square(ops.subtract(x, self.b)), 0.5) if self.gaussian else ops.multiply(x, self.b)
+        own = ops.sum(ops.reshape(own, (n, own.data.size // max(n, 1))), 1)
+        units = ops.sum(ops.reshape(ops.unary(a, "softplus"), (n, a.data.size // max(n, 1))), 1)
+        return ops.subtract(own, units) if self.gaussian else ops.multiply(ops.add(own, units), -1.0)
+
+    def objective(self, a, target):
+        """Free energy of the batch less that of what Gibbs steps make of the chains, means over each."""
+        x = self._kept
+        begin = x.data.copy() if self.chain is None else self.chain
+        other = Tensor(self.gibbs(begin, self.k, self.stream))
+        if self.chain is not None:
+            backend.assign(self.chain, other.data)
+        model = self.energy(other, self.inputs(other))
+        gap = ops.subtract(ops.mean(self.energy(x, a)), ops.mean(model))
+        if self.sparsity is None:
+            return gap
+        p = ops.mean(ops.reshape(ops.sigmoid(a), (a.data.size // a.shape[-1], a.shape[-1])), 0)
+        idle = ops.sum(ops.square(ops.subtract(p, self.sparsity)))
+        return ops.add(gap, ops.multiply(idle, self.sparsity_weight))
+
+    # ------------------------------------------------------------------------------------------ sampling
+
+    def hidden_means(self, v):
+        """[N,P,Q,F] given v, an array."""
+        with inference():
+            return ops.conv2d(Tensor(v), self.w, self.c, act="sigmoid").data
+
+    def visible_means(self, h):
+        """[N,Y,X,C] given h, an array: the filters laid where their units are on."""
+        with inference():
+            return ops.conv_transpose2d(Tensor(h), self.w, self.b, act="none" if self.gaussian else "sigmoid").data
+
+    def gibbs(self, v, steps, stream, means=False):
+        """Samples of the visible units (or the means of the last step) after some steps from v."""
+        k = backend.kernels(v)
+        for step in range(steps):
+            h = self.hidden_means(v)
+            k.bernoulli(h, *stream.take(h.size), h)
+            v = self.visible_means(h)
+            if not (means and step == steps - 1):
+                v = self._drawn(v, stream)
+        return v
+
+    def _drawn(self, mean, stream):
+        k, place = backend.kernels(mean), stream.take(mean.size)
+        if not self.gaussian:
+            return k.bernoulli(mean, *place, mean)
+        noise = k.normal(0.0, 1.0, *place, backend.empty(mean.shape, mean))
+        k.axpby(1.0, noise, 1.0, mean)
+        return mean
+
+    def random(self, n, shape, stream):
+        """States [n, shape] of the machine without filters."""
+        h = backend.zeros((n, *shape), self.w.data)
+        with inference():
+            means = ops.add(Tensor(h), self.b)
+            means = means.data if self.gaussian else ops.sigmoid(means).data
+        return self._drawn(means, stream)
+
+
+def _small(shape, stream, fans=None):
+    return init.normal(shape, stream, std=0.01)
