@@ -88,6 +88,15 @@ def test_images_by_convolutions(shape):
     GAN("dcgan", 8, width=4, loss="hinge", spectral_norm=True).fit(x, epochs=1, batch_size=16, on_collapse="ignore")
 
 
+def test_dense_layers_with_batch_normalisation():
+    x = two_heaps(256)
+    model = GAN("mlp", 4, (16,), output="none", batch_norm=True, seed=3).fit(x, epochs=30, batch_size=64, lr=5e-3)
+    assert any("running" in name for name in model.module_.generator.get_weights())
+    a = model.sample(200)
+    assert a.std(0).max() > 0.2
+    np.testing.assert_array_equal(a[:3], model.sample(3))
+
+
 # ------------------------------------------------------------------------------------------------------- collapse
 
 

@@ -41,6 +41,8 @@ class GAN(Model):
         Random numbers a sample.
     hidden : tuple of int
         Units of G's hidden layers ('mlp'); D has them in reverse.
+    batch_norm : bool
+        Batch normalisation of G's hidden layers ('mlp'; 'dcgan' always has it): a bad start then does not fold it up.
     width : int
         Filters of the layers nearest to the image ('dcgan').
     output : {'sigmoid', 'tanh', 'none'}
@@ -97,7 +99,7 @@ class GAN(Model):
 
     def __init__(self, architecture="mlp", latent=64, hidden=(256, 512), width=32, output="sigmoid",
                  loss="non_saturating", smoothing=0.0, spectral_norm=False, clip_weights=0.01, steps_d=1, average=0.0,
-                 seed=0):  # fmt: skip
+                 batch_norm=False, seed=0):  # fmt: skip
         if architecture not in ("mlp", "dcgan"):
             raise ValueError(f"architecture: expected 'mlp' or 'dcgan'; got {architecture!r}")
         if output not in ("sigmoid", "tanh", "none"):
@@ -117,7 +119,8 @@ class GAN(Model):
         self.output, self.loss, self.smoothing, self.spectral_norm = output, loss, smoothing, spectral_norm
         if not 0.0 <= average < 1.0:
             raise ValueError(f"average: expected 0 <= average < 1; got {average}")
-        self.clip_weights, self.steps_d, self.average, self.seed = clip_weights, steps_d, average, seed
+        self.clip_weights, self.steps_d, self.average = clip_weights, steps_d, average
+        self.batch_norm, self.seed = batch_norm, seed
 
     # ------------------------------------------------------------------------------------------ the networks
 
@@ -489,7 +492,13 @@ def _guard(model):
 
 def _mlp(input_shape, model):
     guard = _guard(model)
-    generator = [*(nn.Dense(units, "relu") for units in model.hidden), nn.Dense(input_shape[0], model.output)]
+    generator = []
+    for units in model.hidden:
+        if model.batch_norm:
+            generator += [nn.Dense(units, bias=False, init="he_normal"), nn.BatchNorm(), nn.ReLU()]
+        else:
+            generator.append(nn.Dense(units, "relu"))
+    generator.append(nn.Dense(input_shape[0], model.output))
     discriminator = [_Centred()] if model.output == "sigmoid" else []
     discriminator += [guard(nn.Dense(units, "leaky_relu", slope=0.2)) for units in reversed(model.hidden)]
     return nn.Sequential(*generator), nn.Sequential(*discriminator, guard(nn.Dense(1)))
