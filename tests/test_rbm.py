@@ -166,6 +166,9 @@ def test_recipes(monkeypatch):
     found = recipes.run("rbm-exact", recipes.Config(epochs=2, seed=100)).metrics
     assert abs(found["log_z_ais"] - found["log_z_exact"]) < 1.0
     assert found["test_ll"] > -300
+    report = recipes.run("mnist-rbm", recipes.Config(epochs=1, seed=100, long=True))
+    assert report.settings["k"] == mnist_rbm.LONG
     report = recipes.run("mnist-rbm", recipes.Config(epochs=2, seed=100))
+    assert report.settings["k"] == mnist_rbm.STEPS
     assert {"test_ll", "log_z", "log_z_err", "log_z_upper", "converged"} <= set(report.metrics)
     assert report.metrics["test_ll"] > -300

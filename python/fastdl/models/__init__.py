@@ -5,6 +5,7 @@ from .captioner import Captioner
 from .classification_rbm import ClassificationRBM
 from .cnn import CNN, CNNRegressor
 from .convolutional_rbm import ConvolutionalRBM
+from .dbm import DBM
 from .dbn import DBN
 from .forecaster import Forecaster
 from .gan import GAN
@@ -18,6 +19,7 @@ from .softmax_regression import SoftmaxRegression
 
 __all__ = [
     "CNN",
+    "DBM",
     "DBN",
     "GAN",
     "MLP",

@@ -248,7 +248,7 @@ class RBM(Model):
                     v = rows.take(order[start : start + batch])
                     if stochastic:
                         v = self.module_.kernels.bernoulli(v, *trainer.stream.take(v.size))
-                    trainer.update(v, factor)
+                    trainer.update(self._complete(v), factor)
                     state.step += 1
                     if state.step % 100 == 0 or start + batch >= n:
                         self._must_be_finite(trainer, epoch)
@@ -290,6 +290,10 @@ class RBM(Model):
             self._first(x)
         return x
 
+    def _complete(self, v):
+        """The visible units' values of a batch: all of them are observed here."""
+        return v
+
     def _must_be_finite(self, trainer, epoch):
         if not trainer.healthy():
             raise FloatingPointError(
@@ -299,7 +303,7 @@ class RBM(Model):
 
     def _reconstruction_error(self, rows, index):
         m = self.module_
-        v = rows.take(index)
+        v = self._complete(rows.take(index))
         again = m.visible(m.hidden(v))
         return float(np.mean((backend.to_host(v).astype(np.float64) - backend.to_host(again)) ** 2))
 

@@ -1,0 +1,202 @@
+"""Deep Boltzmann machines of two hidden layers: both infer together, from below and from above."""
+
+import math
+
+import numpy as np
+
+from .. import backend, train
+from ._base import Model
+from ._boltzmann import Annealing
+from .rbm import RBM
+
+
+class DBM(Model):
+    """A Boltzmann machine of a visible and two hidden layers of Bernoulli units.
+
+        E(v, h1, h2) = -b v - c1 h1 - c2 h2 - v w1 h1 - h1 w2 h2
+
+    Given h1, v and h2 are independent: a machine of two layers, [v h2] and h1, of which h2 is never seen. Its chains, its
+    partition function and its gradient are those of an `RBM`; what comes to it is that h2 is inferred for each sample, by mean
+    field, before an update.
+
+    Parameters
+    ----------
+    hidden : (int, int)
+        H1, H2.
+    mean_field : int
+        Passes of the inference of h1 and h2.
+    seed : int
+
+    Attributes
+    ----------
+    joint_ : RBM
+        The machine over [v h2] and h1, with its chains.
+    history_ : dict
+        As of `RBM`; the error is that of v and the inferred h2.
+
+    Source
+    ------
+    Salakhutdinov & Hinton, "Deep Boltzmann machines" (2009); Montavon & Müller, "Deep Boltzmann machines and the centering trick"
+    (2012), for training without a greedy start.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.models import DBM
+    >>> X = np.tile([[1, 1, 0, 0], [0, 0, 1, 1]], (50, 1))
+    >>> dbm = DBM(hidden=(4, 3)).fit(X, epochs=20, batch_size=10, lr=0.1)
+    >>> dbm.transform(X).shape
+    (100, 3)
+    """
+
+    _fitted = ("joint_", "input_shape_")
+
+    def __init__(self, hidden=(500, 1000), mean_field=10, seed=0):
+        sizes = tuple(hidden)
+        if len(sizes) != 2 or any(isinstance(h, bool) or not hasattr(h, "__index__") or h < 1 for h in sizes):
+            raise ValueError(f"hidden: expected two layers, of at least 1 unit; got {hidden!r}")
+        if isinstance(mean_field, bool) or not hasattr(mean_field, "__index__") or mean_field < 1:
+            raise ValueError(f"mean_field: expected an integer of at least 1; got {mean_field!r}")
+        self.hidden, self.mean_field, self.seed = sizes, mean_field, seed
+
+    # The network of a Model is that of the joint machine.
+    @property
+    def module_(self):
+        """The joint machine's arrays: w = [w1; w2^T] as [V + H2,H1], b = [b c2], c = c1."""
+        return self.joint_.module_
+
+    def build(self, input_shape):
+        """Make the machine with small random weights; returns the model itself."""
+        observed = math.prod(int(s) for s in np.atleast_1d(input_shape))
+        self.input_shape_ = (observed,)
+        self.joint_ = _Joint(int(self.hidden[0]), seed=self.seed)
+        self.joint_.observed, self.joint_.passes = observed, int(self.mean_field)
+        self.joint_.to(self._device)
+        self.joint_.build(observed + int(self.hidden[1]))
+        return self
+
+    def _build_from(self, config):
+        return self.build(tuple(config["input_shape"]))
+
+    @classmethod
+    def _from_file(cls, weights, config):
+        model = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()})._build_from(config)
+        for name in ("chain_v", "chain_h"):
+            if name in weights:
+                setattr(model.module_, name, np.array(weights[name]))
+        model.module_.set_weights(weights)
+        return model
+
+    def fit(self, X, y=None, *, epochs=10, k=5, lr=0.02, centre=True, warm_start=False, checkpoint=None, **options):
+        """Learn the distribution of samples by persistent chains.
+
+        Parameters
+        ----------
+        X : array [N,...]
+            Values from 0 to 1; uint8 is read so.
+        y : ignored
+        epochs, k : int
+            k: Gibbs steps an update.
+        lr : float
+        centre : bool
+            Use the gradient of the centred machine.
+        warm_start, checkpoint, **options
+            As in `RBM.fit`: batch_size, schedule, momentum, weight_decay, stochastic, callbacks, resume, ...
+
+        Returns
+        -------
+        The model itself.
+        """
+        x = self._begin(X, warm_start)
+        if not hasattr(self, "joint_"):
+            self.build(x.shape[1:])
+            fresh = True
+        else:
+            fresh = False
+        wide = np.zeros((len(x), x.shape[1] + int(self.hidden[1])), x.dtype)  # room for h2
+        wide[:, : x.shape[1]] = backend.to_host(x)
+        if fresh:
+            self.joint_._first(self.joint_._values(wide))
+        self.joint_.fit(
+            wide, epochs=epochs, k=k, lr=lr, centre=centre, warm_start=True, checkpoint=self._checkpoint(checkpoint), **options
+        )
+        self.history_ = self.joint_.history_
+        return self
+
+    def _inferred(self, X):
+        """[v h2] and h1 of samples: values and means, arrays on the machine's device."""
+        self._need_fit()
+        x = self._input(X)
+        v = train.Rows(x, "X", self.module_.w.data).take(np.arange(len(x)))
+        wide = backend.empty((len(x), self.module_.sizes[0]), v)
+        backend.assign(wide[:, : v.shape[1]], v)
+        both = self.joint_._complete(wide)
+        return both, self.module_.hidden(both)
+
+    def transform(self, X, layer=2):
+        """Means of the units of a hidden layer, by mean field, float32 [N,H]."""
+        if layer not in (1, 2):
+            raise ValueError(f"layer: expected 1 or 2; got {layer!r}")
+        both, h1 = self._inferred(X)
+        return backend.to_host(h1) if layer == 1 else backend.to_host(both)[:, self.input_shape_[0] :].copy()
+
+    def reconstruct(self, X):
+        """Means of the visible units given the inferred h1, float32 [N,V]."""
+        _, h1 = self._inferred(X)
+        return backend.to_host(self.module_.visible(h1))[:, : self.input_shape_[0]].copy()
+
+    def sample(self, n=1, steps=1000, seed=0, means=False):
+        """Samples of the visible units after `steps` Gibbs steps; as `RBM.sample`. float32 [n,V]."""
+        self._need_fit()
+        return self.joint_.sample(n, steps, seed, means=means)[:, : self.input_shape_[0]].copy()
+
+    def log_z(self):
+        """The logarithm of the partition function, exact, where the first hidden layer has at most 22 units."""
+        self._need_fit()
+        return self.joint_.log_z()
+
+    def anneal(self, chains=100, temperatures=10000, seed=0, reverse_steps=1000) -> Annealing:
+        """Estimate the partition function; as `RBM.anneal`."""
+        self._need_fit()
+        return self.joint_.anneal(chains, temperatures, seed, reverse_steps)
+
+    def lower_bound(self, X, log_z):
+        """A lower bound of each sample's log-probability in nats, float64 [N], with the log_z of `log_z` or `anneal`.
+
+            log p(v) >= b v + c1 m1 + c2 m2 + v w1 m1 + m1 w2 m2 + H(m1) + H(m2) - log Z,   m the mean-field means
+        """
+        both, h1 = self._inferred(X)
+        w, b, c = (backend.to_host(a).astype(np.float64) for a in self.module_.arrays)
+        x, m = (backend.to_host(a).astype(np.float64) for a in (both, h1))
+        m2 = x[:, self.input_shape_[0] :]
+        return x @ b + m @ c + ((x @ w) * m).sum(1) + _entropy(m) + _entropy(m2) - float(log_z)
+
+
+class _Joint(RBM):
+    """Visible units of which only the first `observed` have data."""
+
+    observed = passes = 0
+
+    def _first(self, x):
+        super()._first(x)
+        m = self.module_
+        for a in (m.b.data, m.base):
+            mine = backend.to_host(a).copy()
+            mine[self.observed :] = 0
+            backend.assign(a, mine)
+
+    def _complete(self, v):
+        """v with the other units at their mean-field means, from 1/2."""
+        m, seen = self.module_, self.observed
+        x = backend.empty(v.shape, v)
+        backend.assign(x, v)
+        backend.assign(x[:, seen:], backend.full((len(v), v.shape[1] - seen), v, 0.5))
+        for _ in range(self.passes):
+            backend.assign(x[:, seen:], m.visible(m.hidden(x))[:, seen:])
+        return x
+
+
+def _entropy(m):
+    """Of independent Bernoulli units with means m, summed over each row, in nats."""
+    m = np.clip(m, 1e-12, 1 - 1e-12)
+    return -(m * np.log(m) + (1 - m) * np.log1p(-m)).sum(1)
