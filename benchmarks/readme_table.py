@@ -1,15 +1,16 @@
-"""Fill the table of README.md from the report that `fastdl bench --json` wrote.
+"""Fill the table of README.md from the report that `fastdl bench --json` wrote, or that of docs/kernels/gpu.md from the one of
+benchmarks/gpu.py.
 
     python benchmarks/readme_table.py benchmarks/results/FILE.json
 
-Nothing in the table is typed by hand: the rows below are looked up by name, and a missing one is an error.
+Nothing in the tables is typed by hand: the rows of README.md are looked up by name, and a missing one is an error.
 """
 
 import json
 import sys
 from pathlib import Path
 
-README = Path(__file__).parent.parent / "README.md"
+ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- measured:", "<!-- measured: end -->"
 CLOCKS = {"cpu": "processor time of one thread, so that other processes do not count", "wall": "wall-clock time"}
 ROWS = {
@@ -73,13 +74,34 @@ def table(report):
     return "\n".join(lines)
 
 
+def gpu_table(report):
+    """All rows of a GPU's report."""
+    limits = report["ceilings"]
+    lines = [
+        f"{report['gpu']} (sm_{report['compute_capability'].replace('.', '')}), CUDA {report['cuda_runtime'] // 1000}, CuPy "
+        f"{report['cupy']}, PyTorch {report['torch']}, {report['date']}. Ceilings measured beside it: a copy "
+        f"{limits['copy_gb_s'] / 1000:.2f} TB/s; PyTorch's products of 8192 at {limits['highest_tflops']:.0f} (float32), "
+        f"{limits['tf32_tflops']:.0f} (tf32) and {limits['bf16_tflops']:.0f} (bf16) TFLOP/s. A ratio over 1: faster "
+        "than the peer.",
+        "",
+        "| | fastdl | rate | ratio to PyTorch |",
+        "| --- | --- | --- | --- |",
+    ]
+    for row in report["rows"]:
+        rate = f"{row['tflops']:.3g} TFLOP/s" if "tflops" in row else f"{row['gb_s']:.0f} GB/s" if "gb_s" in row else ""
+        ratio = "".join(f"{value:.2f}" + peer.removeprefix("torch") for peer, value in row["times_faster"].items())
+        lines.append(f"| {row['area']}: {row['name']} | {duration(1e-6 * row['us']['fastdl'])} | {rate} | {ratio} |")
+    return "\n".join(lines)
+
+
 def main():
     """Replace what stands between the marks."""
-    source = Path(sys.argv[1])
-    text = README.read_text()
+    report = json.loads(Path(sys.argv[1]).read_text())
+    page = ROOT / ("docs/kernels/gpu.md" if "gpu" in report else "README.md")
+    text = page.read_text()
     begin = text.index("\n", text.index(BEGIN)) + 1
     end = text.index(END)
-    README.write_text(f"{text[:begin]}\n{table(json.loads(source.read_text()))}\n\n{text[end:]}")
+    page.write_text(f"{text[:begin]}\n{(gpu_table if 'gpu' in report else table)(report)}\n\n{text[end:]}")
 
 
 if __name__ == "__main__":

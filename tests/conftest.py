@@ -8,6 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes three quarters of a GPU's memory
+
 TARGETS = ["base", "avx2", "wide", "avx512", "emu"]
 # Built for tests alone: the 64-byte-vector source, compiled for AVX2, and the CUDA kernels in the emulator.
 EXTRA = {"wide": "avx2", "emu": "avx2" if platform.machine() in ("x86_64", "AMD64") else "base"}

@@ -78,8 +78,7 @@ def test_arrays_of_pytorch():
         kernels.activation_forward(t.T.contiguous(), "tanh", out=out.T)
 
 
-def test_arrays_of_jax(monkeypatch):
-    monkeypatch.setenv("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+def test_arrays_of_jax():
     jax = pytest.importorskip("jax")
     if jax.default_backend() != "gpu":
         pytest.skip("JAX without CUDA")

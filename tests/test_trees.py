@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import reference_trees as reference
+from conftest import LOADED
 from fastdl import data, models, ops
 from fastdl.data import DataError, Forest, Vocabulary, parse_trees
 from fastdl.models import RNTN
@@ -127,6 +128,8 @@ def test_heights_that_are_left_out_are_visited_all_the_same(target, rng):
     right = target.rntn_forward(leaves, children, np.array([1, 2]), None, w)
     np.testing.assert_array_equal(right, target.rntn_forward(leaves, children, np.array([1]), None, w))
     np.testing.assert_array_equal(right, target.rntn_forward(leaves, children, np.array([1, 0, 2, 1]), None, w))
+    if target is LOADED.get("cuda"):
+        return  # indices on a GPU are not looked at: that would wait for it
     with pytest.raises(ValueError, match="children"):
         target.rntn_forward(leaves, np.array([[0, 5]]), np.array([1]), None, w)
     with pytest.raises(ValueError, match="ends"):

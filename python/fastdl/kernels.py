@@ -14,7 +14,8 @@ of the right shape, or an error names the argument. An output that is left out i
 tuple where a kernel returns several) writes into yours. ``help(kernels.conv2d_forward)`` lists a kernel's arguments.
 
 CUDA arrays (CuPy's, PyTorch's on a GPU, whatever has ``__cuda_array_interface__``) go to the CUDA kernel of the same name, where
-fastdl was built with them: on the arrays' GPU and CuPy's current stream, or the one of the argument `stream`.
+fastdl was built with them: on the arrays' GPU and CuPy's current stream, or the one of the argument `stream`. Indices that lie on
+a GPU are not checked, as that would wait for it.
 """
 
 from . import backend
