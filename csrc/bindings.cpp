@@ -147,8 +147,8 @@ void bind_elementwise(py::module_& m) {
   def<binary>(m, "binary", "L n; x[L,n] y[n] op:binary z>~[L,n]",
               "z = x op y, y repeated for every leading row of x. In place on x allowed.");
   def<axpby>(m, "axpby", "n; a:f x[n...] b:f y>[n...]", "y = a x + b y; with b = 0, y is not read.");
-  def<reduce_forward>(m, "reduce_forward", "A B C; x[A,B,C] op:reduce y>[A,C]",
-                      "Reduce the middle axis. The order of a sum is given by B alone.");
+  def<reduce_forward, reduce_forward_workspace>(m, "reduce_forward", "A B C; x[A,B,C] op:reduce work* y>[A,C]",
+                                                "Reduce the middle axis. The order of a sum is given by B alone.");
   def<reduce_backward>(
       m, "reduce_backward", "A B C; x[A,B,C] y[A,C] dy[A,C] op:reduce dx>[A,B,C] beta:f=0",
       "Gradient of reduce_forward, + beta dx; of max and min it goes to the first place that holds y.");
@@ -196,8 +196,8 @@ void bind_losses(py::module_& m) {
 void bind_embedding(py::module_& m) {
   def<embedding_forward>(m, "embedding_forward", "n L D; table[L,D] index:i64[n...]{0..L} y>[n...,D]",
                          "y = table[index].");
-  def<embedding_backward>(
-      m, "embedding_backward", "n L D; index:i64[n...]{0..L} dy[n...,D] dtable>[L,D] beta:f=0",
+  def<embedding_backward, embedding_backward_workspace>(
+      m, "embedding_backward", "n L D; index:i64[n...]{0..L} dy[n...,D] work* dtable>[L,D] beta:f=0",
       "Gradient of embedding_forward: each dy is added into its row, in order; + beta dtable. dtable"
       " must be given (it has the table's size).");
   def<gather_u8>(m, "gather_u8", "n L D; table:u8[L,D] index:i64[n...]{0..L} scale:f=1 y>[n...,D]",

@@ -166,7 +166,8 @@ void axpby(i64 n, float a, const float* x, float b, float* y, void* stream);
 
 // y[A,C] = reduction of x[A,B,C] over B. The sum's order is by B alone. max and min of nothing (B = 0) are -inf and inf,
 // mean is NaN.
-void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* y, void* stream);
+void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* work, float* y, void* stream);
+i64 reduce_forward_workspace(i64 A, i64 B, i64 C, i64 op);
 // dx = dy spread back over B (max, min: to the first place that holds y), + beta dx.
 void reduce_backward(i64 A, i64 B, i64 C, const float* x, const float* y, const float* dy, int op, float* dx,
                      float beta, void* stream);
@@ -267,8 +268,9 @@ i64 ctc_backward_workspace(i64 N, i64 T, i64 C, i64 S);
 // y[n,D] = table[index[n]]; 0 <= index < L.
 void embedding_forward(i64 n, i64 L, i64 D, const float* table, const int64_t* index, float* y, void* stream);
 // dtable = sum of dy[i] into row index[i], in the order of i, + beta dtable.
-void embedding_backward(i64 n, i64 L, i64 D, const int64_t* index, const float* dy, float* dtable, float beta,
-                        void* stream);
+void embedding_backward(i64 n, i64 L, i64 D, const int64_t* index, const float* dy, float* work, float* dtable,
+                        float beta, void* stream);
+i64 embedding_backward_workspace(i64 n, i64 L, i64 D);
 // y[n,D] = scale * table[index[n]] from bytes: one pass makes a float batch out of stored images.
 void gather_u8(i64 n, i64 L, i64 D, const uint8_t* table, const int64_t* index, float scale, float* y, void* stream);
 

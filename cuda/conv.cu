@@ -15,9 +15,9 @@
 //   stride 2, 5 taps        dy     o   o   o   o          phase 0: taps 0 2 4
 //                           dx   . ' . ' . ' . ' .        phase 1: taps 1 3
 //
-// Groups are the batch of the product: neighbours in channels and filters. 1 x 1 filters without stride and padding are plain
+// Groups are the batch of the product: neighbours in channels and filters. A group for each channel is no product: depthwise.cu. 1 x 1 filters without stride and padding are plain
 // products.
-#include "gemm.cuh"
+#include "depthwise.cuh"
 
 namespace fastdl {
 
@@ -105,6 +105,7 @@ void data_phase(const Sizes& s, i64 y0, i64 x0, const Phase& fy, const Phase& fx
 void data_gradient(const Sizes& s, const float* dy, const float* w, float* dx, float beta, const BiasActivation& epilogue,
                    void* stream) {
   if (!s.countable() || s.N == 0 || s.C == 0) return;
+  if (is_depthwise(s)) return depthwise_data(Depthwise(s), dy, w, epilogue, dx, beta, stream);
   if (s.plain())
     return gemm(matrix(dx, s.pixels(), s.C, s.F, s.C, beta), KMajor{dy, s.F}, KMajor{w, s.F}, epilogue, stream);
   for (i64 y = 0; y < s.stride_y && y < s.Y; ++y) {
@@ -132,6 +133,7 @@ void conv2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 
   const Sizes s = {N, Y, X, C, R, S, F, P, Q, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups};
   const BiasActivation epilogue{b, s.group_filters(), act, slope, z};
   if (!s.countable()) return;
+  if (is_depthwise(s)) return depthwise_forward(Depthwise(s), x, w, epilogue, y, stream);
   if (s.plain()) return gemm(matrix(y, s.pixels(), F, C, F), KMajor{x, C}, MNMajor{w, F}, epilogue, stream);
   Product p = matrix(y, s.pixels(), s.group_filters(), s.taps(), F);
   p.batch = groups, p.a_step = s.group_channels(), p.b_step = p.c_step = s.group_filters();
@@ -154,9 +156,11 @@ void conv_transpose2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i
 }
 
 // dw and db take turns.
-i64 conv2d_backward_weight_workspace(i64 N, i64, i64, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64, i64, i64, i64, i64,
+i64 conv2d_backward_weight_workspace(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64, i64, i64, i64, i64,
                                      i64, i64 groups) {
-  const i64 parts = split_workspace(R * S * (C / groups), F / groups, N * P * Q, groups);
+  const Sizes s = {N, Y, X, C, R, S, F, P, Q, 1, 1, 0, 0, 1, 1, groups};
+  const i64 parts = is_depthwise(s) ? depthwise_weight_workspace(R, S, F, N * P * Q)
+                                    : split_workspace(R * S * (C / groups), F / groups, N * P * Q, groups);
   const i64 columns = column_sums_workspace(N * P * Q, F);
   return parts > columns ? parts : columns;
 }
@@ -167,7 +171,9 @@ void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64
                             void* stream) {
   const Sizes s = {N, Y, X, C, R, S, F, P, Q, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups};
   if (!s.countable()) return;
-  if (dw) {
+  if (dw && is_depthwise(s)) {
+    depthwise_weight(Depthwise(s), x, dy, work, dw, beta_dw, stream);
+  } else if (dw) {
     Product p = matrix(dw, s.taps(), s.group_filters(), s.pixels(), F, beta_dw);
     p.batch = groups, p.a_step = s.group_channels(), p.b_step = p.c_step = s.group_filters();
     if (s.plain())

@@ -92,7 +92,6 @@ __device__ __forceinline__ void for_elements(i64 n, int quads_allowed, const F& 
 struct RowGrid {
   dim3 grid, block;
   RowGrid(i64 rows, i64 width) : grid(0, 0, 1), block(1, 1, 1) {
-    block.x = 32;
     while (block.x < kThreads && static_cast<i64>(block.x) < width) block.x *= 2;
     block.y = kThreads / block.x;
     const i64 high = (rows + block.y - 1) / block.y;

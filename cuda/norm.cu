@@ -1,11 +1,12 @@
 // Batch and layer normalisation.
 //
-//   sums of columns, 32 columns and a chunk of 256 rows a block:       x y y y      thread (x, y): column x, rows y, y + 8, ...
-//                                                                      x            then the 8 sums of a column are added in
-//   work[chunk][2][C]  ->  merged in the chunks' order, a thread a     x            order
-//   channel (Chan, Golub & LeVeque 1979)
+//   sums of columns, 32 columns and a chunk of 256 rows a block:       x y y y      thread (x, y): column x, rows y, y + 8, ...,
+//                                                                      x            read once, into registers; then the 8 sums of
+//   work[chunk][2][C]  ->  merged, 8 channels and 32 lines of chunks   x            a column are added in order
+//   a block, each line its chunks in order, then the lines in order
 //
-// so a channel's statistics depend on its column alone, and no difference of large sums is taken.
+// so a channel's statistics depend on its column alone, and no difference of large sums is taken: a chunk's mean is counted from
+// the column's first value, squares from the chunk's mean, and what is between chunks from the mean of all.
 #include "loops.cuh"
 
 namespace fastdl {
@@ -45,23 +46,25 @@ struct Chunk {
 };
 
 // A chunk's mean, counted from the column's first value, and sum of squares about it -> work.
-__global__ void moments_kernel(i64 n, i64 C, i64 chunks, const float* x, float* work) {
+__global__ void __launch_bounds__(kThreads) moments_kernel(i64 n, i64 C, i64 chunks, const float* x, float* work) {
   ColumnSums& s = shared_memory<ColumnSums>();
   for (i64 chunk = blockIdx.y; chunk < chunks; chunk += gridDim.y) {
     const Chunk k(n, C, chunk);
     const float* column = x + k.c;
     const float pivot = k.inside ? column[k.begin * C] : 0.0f;  // small sums even where the data lie far from zero
-    float total = 0.0f, unused = 0.0f, m2 = 0.0f;
-    if (k.inside) {
-      for (i64 r = k.begin + threadIdx.y; r < k.end; r += kLines) total += column[r * C] - pivot;
-    }
+    float v[kChunk / kLines], total = 0.0f, unused = 0.0f, m2 = 0.0f;
+    const int rows = k.inside ? static_cast<int>(k.end - k.begin) - static_cast<int>(threadIdx.y) : 0;  // from this line's on
+    const float* p = column + (k.begin + threadIdx.y) * C;
+#pragma unroll
+    for (int i = 0; i < kChunk / kLines; ++i) v[i] = i * kLines < rows ? p[i * kLines * C] - pivot : 0.0f;
+#pragma unroll
+    for (int i = 0; i < kChunk / kLines; ++i) total += v[i];
     add_lines(s, total, unused);
     const float mean = total / static_cast<float>(k.end - k.begin);
-    if (k.inside) {
-      for (i64 r = k.begin + threadIdx.y; r < k.end; r += kLines) {
-        const float d = (column[r * C] - pivot) - mean;
-        m2 += d * d;
-      }
+#pragma unroll
+    for (int i = 0; i < kChunk / kLines; ++i) {
+      const float d = v[i] - mean;
+      m2 += i * kLines < rows ? d * d : 0.0f;
     }
     add_lines(s, m2, unused);
     if (k.inside && threadIdx.y == 0) {
@@ -71,19 +74,46 @@ __global__ void moments_kernel(i64 n, i64 C, i64 chunks, const float* x, float* 
   }
 }
 
-__global__ void merge_moments_kernel(i64 n, i64 C, i64 chunks, const float* x, const float* work, float eps, float momentum,
-                                     float* running_mean, float* running_var, float* mean, float* rstd) {
-  const i64 c = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c >= C) return;
-  float centre = 0.0f, squares = 0.0f;
-  for (i64 chunk = 0; chunk < chunks; ++chunk) {
-    const i64 begin = chunk * kChunk, end = begin + kChunk < n ? begin + kChunk : n;
-    const float part = static_cast<float>(end - begin) / static_cast<float>(end);
-    const float between = static_cast<float>(begin) * part;
-    const float d = work[(2 * chunk) * C + c] - centre;
-    centre = centre + d * part;
-    squares = squares + work[(2 * chunk + 1) * C + c] + d * d * between;
+// Merging: 8 channels a block, 32 lines of chunks.
+constexpr int kMergeColumns = 8, kMergeLines = kThreads / kMergeColumns;
+struct MergeSums {
+  float line[2][kMergeLines][kMergeColumns];
+};
+// The lines' sums added in order, for all of them.
+__device__ __forceinline__ void merge_lines(MergeSums& s, float& a, float& b) {
+  s.line[0][threadIdx.y][threadIdx.x] = a;
+  s.line[1][threadIdx.y][threadIdx.x] = b;
+  __syncthreads();
+  a = b = 0.0f;
+#pragma unroll 8
+  for (int k = 0; k < kMergeLines; ++k) {
+    a += s.line[0][k][threadIdx.x];
+    b += s.line[1][k][threadIdx.x];
   }
+  __syncthreads();
+}
+
+__global__ void __launch_bounds__(kThreads)
+    merge_moments_kernel(i64 n, i64 C, i64 chunks, const float* x, const float* work, float eps, float momentum,
+                         float* running_mean, float* running_var, float* mean, float* rstd) {
+  MergeSums& s = shared_memory<MergeSums>();
+  const i64 c = static_cast<i64>(blockIdx.x) * kMergeColumns + threadIdx.x;
+  const i64 mine = c < C ? chunks : 0;
+  const auto rows_of = [=](i64 chunk) { return static_cast<float>(n - chunk * kChunk < kChunk ? n - chunk * kChunk : kChunk); };
+  float centre = 0.0f, unused = 0.0f, between = 0.0f, squares = 0.0f;
+#pragma unroll 8
+  for (i64 chunk = threadIdx.y; chunk < mine; chunk += kMergeLines) centre += rows_of(chunk) * work[(2 * chunk) * C + c];
+  merge_lines(s, centre, unused);
+  centre = centre / static_cast<float>(n);
+#pragma unroll 8
+  for (i64 chunk = threadIdx.y; chunk < mine; chunk += kMergeLines) {
+    const float d = work[(2 * chunk) * C + c] - centre;
+    squares += work[(2 * chunk + 1) * C + c];
+    between += rows_of(chunk) * (d * d);
+  }
+  merge_lines(s, squares, between);
+  if (c >= C || threadIdx.y != 0) return;
+  squares += between;
   rstd[c] = 1.0f / square_root(squares / static_cast<float>(n) + eps);
   if (n == 0) {
     mean[c] = __builtin_nanf("");
@@ -98,48 +128,68 @@ __global__ void merge_moments_kernel(i64 n, i64 C, i64 chunks, const float* x, c
   }
 }
 
+unsigned merge_blocks(i64 C) { return blocks_for(C, kMergeColumns, INT32_MAX); }
+
+// Rows of channels whose parameters a thread keeps: fewer blocks than rows, several rows a thread.
+struct ChannelGrid {
+  dim3 grid, block;
+  ChannelGrid(i64 n, i64 groups) : grid(RowGrid(n, groups).grid), block(RowGrid(n, groups).block) {
+    const i64 most = 4096 / (grid.x < 4096 ? grid.x : 4096);
+    if (grid.y > most) grid.y = static_cast<unsigned>(most);
+  }
+};
+
 // y = (x - mean) scale + shift, scale = gamma / sqrt(spread + eps), or gamma spread with spread_is_rstd. `groups`: of W channels.
 template <int W>
-__global__ void normalise_kernel(i64 n, i64 groups, const float* x, const float* gamma, const float* shift, const float* mean,
-                                 const float* spread, int spread_is_rstd, float eps, float* y) {
-  for_rows(n, groups, [=](i64 r, i64 group) {
-    const i64 c = group * W, at = r * groups * W + c;
-    const Floats<W> m = load<W>(mean + c), s = load<W>(spread + c);
-    Floats<W> v = load<W>(x + at), g = {}, b = {};
-    if (gamma != nullptr) g = load<W>(gamma + c);
-    if (shift != nullptr) b = load<W>(shift + c);
+__global__ void __launch_bounds__(kThreads)
+    normalise_kernel(i64 n, i64 groups, const float* x, const float* gamma, const float* shift, const float* mean,
+                     const float* spread, int spread_is_rstd, float eps, float* y) {
+  const i64 group = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (group >= groups) return;
+  const i64 stride = static_cast<i64>(gridDim.y) * blockDim.y;
+  const Floats<W> m = load<W>(mean + group * W), s = load<W>(spread + group * W);
+  Floats<W> scale = {}, b = {};
+  if (gamma != nullptr) scale = load<W>(gamma + group * W);
+  if (shift != nullptr) b = load<W>(shift + group * W);
 #pragma unroll
-    for (int k = 0; k < W; ++k) {
-      const float rstd = spread_is_rstd ? s.v[k] : 1.0f / square_root(s.v[k] + eps);
-      const float scale = gamma != nullptr ? g.v[k] * rstd : rstd;
-      v.v[k] = (v.v[k] - m.v[k]) * scale + b.v[k];
-    }
+  for (int k = 0; k < W; ++k) {
+    const float rstd = spread_is_rstd ? s.v[k] : 1.0f / square_root(s.v[k] + eps);
+    scale.v[k] = gamma != nullptr ? scale.v[k] * rstd : rstd;
+  }
+#pragma unroll 4
+  for (i64 r = static_cast<i64>(blockIdx.y) * blockDim.y + threadIdx.y; r < n; r += stride) {
+    const i64 at = (r * groups + group) * W;
+    Floats<W> v = load<W>(x + at);
+#pragma unroll
+    for (int k = 0; k < W; ++k) v.v[k] = (v.v[k] - m.v[k]) * scale.v[k] + b.v[k];
     store(y + at, v);
-  });
+  }
 }
 
 void normalise(i64 n, i64 C, const float* x, const float* gamma, const float* shift, const float* mean, const float* spread,
                int spread_is_rstd, float eps, float* y, void* stream) {
   const bool quads = C % 4 == 0 && aligned(x, gamma, shift, mean, spread, y);
   const i64 groups = quads ? C / 4 : C;
-  const RowGrid g(n, groups);
+  const ChannelGrid g(n, groups);
   launch(quads ? normalise_kernel<4> : normalise_kernel<1>, g.grid, g.block, 0, stream, n, groups, x, gamma, shift, mean,
          spread, spread_is_rstd, eps, y);
 }
 
 // Over a chunk's rows: sum of dy and of dy (x - mean) (batch norm), or dy (x - mean) rstd with a row's own (layer norm) -> work.
-__global__ void gradient_sums_kernel(i64 n, i64 C, i64 chunks, const float* x, const float* mean, const float* rstd,
-                                     const float* dy, int by_row, float* work) {
+template <bool ByRow>
+__global__ void __launch_bounds__(kThreads) gradient_sums_kernel(i64 n, i64 C, i64 chunks, const float* x, const float* mean,
+                                                                 const float* rstd, const float* dy, float* work) {
   ColumnSums& s = shared_memory<ColumnSums>();
   for (i64 chunk = blockIdx.y; chunk < chunks; chunk += gridDim.y) {
     const Chunk k(n, C, chunk);
     float s0 = 0.0f, s1 = 0.0f;
     if (k.inside) {
-      const float centre = by_row ? 0.0f : mean[k.c];
+      const float centre = ByRow ? 0.0f : mean[k.c];
+#pragma unroll 8
       for (i64 r = k.begin + threadIdx.y; r < k.end; r += kLines) {
         const float d = dy[r * C + k.c], v = x[r * C + k.c];
         s0 += d;
-        s1 += d * (by_row ? (v - mean[r]) * rstd[r] : v - centre);
+        s1 += d * (ByRow ? (v - mean[r]) * rstd[r] : v - centre);
       }
     }
     add_lines(s, s0, s1);
@@ -150,16 +200,21 @@ __global__ void gradient_sums_kernel(i64 n, i64 C, i64 chunks, const float* x, c
   }
 }
 
-// The chunks' sums added in order; for batch norm (rstd not null) also what dx needs of them -> coefficients[2][C].
-__global__ void merge_gradients_kernel(i64 n, i64 C, i64 chunks, const float* work, const float* rstd, float* coefficients,
-                                       float* dgamma, float beta_dgamma, float* dshift, float beta_dshift) {
-  const i64 c = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (c >= C) return;
+// The chunks' sums; for batch norm (rstd not null) also what dx needs of them -> coefficients[2][C].
+__global__ void __launch_bounds__(kThreads)
+    merge_gradients_kernel(i64 n, i64 C, i64 chunks, const float* work, const float* rstd, float* coefficients, float* dgamma,
+                           float beta_dgamma, float* dshift, float beta_dshift) {
+  MergeSums& s = shared_memory<MergeSums>();
+  const i64 c = static_cast<i64>(blockIdx.x) * kMergeColumns + threadIdx.x;
+  const i64 mine = c < C ? chunks : 0;
   float s0 = 0.0f, s1 = 0.0f;
-  for (i64 chunk = 0; chunk < chunks; ++chunk) {
+#pragma unroll 8
+  for (i64 chunk = threadIdx.y; chunk < mine; chunk += kMergeLines) {
     s0 += work[(2 * chunk) * C + c];
     s1 += work[(2 * chunk + 1) * C + c];
   }
+  merge_lines(s, s0, s1);
+  if (c >= C || threadIdx.y != 0) return;
   if (rstd != nullptr) {
     const float r = rstd[c];
     coefficients[c] = s1 * r * r / static_cast<float>(n);
@@ -172,28 +227,34 @@ __global__ void merge_gradients_kernel(i64 n, i64 C, i64 chunks, const float* wo
 
 // dx = gamma rstd (dy - mean of dy - (x - mean) coefficient).
 template <int W>
-__global__ void batch_norm_dx_kernel(i64 n, i64 groups, const float* x, const float* gamma, const float* mean,
-                                     const float* rstd, const float* dy, const float* coefficients, float* dx, float beta) {
-  for_rows(n, groups, [=](i64 r, i64 group) {
-    const i64 C = groups * W, c = group * W, at = r * C + c;
-    const Floats<W> m = load<W>(mean + c), b = load<W>(coefficients + c), d = load<W>(dy + at), v = load<W>(x + at);
-    const Floats<W> mean_dy = load<W>(coefficients + C + c);
-    Floats<W> a = load<W>(rstd + c);
-    if (gamma != nullptr) a = each(load<W>(gamma + c), a, [](float g, float s) { return g * s; });
+__global__ void __launch_bounds__(kThreads)
+    batch_norm_dx_kernel(i64 n, i64 groups, const float* x, const float* gamma, const float* mean, const float* rstd,
+                         const float* dy, const float* coefficients, float* dx, float beta) {
+  const i64 group = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (group >= groups) return;
+  const i64 stride = static_cast<i64>(gridDim.y) * blockDim.y, c = group * W;
+  const Floats<W> m = load<W>(mean + c), b = load<W>(coefficients + c), mean_dy = load<W>(coefficients + groups * W + c);
+  Floats<W> scale = load<W>(rstd + c);
+  if (gamma != nullptr) scale = each(load<W>(gamma + c), scale, [](float g, float s) { return g * s; });
+#pragma unroll 2
+  for (i64 r = static_cast<i64>(blockIdx.y) * blockDim.y + threadIdx.y; r < n; r += stride) {
+    const i64 at = (r * groups + group) * W;
+    const Floats<W> v = load<W>(x + at);
+    Floats<W> d = load<W>(dy + at);
 #pragma unroll
-    for (int k = 0; k < W; ++k) a.v[k] = a.v[k] * (d.v[k] - mean_dy.v[k] - (v.v[k] - m.v[k]) * b.v[k]);
-    put(dx + at, a, beta);
-  });
+    for (int k = 0; k < W; ++k) d.v[k] = scale.v[k] * (d.v[k] - mean_dy.v[k] - (v.v[k] - m.v[k]) * b.v[k]);
+    put(dx + at, d, beta);
+  }
 }
 
 void sum_gradients(i64 n, i64 C, const float* x, const float* mean, const float* rstd, const float* dy, int by_row,
                    float* work, float* dgamma, float beta_dgamma, float* dshift, float beta_dshift, void* stream) {
   const i64 chunks = chunks_of(n);
   const dim3 grid(static_cast<unsigned>((C + kColumns - 1) / kColumns), static_cast<unsigned>(chunks < 65535 ? chunks : 65535));
-  launch(gradient_sums_kernel, grid, dim3(kColumns, kLines), sizeof(ColumnSums), stream, n, C, chunks, x, mean, rstd, dy,
-         by_row, work);
-  launch(merge_gradients_kernel, blocks_for(C, 64), 64u, 0, stream, n, C, chunks, work, by_row ? nullptr : rstd,
-         work + 2 * chunks * C, dgamma, beta_dgamma, dshift, beta_dshift);
+  launch(by_row ? gradient_sums_kernel<true> : gradient_sums_kernel<false>, grid, dim3(kColumns, kLines), sizeof(ColumnSums),
+         stream, n, C, chunks, x, mean, rstd, dy, work);
+  launch(merge_gradients_kernel, merge_blocks(C), dim3(kMergeColumns, kMergeLines), sizeof(MergeSums), stream, n, C, chunks,
+         work, by_row ? nullptr : rstd, work + 2 * chunks * C, dgamma, beta_dgamma, dshift, beta_dshift);
 }
 
 template <int T>
@@ -258,8 +319,8 @@ void batch_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const 
   const i64 chunks = chunks_of(n);
   const dim3 grid(static_cast<unsigned>((C + kColumns - 1) / kColumns), static_cast<unsigned>(chunks < 65535 ? chunks : 65535));
   launch(moments_kernel, grid, dim3(kColumns, kLines), sizeof(ColumnSums), stream, n, C, chunks, x, work);
-  launch(merge_moments_kernel, blocks_for(C, 64), 64u, 0, stream, n, C, chunks, x, work, eps, momentum, running_mean,
-         running_var, mean, rstd);
+  launch(merge_moments_kernel, merge_blocks(C), dim3(kMergeColumns, kMergeLines), sizeof(MergeSums), stream, n, C, chunks, x,
+         work, eps, momentum, running_mean, running_var, mean, rstd);
   normalise(n, C, x, gamma, shift, mean, rstd, 1, eps, y, stream);
 }
 
@@ -276,7 +337,7 @@ void batch_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const
   const float* coefficients = work + 2 * chunks_of(n) * C;
   const bool quads = C % 4 == 0 && aligned(x, gamma, mean, rstd, dy, coefficients, dx);
   const i64 groups = quads ? C / 4 : C;
-  const RowGrid g(n, groups);
+  const ChannelGrid g(n, groups);
   launch(quads ? batch_norm_dx_kernel<4> : batch_norm_dx_kernel<1>, g.grid, g.block, 0, stream, n, groups, x, gamma, mean,
          rstd, dy, coefficients, dx, beta_dx);
 }

@@ -1,21 +1,16 @@
 // Reductions over the middle axis of [A,B,C], places of the largest, sums of squares.
 //
-//   C > 1:   a block takes 32 columns; threads along y take chunks of 256 rows, whose sums are added in order:
+// B is cut into chunks of 256, the chunks' results into chunks of 256 again, until one is left: the order, and so the rounding,
+// of the CPU's kernel. A launch takes x[A,B,C] to [A,B/256,C], so that few outputs fill a GPU too; scratch holds what is between.
 //
-//                         32 columns
-//              y = 0   rows    0 ..  255   --> part[0]
-//              y = 1   rows  256 ..  511   --> part[1]     total = ((total + part[0]) + part[1]) + ...
-//                ...
-//   C == 1:  a lane takes a chunk of 256 floats of a row; the warp reads the chunks of its 32 lanes together, 32 x 32 floats at a
-//            time, and transposes them in shared memory.
-//
-// Both are the order, and so the rounding, of the CPU's kernel.
+//   C > 1:   a thread a chunk of a column, neighbours along the columns
+//   C == 1:  a lane a chunk of a row; the warp reads the chunks of its 32 lanes together, 32 x 32 floats at a time, and transposes
+//            them in shared memory
 #include "loops.cuh"
 
 namespace fastdl {
 namespace {
 
-constexpr int kColumns = 32, kChunksAtOnce = 8;
 constexpr i64 kSumChunk = 256;
 
 __device__ __forceinline__ float first_of(int op) {
@@ -25,83 +20,82 @@ __device__ __forceinline__ float take(float a, float b, int op) {
   return op == kMax ? max_or_nan(a, b) : op == kMin ? min_or_nan(a, b) : a + b;
 }
 
-struct ColumnParts {
-  float part[kChunksAtOnce][kColumns];
-};
+i64 sum_chunks_of(i64 B) { return B > kSumChunk ? (B + kSumChunk - 1) / kSumChunk : 1; }
 
-// Grid: groups of columns along x, A along y.
-__global__ void reduce_columns_kernel(i64 A, i64 B, i64 C, const float* x, int op, float* y) {
-  ColumnParts& s = shared_memory<ColumnParts>();
-  const i64 c = static_cast<i64>(blockIdx.x) * kColumns + threadIdx.x;
-  for (i64 a = blockIdx.y; a < A; a += gridDim.y) {
-    const float* column = x + a * B * C + c;
-    float total = first_of(op);
-    for (i64 begin = 0; begin < B; begin += kChunksAtOnce * kSumChunk) {
-      const i64 from = begin + threadIdx.y * kSumChunk, to = from + kSumChunk < B ? from + kSumChunk : B;
-      float part = first_of(op);
-      if (c < C) {
-        for (i64 b = from; b < to; ++b) part = take(part, column[b * C], op);
+// y[A,chunks,C]; `count` divides it. Blocks: columns along x, chunks along y, A along z.
+__global__ void __launch_bounds__(kThreads)
+    reduce_columns_kernel(i64 A, i64 B, i64 C, i64 chunks, const float* x, int op, float count, float* y) {
+  const i64 c = static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x;
+  if (c >= C) return;
+  for (i64 a = blockIdx.z; a < A; a += gridDim.z) {
+    for (i64 chunk = blockIdx.y * blockDim.y + threadIdx.y; chunk < chunks; chunk += gridDim.y * blockDim.y) {
+      const i64 begin = chunk * kSumChunk, end = begin + kSumChunk < B ? begin + kSumChunk : B;
+      const float* p = x + (a * B + begin) * C + c;
+      float r = first_of(op);
+      i64 left = end - begin;
+      for (; left >= 16; left -= 16, p += 16 * C) {
+        float v[16];
+#pragma unroll
+        for (int k = 0; k < 16; ++k) v[k] = p[k * C];
+#pragma unroll
+        for (int k = 0; k < 16; ++k) r = take(r, v[k], op);
       }
-      s.part[threadIdx.y][threadIdx.x] = part;
-      __syncthreads();
-      if (threadIdx.y == 0) {
-        for (int k = 0; k < kChunksAtOnce && begin + k * kSumChunk < B; ++k) total = take(total, s.part[k][threadIdx.x], op);
-      }
-      __syncthreads();
+      for (; left > 0; --left, p += C) r = take(r, *p, op);
+      r = take(first_of(op), r, op);
+      y[(a * chunks + chunk) * C + c] = op == kMean ? r / count : r;
     }
-    if (threadIdx.y == 0 && c < C) y[a * C + c] = op == kMean ? total / static_cast<float>(B) : total;
   }
 }
 
 struct RowTiles {
   float tile[kThreads / 32][32][33];  // one a warp; 33: neither reads nor writes meet in a bank
-  float part[kThreads];
 };
 
-// Each lane's reduction of its own `step` (at most kSumChunk) floats from x[begin + lane step] on, those before x[limit], in
-// order. The warp reads them 32 neighbours at a time and hands them over through its tile.
-__device__ __forceinline__ float reduce_chunks(float (&tile)[32][33], const float* x, i64 begin, i64 step, i64 limit, int op) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const i64 left = limit - (begin + lane * step), mine = left < step ? left : step;
-  float r = first_of(op);
-  for (i64 at = 0; at < step; at += 32) {
-#pragma unroll 8
-    for (int k = 0; k < 32; ++k) {
-      const i64 i = at + lane, from = begin + k * step + i;
-      tile[k][lane] = i < step && from < limit ? x[from] : 0.0f;
-    }
-    __syncwarp();
-    for (int k = 0; k < 32 && at + k < mine; ++k) r = take(r, tile[lane][k], op);
-    __syncwarp();
-  }
-  return r;
-}
-
-// Rows of at most kSumChunk, a lane each.
-__global__ void reduce_short_rows_kernel(i64 A, i64 B, const float* x, int op, float* y) {
-  RowTiles& s = shared_memory<RowTiles>();
+// y[A,chunks], a lane each; `count` divides it. A warp's 32 chunks may be of several rows.
+__global__ void __launch_bounds__(kThreads)
+    reduce_rows_kernel(i64 A, i64 B, i64 chunks, const float* x, int op, float count, float* y) {
   const Team<32> warp;
-  for (i64 a = warp.row * 32; a < A; a += warp.stride * 32) {
-    const float r = take(first_of(op), reduce_chunks(s.tile[threadIdx.x / 32], x, a * B, B, A * B, op), op);
-    if (a + warp.lane < A) y[a + warp.lane] = op == kMean ? r / static_cast<float>(B) : r;
+  float(&tile)[32][33] = shared_memory<RowTiles>().tile[threadIdx.x / 32];
+  for (i64 first = warp.row * 32; first < A * chunks; first += warp.stride * 32) {
+    const i64 mine = first + warp.lane, a = mine / chunks, at = (mine - a * chunks) * kSumChunk;
+    const int size = mine >= A * chunks ? 0 : static_cast<int>(B - at < kSumChunk ? B - at : kSumChunk);
+    const long long begin = a * B + at;
+    float r = first_of(op);
+    const int longest = static_cast<int>(B < kSumChunk ? B : kSumChunk);
+    for (int part = 0; part < longest; part += 32) {
+      float v[32];
+#pragma unroll
+      for (int k = 0; k < 32; ++k) {
+        const i64 from = __shfl_sync(kFullWarp, begin, k);
+        const int left = __shfl_sync(kFullWarp, size, k) - part;
+        v[k] = warp.lane < left ? x[from + part + warp.lane] : 0.0f;
+      }
+#pragma unroll
+      for (int k = 0; k < 32; ++k) tile[k][warp.lane] = v[k];
+      __syncwarp();
+      if (size - part >= 32) {
+#pragma unroll
+        for (int k = 0; k < 32; ++k) r = take(r, tile[warp.lane][k], op);
+      } else {
+        for (int k = 0; k < size - part; ++k) r = take(r, tile[warp.lane][k], op);
+      }
+      __syncwarp();
+    }
+    r = take(first_of(op), r, op);
+    if (mine < A * chunks) y[mine] = op == kMean ? r / count : r;
   }
 }
 
-// A block a row: chunks side by side, then added in order.
-__global__ void reduce_long_rows_kernel(i64 A, i64 B, const float* x, int op, float* y) {
-  RowTiles& s = shared_memory<RowTiles>();
-  const int warp = static_cast<int>(threadIdx.x) / 32;
-  for (i64 a = blockIdx.x; a < A; a += gridDim.x) {
-    float total = first_of(op);
-    for (i64 begin = 0; begin < B; begin += kThreads * kSumChunk) {
-      const i64 from = begin + warp * 32 * kSumChunk;
-      if (from < B) s.part[threadIdx.x] = reduce_chunks(s.tile[warp], x + a * B, from, kSumChunk, B, op);
-      __syncthreads();
-      for (int k = 0; k < kThreads && begin + k * kSumChunk < B; ++k) total = take(total, s.part[k], op);
-      __syncthreads();
-    }
-    if (threadIdx.x == 0) y[a] = op == kMean ? total / static_cast<float>(B) : total;
+void reduce_chunks(i64 A, i64 B, i64 C, const float* x, int op, float count, float* y, void* stream) {
+  const i64 chunks = sum_chunks_of(B);
+  if (C == 1) {
+    launch(reduce_rows_kernel, blocks_for(A * chunks, kThreads), kThreads, sizeof(RowTiles), stream, A, B, chunks, x, op, count,
+           y);
+    return;
   }
+  const RowGrid g(chunks, C);
+  const dim3 grid(g.grid.x, g.grid.y, static_cast<unsigned>(A < 65535 ? A : 65535));
+  launch(reduce_columns_kernel, grid, g.block, 0, stream, A, B, C, chunks, x, op, count, y);
 }
 
 __global__ void spread_kernel(i64 rows, i64 B, i64 C, const float* dy, float count, float* dx, float beta) {
@@ -202,15 +196,23 @@ __global__ void sum_kernel(i64 count, const float* part, int root, float* y) {
 
 }  // namespace
 
-void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* y, void* stream) {
-  if (C == 1) {
-    const bool one_chunk = B <= kSumChunk;
-    launch(one_chunk ? reduce_short_rows_kernel : reduce_long_rows_kernel, blocks_for(A, one_chunk ? kThreads : 1), kThreads,
-           sizeof(RowTiles), stream, A, B, x, op, y);
-    return;
+// Results of chunks, and behind them those of chunks of chunks: no more than a 256th of the former.
+i64 reduce_forward_workspace(i64 A, i64 B, i64 C, i64) {
+  const i64 chunks = sum_chunks_of(B);
+  return chunks == 1 ? 0 : A * (chunks + sum_chunks_of(chunks)) * C;
+}
+
+void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* work, float* y, void* stream) {
+  const float count = static_cast<float>(B);
+  float *next = work, *other = work + A * sum_chunks_of(B) * C;
+  while (B > kSumChunk) {
+    reduce_chunks(A, B, C, x, op == kMean ? static_cast<int>(kSum) : op, 1.0f, next, stream);
+    x = next;
+    next = other;
+    other = const_cast<float*>(x);
+    B = sum_chunks_of(B);
   }
-  const dim3 grid(static_cast<unsigned>((C + kColumns - 1) / kColumns), static_cast<unsigned>(A < 65535 ? A : 65535));
-  launch(reduce_columns_kernel, grid, dim3(kColumns, kChunksAtOnce), sizeof(ColumnParts), stream, A, B, C, x, op, y);
+  reduce_chunks(A, B, C, x, op, count, y, stream);
 }
 
 void reduce_backward(i64 A, i64 B, i64 C, const float* x, const float* y, const float* dy, int op, float* dx, float beta,

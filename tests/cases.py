@@ -448,6 +448,8 @@ CASES = [
                 (19, 7, 1),
                 (2, 700, 1),
                 (1, 5000, 1),
+                (1, 66000, 1),  # chunks of chunks
+                (1, 131400, 2),
                 (2, 3, 5),
                 (3, 600, 40),
                 (1, 2, 300),
@@ -595,7 +597,11 @@ CASES = [
     Case(
         "embedding_backward",
         lambda rng, n, L, D: {"index": rng.integers(0, L, n), "dy": normal(rng, n, D), "table": normal(rng, L, D)},
-        [dict(n=n, L=m, D=d) for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3), (2000, 5, 130)]],
+        [
+            dict(n=n, L=m, D=d)
+            # few; sorted by one digit of 8 bits and by three, long runs and short; 16 bytes at a time
+            for n, m, d in [(1, 1, 1), (50, 7, 33), (0, 2, 3), (1000, 5, 130), (2100, 30, 5), (1100, 70000, 8), (4200, 1, 36)]
+        ],
         gradient_of=lambda _: (reference.embedding_forward, {"dtable": "table"}),
         nan="dy",
     ),

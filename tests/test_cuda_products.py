@@ -31,6 +31,14 @@ CONVOLUTIONS = [
     (1, 6, 7, 2, 2, 2, 3, 5, 4, 0, 0, 1, 1, 1), (2, 14, 14, 16, 3, 3, 70, 2, 2, 1, 1, 2, 2, 1),
     (1, 7, 7, 2, 3, 3, 4, 2, 2, 1, 1, 2, 2, 1),
 ]  # fmt: skip
+# The same of groups of one channel: 16 bytes at a time or not, several chunks of pixels, a window of 3, 5, 7 or any taps,
+# strides, dilations, several filters a channel, a window larger than the image.
+DEPTHWISE = [
+    (2, 20, 21, 12, 3, 3, 12, 1, 1, 1, 1, 1, 1, 12), (2, 17, 9, 7, 3, 3, 7, 1, 1, 1, 1, 1, 1, 7),
+    (1, 11, 12, 8, 5, 5, 8, 2, 1, 2, 2, 1, 1, 8), (1, 9, 13, 6, 2, 7, 12, 1, 2, 0, 3, 1, 1, 6),
+    (1, 12, 12, 8, 3, 3, 8, 1, 1, 2, 2, 2, 2, 8), (3, 5, 6, 4, 3, 3, 4, 3, 2, 1, 1, 1, 1, 4),
+    (2, 30, 33, 36, 1, 2, 36, 1, 1, 0, 0, 1, 1, 36), (1, 2, 2, 3, 5, 5, 3, 1, 1, 2, 2, 1, 1, 3),
+]  # fmt: skip
 # How threads are run, and when asynchronous copies land.
 ORDERS = [("forward", "late", 0), ("reverse", "early", 0), ("random", "random", 3)]
 
@@ -142,6 +150,34 @@ def test_convolutions_agree_with_the_cpu(gpu, case, order, rng):
     same_bits(got[2], expected[2])
     # Phases meet the taps in an order of their own.
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-5, atol=2e-7 * R * S * F)
+
+
+@pytest.mark.parametrize("case", DEPTHWISE, ids=str)
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+@pytest.mark.parametrize("precision", ["highest", "tf32"])
+def test_depthwise_convolutions_have_the_bits_of_the_cpu(gpu, case, order, precision, rng):
+    """They are no products: whatever the precision."""
+    run_in(order, gpu)
+    fastdl.set_matmul_precision(precision)
+    N, Y, X, C, R, S, F, *attributes = case
+    x, w, b = normal(rng, N, Y, X, C), normal(rng, R, S, 1, F), normal(rng, F)
+    y = [output(k.conv2d_forward(x, w, b, *attributes, "tanh")) for k in (gpu, cpu)]
+    same_bits(y[0], y[1])
+    dy, dx, dw, z = normal(rng, *y[0].shape), normal(rng, *x.shape), normal(rng, *w.shape), normal(rng, C)
+    got, expected = [(dx.copy(), dw.copy(), np.zeros(F, np.float32)) for _ in range(2)]
+    for k, (to_x, to_w, to_b) in ((gpu, got), (cpu, expected)):
+        k.conv2d_backward_data(dy, w, *attributes, None, to_x, 0.5)
+        k.conv2d_backward_weight(x, dy, *attributes, None, to_w, 0.5, to_b, 0.0)
+    same_bits(got[1], expected[1])
+    same_bits(got[2], expected[2])
+    upside = [np.empty_like(x) for _ in range(2)]
+    for k, to in zip((gpu, cpu), upside):
+        k.conv_transpose2d_forward(dy, w, z, *attributes, "relu", y=to)
+    for ours, theirs in ((got[0], expected[0]), upside):
+        if C == F:
+            same_bits(ours, theirs)
+        else:
+            np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
 
 
 def test_a_row_depends_neither_on_its_batch_nor_on_the_tile(gpu, rng):

@@ -49,10 +49,16 @@ FASTDL_INLINE void broadcast(i64 L, i64 n, const float* x, const float* y, float
   }
 }
 
-// Sum of `count` strided floats in chunks of 256, sequential inside, added in order: the order of every sum along an axis.
-// Eight chunks advance together, so that their additions overlap.
+// Sum of `count` floats: chunks of 256, sequential inside; their sums in chunks of 256 again, and so on: the order of every sum
+// along an axis. Eight chunks advance together, so that their additions overlap.
 float sum_in_order(const float* x, i64 count) {
   float total = 0.0f;
+  if (count > kSumChunk * kSumChunk) {
+    i64 span = kSumChunk * kSumChunk;
+    while (count / kSumChunk >= span && count > span * kSumChunk) span *= kSumChunk;
+    for (i64 at = 0; at < count; at += span) total += sum_in_order(x + at, count - at < span ? count - at : span);
+    return total;
+  }
   i64 at = 0;
   for (; at + 8 * kSumChunk <= count; at += 8 * kSumChunk) {
     float s[8] = {};
@@ -91,9 +97,13 @@ FASTDL_INLINE void reduce_columns(i64 B, i64 C, i64 begin, i64 end, const float*
                                   const Start& start, const Step& step) {
   const auto columns = [&](i64 c, auto lanes, auto width) {
     constexpr int W = decltype(width)::value;
-    vec total[W];
-    for (int k = 0; k < W; ++k) total[k] = start();
+    constexpr int kLevels = 7;  // chunks of 256, 256 chunks, ...
+    vec level[kLevels][W];
+    for (auto& sums : level)
+      for (int k = 0; k < W; ++k) sums[k] = start();
     const i64 chunk = chunked ? kSumChunk : (B > 0 ? B : 1);
+    int highest = 0;
+    while (chunked && highest < kLevels - 1 && (B - 1) >> 8 * (highest + 2) > 0) ++highest;
     for (i64 at = 0; at < B; at += chunk) {
       const i64 stop = at + chunk < B ? at + chunk : B;
       vec part[W];
@@ -102,9 +112,15 @@ FASTDL_INLINE void reduce_columns(i64 B, i64 C, i64 begin, i64 end, const float*
         const float* row = x + b * C + c;
         for (int k = 0; k < W; ++k) part[k] = step(part[k], lanes.load(row + k * kLanes));
       }
-      for (int k = 0; k < W; ++k) total[k] = step(total[k], part[k]);
+      for (int k = 0; k < W; ++k) level[0][k] = step(level[0][k], part[k]);
+      for (int l = 0; l < highest && (stop == B || stop % (i64{1} << 8 * (l + 2)) == 0); ++l) {
+        for (int k = 0; k < W; ++k) {
+          level[l + 1][k] = step(level[l + 1][k], level[l][k]);
+          level[l][k] = start();
+        }
+      }
     }
-    for (int k = 0; k < W; ++k) lanes.store(y + c + k * kLanes, total[k]);
+    for (int k = 0; k < W; ++k) lanes.store(y + c + k * kLanes, level[highest][k]);
   };
   i64 c = begin;
   for (; c + 4 * kLanes <= end; c += 4 * kLanes) columns(c, Whole{}, Width<4>{});
@@ -218,7 +234,9 @@ void axpby(i64 n, float a, const float* x, float b, float* y, void*) {
             [=](auto put) { for_elements(n, [=](i64 i, auto lanes) { put(lanes, y + i, a * lanes.load(x + i)); }); });
 }
 
-void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float* y, void*) {
+i64 reduce_forward_workspace(i64, i64, i64, i64) { return 0; }
+
+void reduce_forward(i64 A, i64 B, i64 C, const float* x, int op, float*, float* y, void*) {
   if (op == kMax) {
     const float start = -__builtin_inff();
     const auto better = [](auto a, auto b) { return max_or_nan(a, b); };

@@ -8,8 +8,11 @@ void embedding_forward(i64 n, i64, i64 D, const float* table, const int64_t* ind
   for_rows(n, D, [=](i64 i) { memcpy(y + i * D, table + index[i] * D, static_cast<size_t>(D) * sizeof(float)); });
 }
 
+i64 embedding_backward_workspace(i64, i64, i64) { return 0; }
+
 // Several i may name one row, so threads split the columns: each adds in the order of i.
-void embedding_backward(i64 n, i64 L, i64 D, const int64_t* index, const float* dy, float* dtable, float beta, void*) {
+void embedding_backward(i64 n, i64 L, i64 D, const int64_t* index, const float* dy, float*, float* dtable, float beta,
+                        void*) {
   if (beta == 0.0f) {
     for_rows(L, D, [=](i64 l) { memset(dtable + l * D, 0, static_cast<size_t>(D) * sizeof(float)); });
   } else if (beta != 1.0f) {

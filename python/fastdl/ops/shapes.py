@@ -64,6 +64,6 @@ def embedding(table, index):
     y = k.embedding_forward(table.data, index)
 
     def step(dy):
-        k.embedding_backward(index, dy, *table.slot())
+        k.embedding_backward(index, dy, None, *table.slot())
 
     return record(y, (table,), step)
