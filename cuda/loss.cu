@@ -22,9 +22,51 @@ __device__ __forceinline__ float exponentials(const Team<T>& team, i64 C, const 
   return team.sum(s);
 }
 
-template <int T>
-__global__ void softmax_forward_kernel(i64 n, i64 C, const float* x, int log_of_it, float* y) {
-  const Team<T> team;
+// The lane's share of a row, in registers where K > 0 (rows of at most 32 K; a warp each), so that the row is read once.
+template <int K>
+struct Share {
+  float v[K];
+  __device__ __forceinline__ Share(int lane, i64 C, const float* x) {
+#pragma unroll
+    for (int k = 0; k < K; ++k) v[k] = 32 * k + lane < C ? x[32 * k + lane] : 0.0f;
+  }
+};
+// f(k, column) of the lane's columns.
+template <int K, class F>
+__device__ __forceinline__ void for_share(int lane, i64 C, const F& f) {
+#pragma unroll
+  for (int k = 0; k < K; ++k)
+    if (32 * k + lane < C) f(k, 32 * k + lane);
+}
+
+template <int K>
+__global__ void __launch_bounds__(kThreads, 2) softmax_short_kernel(i64 n, i64 C, const float* x, int log_of_it, float* y) {
+  const Team<32> team;
+  for (i64 r = team.row; r < n; r += team.stride) {
+    Share<K> row(team.lane, C, x + r * C);
+    float top = -__builtin_inff(), s = 0.0f;
+    for_share<K>(team.lane, C, [&](int k, int) { top = max_or_nan(top, row.v[k]); });
+    top = team.max(top);
+    if (log_of_it) {
+      for_share<K>(team.lane, C, [&](int k, int) {
+        row.v[k] = row.v[k] - top;
+        s += exp(row.v[k]);
+      });
+      const float shift = log(team.sum(s));
+      for_share<K>(team.lane, C, [&](int k, int c) { y[r * C + c] = row.v[k] - shift; });
+    } else {
+      for_share<K>(team.lane, C, [&](int k, int) {
+        row.v[k] = exp(row.v[k] - top);
+        s += row.v[k];
+      });
+      const float scale = 1.0f / team.sum(s);
+      for_share<K>(team.lane, C, [&](int k, int c) { y[r * C + c] = row.v[k] * scale; });
+    }
+  }
+}
+
+__global__ void softmax_long_kernel(i64 n, i64 C, const float* x, int log_of_it, float* y) {
+  const Team<kThreads> team;
   for (i64 r = team.row; r < n; r += team.stride) {
     const float* xr = x + r * C;
     float* yr = y + r * C;
@@ -32,15 +74,31 @@ __global__ void softmax_forward_kernel(i64 n, i64 C, const float* x, int log_of_
     const float s = exponentials(team, C, xr, top, log_of_it ? nullptr : yr);
     if (log_of_it) {
       const float shift = log(s);
-      for (i64 c = team.lane; c < C; c += T) yr[c] = (xr[c] - top) - shift;
+      for (i64 c = team.lane; c < C; c += kThreads) yr[c] = (xr[c] - top) - shift;
     } else {
       const float scale = 1.0f / s;
-      for (i64 c = team.lane; c < C; c += T) yr[c] = yr[c] * scale;
+      for (i64 c = team.lane; c < C; c += kThreads) yr[c] = yr[c] * scale;
     }
   }
 }
 
 // softmax: dx = y (dy - sum dy y); log_softmax: dx = dy - e^y sum dy.
+__device__ __forceinline__ float softmax_slope(float y, float dy, float s, int log_of_it) {
+  return log_of_it ? dy - exp(y) * s : y * (dy - s);
+}
+template <int K>
+__global__ void __launch_bounds__(kThreads, 2)
+    softmax_backward_short_kernel(i64 n, i64 C, const float* y, const float* dy, int log_of_it, float* dx, float beta) {
+  const Team<32> team;
+  for (i64 r = team.row; r < n; r += team.stride) {
+    const Share<K> yr(team.lane, C, y + r * C), dr(team.lane, C, dy + r * C);
+    float s = 0.0f;
+    for_share<K>(team.lane, C, [&](int k, int) { s += log_of_it ? dr.v[k] : yr.v[k] * dr.v[k]; });
+    s = team.sum(s);
+    for_share<K>(team.lane, C,
+                 [&](int k, int c) { put(dx + r * C + c, softmax_slope(yr.v[k], dr.v[k], s, log_of_it), beta); });
+  }
+}
 template <int T>
 __global__ void softmax_backward_kernel(i64 n, i64 C, const float* y, const float* dy, int log_of_it, float* dx, float beta) {
   const Team<T> team;
@@ -49,8 +107,7 @@ __global__ void softmax_backward_kernel(i64 n, i64 C, const float* y, const floa
     float s = 0.0f;
     for (i64 c = team.lane; c < C; c += T) s += log_of_it ? dr[c] : yr[c] * dr[c];
     s = team.sum(s);
-    for (i64 c = team.lane; c < C; c += T)
-      put(dx + r * C + c, log_of_it ? dr[c] - exp(yr[c]) * s : yr[c] * (dr[c] - s), beta);
+    for (i64 c = team.lane; c < C; c += T) put(dx + r * C + c, softmax_slope(yr[c], dr[c], s, log_of_it), beta);
   }
 }
 
@@ -216,11 +273,19 @@ __global__ void loss_backward_kernel(i64 n, int quads, const float* x, const flo
 }  // namespace
 
 void softmax_forward(i64 n, i64 C, const float* x, int log_of_it, float* y, void* stream) {
-  launch_teams(softmax_forward_kernel<32>, softmax_forward_kernel<kThreads>, n, C, stream, n, C, x, log_of_it, y);
+  static_assert(kLongRow <= 32 * 32, "a warp's rows lie in registers");
+  const auto of_warps = C <= 32    ? softmax_short_kernel<1>
+                        : C <= 128 ? softmax_short_kernel<4>
+                        : C <= 512 ? softmax_short_kernel<16>
+                                   : softmax_short_kernel<32>;
+  launch_teams(of_warps, softmax_long_kernel, n, C, stream, n, C, x, log_of_it, y);
 }
 
 void softmax_backward(i64 n, i64 C, const float* y, const float* dy, int log_of_it, float* dx, float beta, void* stream) {
-  launch_teams(softmax_backward_kernel<32>, softmax_backward_kernel<kThreads>, n, C, stream, n, C, y, dy, log_of_it, dx, beta);
+  const auto of_warps = C <= 32    ? softmax_backward_short_kernel<1>
+                        : C <= 128 ? softmax_backward_short_kernel<4>
+                                   : softmax_backward_kernel<32>;  // both rows have no room in registers
+  launch_teams(of_warps, softmax_backward_kernel<kThreads>, n, C, stream, n, C, y, dy, log_of_it, dx, beta);
 }
 
 i64 softmax_cross_entropy_forward_workspace(i64 n, i64, i64) { return n + 2 * sum_slices(n); }
