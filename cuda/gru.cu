@@ -1,32 +1,80 @@
 // GRU, reset gate after the product: whole sequences and single steps. A step is its product with u into scratch and a pass, a
-// thread a unit, forward and backward alike; rows of gates are r z n q, of their gradients dr dz dn dq (csrc/cpu/gru.cpp).
+// thread a unit, forward and backward alike, small ones go by sequences (recurrent.cuh); rows of gates are r z n q, of their gradients dr dz dn dq (csrc/cpu/gru.cpp).
 #include "recurrent.cuh"
 
 namespace fastdl {
 namespace {
+
+// Unit j of a row, whose gates hold the inputs' share and whose sums are z.
+__device__ __forceinline__ float forward_unit(i64 H, i64 j, const float* z, const float* b, const float* bn, float before,
+                                              float* g) {
+  GruUnit<float> unit = {g[0] + z[0], g[H] + z[H], g[2 * H], z[2 * H]};
+  if (b) {
+    unit.r += b[j];
+    unit.z += b[H + j];
+    unit.n += b[2 * H + j];
+  }
+  if (bn) unit.q += bn[j];
+  const float out = gru_unit(unit, before);
+  g[0] = unit.r;
+  g[H] = unit.z;
+  g[2 * H] = unit.n;
+  g[3 * H] = unit.q;
+  return out;
+}
 
 __global__ void forward_kernel(Steps steps, i64 s, i64 H, const float* sums, const float* b, const float* bn,
                                const float* h_before, float* h, float* y, float* gates) {
   const i64 rows = steps.rows(s);
   for_rows(steps.N, H, [=](i64 i, i64 j) {
     if (i >= rows) return;
-    float* g = gates + (steps.first(s) + i) * 4 * H + j;
-    const float* z = sums + i * 3 * H + j;
-    GruUnit<float> unit = {g[0] + z[0], g[H] + z[H], g[2 * H], z[2 * H]};
-    if (b) {
-      unit.r += b[j];
-      unit.z += b[H + j];
-      unit.n += b[2 * H + j];
-    }
-    if (bn) unit.q += bn[j];
-    const float out = gru_unit(unit, h_before[i * H + j]);
-    g[0] = unit.r;
-    g[H] = unit.z;
-    g[2 * H] = unit.n;
-    g[3 * H] = unit.q;
+    const float out = forward_unit(H, j, sums + i * 3 * H + j, b, bn, h_before[i * H + j],
+                                   gates + (steps.first(s) + i) * 4 * H + j);
     y[steps.place(s, i) * H + j] = out;
     if (h) h[i * H + j] = out;
   });
+}
+
+// A block a sequence.
+__global__ void __launch_bounds__(512)
+    sequence_forward_kernel(Steps steps, i64 H, const float* u, const float* b, const float* bn, const float* h0, float* y,
+                            float* gates) {
+  const SequenceMemory m(H, 3 * H, 0);
+  m.load(u);
+  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
+    const i64 n = steps.sequence(i), length = steps.length(n);
+    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = h0 ? h0[n * H + j] : 0.0f;
+    __syncthreads();
+    for (i64 s = 0; s < length; ++s) {
+      m.multiply();
+      __syncthreads();
+      for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
+        m.state[j] = forward_unit(H, j, m.step + j, b, bn, m.state[j], gates + (steps.first(s) + i) * 4 * H + j);
+        y[steps.place(s, i) * H + j] = m.state[j];
+      }
+      __syncthreads();
+    }
+  }
+}
+
+// Unit j of row i of step s; own: its place in the step's matrix of 3H. What goes straight to the step before.
+__device__ __forceinline__ float backward_unit(const Steps& steps, i64 s, i64 i, i64 H, i64 j, const float* y, const float* h0,
+                                               const float* gates, const float* dy, float dout, float* d, float* own) {
+  const i64 row = steps.first(s) + i;
+  if (dy) dout += dy[steps.place(s, i) * H + j];
+  const float before = s > 0 ? y[steps.place(s - 1, i) * H + j] : h0 ? h0[steps.sequence(i) * H + j] : 0.0f;
+  const float* g = gates + row * 4 * H + j;
+  GruUnit<float> unit = {g[0], g[H], g[2 * H], g[3 * H]};
+  const float straight = gru_unit_backward(unit, before, dout);
+  float* to = d + row * 4 * H + j;
+  to[0] = unit.r;
+  to[H] = unit.z;
+  to[2 * H] = unit.n;
+  to[3 * H] = unit.q;
+  own[0] = unit.r;
+  own[H] = unit.z;
+  own[2 * H] = unit.q;
+  return straight;
 }
 
 // d (packed rows of 4H) and the step's own matrix of 3H, dr dz dq; dh becomes what goes straight to the step before.
@@ -39,22 +87,32 @@ __global__ void backward_kernel(Steps steps, i64 s, i64 H, const float* y, const
       for (int k = 0; k < 3; ++k) own[k * H] = 0.0f;
       return;
     }
-    const i64 row = steps.first(s) + i, at = i * H + j, start = steps.sequence(i) * H + j;
-    float dout = i < later ? dh[at] : dhn ? dhn[start] : 0.0f;
-    if (dy) dout += dy[steps.place(s, i) * H + j];
-    const float before = s > 0 ? y[steps.place(s - 1, i) * H + j] : h0 ? h0[start] : 0.0f;
-    const float* g = gates + row * 4 * H + j;
-    GruUnit<float> unit = {g[0], g[H], g[2 * H], g[3 * H]};
-    dh[at] = gru_unit_backward(unit, before, dout);
-    float* to = d + row * 4 * H + j;
-    to[0] = unit.r;
-    to[H] = unit.z;
-    to[2 * H] = unit.n;
-    to[3 * H] = unit.q;
-    own[0] = unit.r;
-    own[H] = unit.z;
-    own[2 * H] = unit.q;
+    const i64 at = i * H + j, start = steps.sequence(i) * H + j;
+    const float dout = i < later ? dh[at] : dhn ? dhn[start] : 0.0f;
+    dh[at] = backward_unit(steps, s, i, H, j, y, h0, gates, dy, dout, d, own);
   });
+}
+
+// A block a sequence; dh: what is left at its beginning.
+__global__ void __launch_bounds__(512)
+    sequence_backward_kernel(Steps steps, i64 H, const float* u, const float* y, const float* h0, const float* gates,
+                             const float* dy, const float* dhn, int first_too, float* dh, float* d) {
+  const SequenceMemory m(H, 3 * H, 0);
+  m.load(u);
+  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
+    const i64 n = steps.sequence(i), length = steps.length(n);
+    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = length > 0 && dhn ? dhn[n * H + j] : 0.0f;
+    __syncthreads();
+    for (i64 s = length - 1; s >= 0; --s) {
+      for (i64 j = threadIdx.x; j < H; j += blockDim.x)
+        m.state[j] = backward_unit(steps, s, i, H, j, y, h0, gates, dy, m.state[j], d, m.step + j);
+      __syncthreads();
+      if (s > 0 || first_too) m.multiply_back(1.0f);
+      __syncthreads();
+    }
+    for (i64 j = threadIdx.x; j < H; j += blockDim.x) dh[i * H + j] = m.state[j];
+    __syncthreads();
+  }
 }
 
 // du, db, dbn from rows of d and of what was before.
@@ -90,13 +148,18 @@ void gru_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, con
   pack_steps(steps, I, x, false, nullptr, xs, stream);
   gemm(matrix(gates, N * T, G, I, 4 * H), KMajor{xs, I}, MNMajor{w, G}, BiasActivation{}, stream);
   if (lengths) clear(N * T * H, y, stream);
-  clear(N * H, h[0], stream);
-  pack_state(steps, H, h0, h[1], stream);
-  const RowGrid g(N, H);
-  for (i64 s = 0; s < T; ++s) {
-    const float* before = h[(s + 1) & 1];
-    gemm(matrix(sums, N, G, H, G), KMajor{before, H}, MNMajor{u, G}, BiasActivation{}, stream);
-    launch(forward_kernel, g.grid, g.block, 0, stream, steps, s, H, sums, b, bn, before, h[s & 1], y, gates);
+  if (by_sequences(N, H, G, 0)) {
+    launch(sequence_forward_kernel, static_cast<unsigned>(N), sequence_threads(G), sequence_bytes(H, G, 0), stream, steps, H, u,
+           b, bn, h0, y, gates);
+  } else {
+    clear(N * H, h[0], stream);
+    pack_state(steps, H, h0, h[1], stream);
+    const RowGrid g(N, H);
+    for (i64 s = 0; s < T; ++s) {
+      const float* before = h[(s + 1) & 1];
+      gemm(matrix(sums, N, G, H, G), KMajor{before, H}, MNMajor{u, G}, BiasActivation{}, stream);
+      launch(forward_kernel, g.grid, g.block, 0, stream, steps, s, H, sums, b, bn, before, h[s & 1], y, gates);
+    }
   }
   last_rows(steps, H, y, false, h0, hn, stream);
 }
@@ -116,11 +179,16 @@ void gru_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
   float *packed = carver.take(rows * (I > H ? I : H)), *d = carver.take(rows * 4 * H), *step = carver.take(N * G);
   float *dh = carver.take(N * H), *total = carver.take(4 * H), *parts = carver.take(weights_floats(rows, I, H, 4 * H));
   if (lengths) clear(rows * 4 * H, d, stream);
-  clear(N * H, dh, stream);
-  const RowGrid g(N, H);
-  for (i64 s = T - 1; s >= 0; --s) {
-    launch(backward_kernel, g.grid, g.block, 0, stream, steps, s, H, y, h0, gates, dy, dhn, dh, d, step);
-    if (s > 0 || dh0) gemm(matrix(dh, N, H, G, H, 1.0f), KMajor{step, G}, KMajor{u, G}, BiasActivation{}, stream);
+  if (by_sequences(N, H, G, 0)) {
+    launch(sequence_backward_kernel, static_cast<unsigned>(N), sequence_threads(G), sequence_bytes(H, G, 0), stream, steps, H, u,
+           y, h0, gates, dy, dhn, dh0 != nullptr, dh, d);
+  } else {
+    clear(N * H, dh, stream);
+    const RowGrid g(N, H);
+    for (i64 s = T - 1; s >= 0; --s) {
+      launch(backward_kernel, g.grid, g.block, 0, stream, steps, s, H, y, h0, gates, dy, dhn, dh, d, step);
+      if (s > 0 || dh0) gemm(matrix(dh, N, H, G, H, 1.0f), KMajor{step, G}, KMajor{u, G}, BiasActivation{}, stream);
+    }
   }
   if (dh0) unpack_state(steps, H, dh, dhn, beta_dh0, dh0, stream);
   if (dw) {

@@ -4,7 +4,8 @@
 //   c of the product   i f g o  i f g o  i f g o ..    <- column 4 j + gate = column gate H + j of u
 //   epilogue           reads the inputs' share from gates, writes gates, cells, h for the next step, y
 //
-// A step backward is two: the gates' gradients, a thread a unit, and their product with u^T.
+// A step backward is two: the gates' gradients, a thread a unit, and their product with u^T. Small ones go by sequences
+// (recurrent.cuh).
 #include "recurrent.cuh"
 
 namespace fastdl {
@@ -22,10 +23,11 @@ struct LstmPass {
   }
 };
 
-// Unit j of row i of step s; z the recurrent share of its pre-activations.
+// Unit j of row i of step s; z the recurrent share of its pre-activations. Its outputs before and now are in row k of h_before
+// (read for zoneout alone) and h.
 __device__ __forceinline__ void forward_unit(const LstmPass& pass, i64 s, i64 i, i64 j, const float (&z)[4],
-                                             const float* first_c, const float* h_before, float* h, float* y, float* gates,
-                                             float* cells) {
+                                             const float* first_c, i64 k, const float* h_before, float* h, float* y,
+                                             float* gates, float* cells) {
   const i64 H = pass.H, row = pass.steps.first(s) + i, place = pass.steps.place(s, i);
   float* g = gates + row * 4 * H + j;
   LstmUnit<float> unit = {g[0] + z[0], g[H] + z[1], g[2 * H] + z[2], g[3 * H] + z[3], 0.0f, 0.0f};
@@ -39,7 +41,7 @@ __device__ __forceinline__ void forward_unit(const LstmPass& pass, i64 s, i64 i,
   if (pass.plain()) {
     lstm_unit(unit, before);
   } else {
-    lstm_unit(unit, before, h_before[i * H + j], pass.options(place, j));
+    lstm_unit(unit, before, h_before[k * H + j], pass.options(place, j));
   }
   g[0] = unit.i;
   g[H] = unit.f;
@@ -47,7 +49,7 @@ __device__ __forceinline__ void forward_unit(const LstmPass& pass, i64 s, i64 i,
   g[3 * H] = unit.o;
   cells[row * H + j] = unit.c;
   y[place * H + j] = unit.h;
-  if (h) h[i * H + j] = unit.h;
+  if (h) h[k * H + j] = unit.h;
 }
 
 struct LstmStep {
@@ -57,15 +59,64 @@ struct LstmStep {
   const float *first_c, *h_before;
   float *h, *y, *gates, *cells;
   __device__ void operator()(float (&v)[4], const Place& at) const {
-    if (at.m < pass.steps.rows(s)) forward_unit(pass, s, at.m, at.n / 4, v, first_c, h_before, h, y, gates, cells);
+    if (at.m < pass.steps.rows(s)) forward_unit(pass, s, at.m, at.n / 4, v, first_c, at.m, h_before, h, y, gates, cells);
   }
 };
+
+// A block a sequence.
+__global__ void __launch_bounds__(512)
+    sequence_forward_kernel(LstmPass pass, const float* u, const float* h0, const float* first_c, float* y, float* gates,
+                            float* cells) {
+  const Steps& steps = pass.steps;
+  const i64 H = pass.H;
+  const SequenceMemory m(H, 4 * H, 0);
+  m.load(u);
+  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
+    const i64 n = steps.sequence(i), length = steps.length(n);
+    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = h0 ? h0[n * H + j] : 0.0f;
+    __syncthreads();
+    for (i64 s = 0; s < length; ++s) {
+      m.multiply();
+      __syncthreads();
+      for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
+        const float z[4] = {m.step[j], m.step[H + j], m.step[2 * H + j], m.step[3 * H + j]};
+        forward_unit(pass, s, i, j, z, first_c, 0, m.state, m.state, y, gates, cells);
+      }
+      __syncthreads();
+    }
+  }
+}
 
 __global__ void cell_kernel(LstmPass pass, const float* c, float* y, float* gates, float* c_new) {
   for_rows(pass.steps.N, pass.H, [=](i64 i, i64 j) {
     const float none[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-    forward_unit(pass, 0, i, j, none, c, nullptr, nullptr, y, gates, c_new);
+    forward_unit(pass, 0, i, j, none, c, 0, nullptr, nullptr, y, gates, c_new);
   });
+}
+
+// Unit j of row i of step s, from the gradients of its output (without dy) and cell; the latter becomes that of the cell before. d:
+// its place in the step's matrix of 4H. What goes straight to the output before.
+__device__ __forceinline__ float backward_unit(const LstmPass& pass, i64 s, i64 i, i64 j, const float* first_c,
+                                               const float* gates, const float* cells, const float* dy, float dout,
+                                               float& dcell, float* dz, float* d) {
+  const i64 H = pass.H, row = pass.steps.first(s) + i, place = pass.steps.place(s, i);
+  if (dy) dout += dy[place * H + j];
+  const float* g = gates + row * 4 * H + j;
+  LstmUnit<float> unit = {g[0], g[H], g[2 * H], g[3 * H], cells[row * H + j], 0.0f};
+  const float before = s > 0 ? cells[(pass.steps.first(s - 1) + i) * H + j] : first_c[i * H + j];
+  float straight = 0.0f;
+  if (pass.plain()) {
+    lstm_unit_backward(unit, before, dout, dcell);
+  } else {
+    straight = lstm_unit_backward(unit, before, dout, dcell, pass.options(place, j));
+  }
+  const float out[4] = {unit.i, unit.f, unit.g, unit.o};
+#pragma unroll
+  for (int k = 0; k < 4; ++k) {
+    d[k * H] = out[k];
+    if (dz) dz[(row * 4 + k) * H + j] = out[k];
+  }
+  return straight;
 }
 
 // dz of step s, packed and as the step's own matrix (zeros where a sequence has no such step); dh and dc of the step before.
@@ -80,27 +131,43 @@ __global__ void backward_kernel(LstmPass pass, i64 s, const float* first_c, cons
       for (int k = 0; k < 4; ++k) d[k * H] = 0.0f;
       return;
     }
-    const i64 row = pass.steps.first(s) + i, place = pass.steps.place(s, i), at = i * H + j;
-    const i64 end = pass.steps.sequence(i) * H + j;
-    float dout = i < later ? dh[at] : dhn ? dhn[end] : 0.0f;
+    const i64 at = i * H + j, end = pass.steps.sequence(i) * H + j;
+    const float dout = i < later ? dh[at] : dhn ? dhn[end] : 0.0f;
     float dcell = i < later ? dc[at] : dcn ? dcn[end] : 0.0f;
-    if (dy) dout += dy[place * H + j];
-    const float* g = gates + row * 4 * H + j;
-    LstmUnit<float> unit = {g[0], g[H], g[2 * H], g[3 * H], cells[row * H + j], 0.0f};
-    const float before = s > 0 ? cells[(pass.steps.first(s - 1) + i) * H + j] : first_c[at];
-    if (pass.plain()) {
-      lstm_unit_backward(unit, before, dout, dcell);
-      dh[at] = 0.0f;
-    } else {
-      dh[at] = lstm_unit_backward(unit, before, dout, dcell, pass.options(place, j));
-    }
+    dh[at] = backward_unit(pass, s, i, j, first_c, gates, cells, dy, dout, dcell, dz, d);
     dc[at] = dcell;
-    const float out[4] = {unit.i, unit.f, unit.g, unit.o};
-    for (int k = 0; k < 4; ++k) {
-      d[k * H] = out[k];
-      if (dz) dz[(row * 4 + k) * H + j] = out[k];
-    }
   });
+}
+
+// A block a sequence; dh, dc: what is left at its beginning.
+__global__ void __launch_bounds__(512)
+    sequence_backward_kernel(LstmPass pass, const float* u, const float* first_c, const float* gates, const float* cells,
+                             const float* dy, const float* dhn, const float* dcn, int first_too, float* dh, float* dc,
+                             float* dz) {
+  const Steps& steps = pass.steps;
+  const i64 H = pass.H;
+  const SequenceMemory m(H, 4 * H, H);
+  m.load(u);
+  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
+    const i64 n = steps.sequence(i), length = steps.length(n);
+    for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
+      m.state[j] = length > 0 && dhn ? dhn[n * H + j] : 0.0f;
+      m.more[j] = length > 0 && dcn ? dcn[n * H + j] : 0.0f;
+    }
+    __syncthreads();
+    for (i64 s = length - 1; s >= 0; --s) {
+      for (i64 j = threadIdx.x; j < H; j += blockDim.x)
+        m.state[j] = backward_unit(pass, s, i, j, first_c, gates, cells, dy, m.state[j], m.more[j], dz, m.step + j);
+      __syncthreads();
+      if (s > 0 || first_too) m.multiply_back(1.0f);
+      __syncthreads();
+    }
+    for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
+      dh[i * H + j] = m.state[j];
+      dc[i * H + j] = m.more[j];
+    }
+    __syncthreads();
+  }
 }
 
 // A thread a unit: chunks of 256 rows, added in order.
@@ -151,14 +218,19 @@ void lstm_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
   pack_steps(pass.steps, I, x, false, nullptr, xs, stream);
   gemm(matrix(gates, N * T, G, I, G), KMajor{xs, I}, MNMajor{w, G}, BiasActivation{}, stream);
   if (lengths) clear(N * T * H, y, stream);
-  clear(N * H, h[0], stream);
-  pack_state(pass.steps, H, h0, h[1], stream);
   pack_state(pass.steps, H, c0, first_c, stream);
-  const Gather<false> by_units = {u, Axis{1, 4, 0, {1, 0, H}, 0, 0, {}, {}}, linear_axis(G), 1, 1};
-  for (i64 s = 0; s < T; ++s) {
-    const float* before = h[(s + 1) & 1];
-    gemm(matrix(z, N, G, H, G), KMajor{before, H}, by_units,
-         LstmStep{pass, s, first_c, before, h[s & 1], y, gates, cells}, stream);
+  if (by_sequences(N, H, G, H)) {
+    launch(sequence_forward_kernel, static_cast<unsigned>(N), sequence_threads(G), sequence_bytes(H, G, 0), stream, pass, u, h0,
+           first_c, y, gates, cells);
+  } else {
+    clear(N * H, h[0], stream);
+    pack_state(pass.steps, H, h0, h[1], stream);
+    const Gather<false> by_units = {u, Axis{1, 4, 0, {1, 0, H}, 0, 0, {}, {}}, linear_axis(G), 1, 1};
+    for (i64 s = 0; s < T; ++s) {
+      const float* before = h[(s + 1) & 1];
+      gemm(matrix(z, N, G, H, G), KMajor{before, H}, by_units,
+           LstmStep{pass, s, first_c, before, h[s & 1], y, gates, cells}, stream);
+    }
   }
   last_rows(pass.steps, H, y, false, h0, hn, stream);
   last_rows(pass.steps, H, cells, true, c0, cn, stream);
@@ -183,12 +255,17 @@ void lstm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, c
   float *dh = carver.take(N * H), *dc = carver.take(N * H), *first_c = carver.take(N * H);
   float* parts = carver.take(weights_floats(rows, I, H, G));
   if (lengths) clear(rows * G, dz, stream);
-  clear(N * H, dh, stream);
   pack_state(steps, H, c0, first_c, stream);
-  const RowGrid g(N, H);
-  for (i64 s = T - 1; s >= 0; --s) {
-    launch(backward_kernel, g.grid, g.block, 0, stream, pass, s, first_c, gates, cells, dy, dhn, dcn, dh, dc, dz, step);
-    if (s > 0 || dh0) gemm(matrix(dh, N, H, G, H, 1.0f), KMajor{step, G}, KMajor{u, G}, BiasActivation{}, stream);
+  if (by_sequences(N, H, G, H)) {
+    launch(sequence_backward_kernel, static_cast<unsigned>(N), sequence_threads(G), sequence_bytes(H, G, H), stream, pass, u,
+           first_c, gates, cells, dy, dhn, dcn, dh0 != nullptr, dh, dc, dz);
+  } else {
+    clear(N * H, dh, stream);
+    const RowGrid g(N, H);
+    for (i64 s = T - 1; s >= 0; --s) {
+      launch(backward_kernel, g.grid, g.block, 0, stream, pass, s, first_c, gates, cells, dy, dhn, dcn, dh, dc, dz, step);
+      if (s > 0 || dh0) gemm(matrix(dh, N, H, G, H, 1.0f), KMajor{step, G}, KMajor{u, G}, BiasActivation{}, stream);
+    }
   }
   if (dh0) unpack_state(steps, H, dh, dhn, beta_dh0, dh0, stream);
   if (dc0) unpack_state(steps, H, dc, dcn, beta_dc0, dc0, stream);

@@ -72,6 +72,15 @@ __global__ void put_kernel(i64 n, const float* x, float beta, float* y) {
 
 }  // namespace
 
+bool by_sequences(i64 N, i64 H, i64 G, i64 more) {
+  if (N > 256 || H == 0 || H > 512 || device_matmul_precision() != kHighest) return false;
+  int device = 0, most = 0;
+  if (cudaGetDevice(&device) != cudaSuccess ||
+      cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device) != cudaSuccess)
+    return false;
+  return sequence_bytes(H, G, more) <= most;
+}
+
 Steps make_steps(i64 N, i64 T, const int64_t* lengths, int reverse, Carver& work, void* stream) {
   Steps steps = {N, T, lengths, nullptr, nullptr, reverse};
   if (!lengths) return steps;

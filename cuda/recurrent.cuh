@@ -23,6 +23,71 @@ struct Steps {
   }
 };
 
+// ------------------------------------------------------------------------------------------------- whole sequences
+// Where u fits into shared memory and the batch is small, one block takes a sequence through all of its steps: nothing but u is
+// shared by sequences, so there is no grid to wait for, and a step takes two barriers instead of launches. Sums have the order
+// of the products that they stand for, so which way is taken changes no bits; products that tensor cores round stay products.
+
+// Bytes of shared memory: u with rows of G floats and one of padding where G is even (rows and columns are both read by
+// neighbouring threads), a state of H, a step of G, and what a kernel has besides.
+inline i64 sequence_bytes(i64 H, i64 G, i64 more) { return 4 * (H * (G | 1) + H + G + more + 8); }
+// Whether sequences go by blocks.
+bool by_sequences(i64 N, i64 H, i64 G, i64 more);
+inline unsigned sequence_threads(i64 G) { return static_cast<unsigned>(G >= 512 ? 512 : (G + 31) / 32 * 32); }
+
+struct SequenceMemory {
+  float *step, *state, *more, *u;
+  int H, G, pitch;
+  __device__ __forceinline__ SequenceMemory(i64 H_, i64 G_, i64 more_)
+      : step(&shared_memory<float>()), state(step + (G_ + 3) / 4 * 4), more(state + (H_ + 3) / 4 * 4), u(more + more_),
+        H(static_cast<int>(H_)), G(static_cast<int>(G_)), pitch(static_cast<int>(G_ | 1)) {}
+
+  // u[H,G] comes in; a barrier has to follow.
+  __device__ __forceinline__ void load(const float* from) const {
+    for (int k = static_cast<int>(threadIdx.x); k < H * G; k += static_cast<int>(blockDim.x)) u[k / G * pitch + k % G] = from[k];
+  }
+  // step = state u, a thread a column.
+  __device__ __forceinline__ void multiply() const {
+    for (int n = static_cast<int>(threadIdx.x); n < G; n += static_cast<int>(blockDim.x)) {
+      float total = 0.0f;
+      for (int begin = 0; begin < H; begin += kChunk) {
+        const int end = H - begin < kChunk ? H : begin + kChunk;
+        float sum = 0.0f;
+        int k = begin;
+#pragma unroll 4
+        for (; k + 4 <= end; k += 4) {
+          const Floats<4> h = fastdl::load<4>(state + k);  // one access for all threads and four k
+#pragma unroll
+          for (int l = 0; l < 4; ++l) sum = fma(h.v[l], u[(k + l) * pitch + n], sum);
+        }
+        for (; k < end; ++k) sum = fma(state[k], u[k * pitch + n], sum);
+        total = begin == 0 ? sum : total + sum;
+      }
+      step[n] = total;
+    }
+  }
+  // state = step u^T + beta state.
+  __device__ __forceinline__ void multiply_back(float beta) const {
+    for (int k = static_cast<int>(threadIdx.x); k < H; k += static_cast<int>(blockDim.x)) {
+      float total = beta == 0.0f ? 0.0f : beta * state[k];
+      for (int begin = 0; begin < G; begin += kChunk) {
+        const int end = G - begin < kChunk ? G : begin + kChunk;
+        float sum = 0.0f;
+        int n = begin;
+#pragma unroll 4
+        for (; n + 4 <= end; n += 4) {
+          const Floats<4> d = fastdl::load<4>(step + n);
+#pragma unroll
+          for (int l = 0; l < 4; ++l) sum = fma(d.v[l], u[k * pitch + n + l], sum);
+        }
+        for (; n < end; ++n) sum = fma(step[n], u[k * pitch + n], sum);
+        total = begin == 0 && beta == 0.0f ? sum : total + sum;
+      }
+      state[k] = total;
+    }
+  }
+};
+
 // Hands out the caller's scratch by pieces that begin on 16 bytes.
 struct Carver {
   float* at;

@@ -1,5 +1,5 @@
 // Elman's recurrent network: whole sequences and single steps. A step is its product with u into scratch and a pass, a thread
-// a unit, forward and backward alike.
+// a unit, forward and backward alike; small ones go by sequences (recurrent.cuh).
 #include "recurrent.cuh"
 
 namespace fastdl {
@@ -19,6 +19,60 @@ __global__ void forward_kernel(Steps steps, i64 s, i64 H, const float* sums, con
     y[steps.place(s, i) * H + j] = v;
     if (h) h[i * H + j] = v;
   });
+}
+
+// A block a sequence.
+__global__ void __launch_bounds__(512) sequence_forward_kernel(Steps steps, i64 H, const float* u, const float* b,
+                                                               const float* h0, int act, float* y, float* states) {
+  const SequenceMemory m(H, H, 0);
+  m.load(u);
+  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
+    const i64 n = steps.sequence(i), length = steps.length(n);
+    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = h0 ? h0[n * H + j] : 0.0f;
+    __syncthreads();
+    for (i64 s = 0; s < length; ++s) {
+      m.multiply();
+      __syncthreads();
+      for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
+        float* z = states + (steps.first(s) + i) * H + j;
+        float v = *z + m.step[j];
+        if (b) v += b[j];
+        v = act == kElmanTanh ? fastdl::tanh(v) : relu(v);
+        *z = v;
+        y[steps.place(s, i) * H + j] = v;
+        m.state[j] = v;
+      }
+      __syncthreads();
+    }
+  }
+}
+
+__global__ void __launch_bounds__(512)
+    sequence_backward_kernel(Steps steps, i64 H, const float* u, const float* states, const float* dy, const float* dhn, int act,
+                             int first_too, float* dh, float* dz) {
+  const SequenceMemory m(H, H, 0);
+  m.load(u);
+  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
+    const i64 n = steps.sequence(i), length = steps.length(n);
+    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = length > 0 && dhn ? dhn[n * H + j] : 0.0f;
+    __syncthreads();
+    for (i64 s = length - 1; s >= 0; --s) {
+      for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
+        const i64 row = steps.first(s) + i;
+        float d = m.state[j];
+        if (dy) d += dy[steps.place(s, i) * H + j];
+        const float out = states[row * H + j];
+        d = act == kElmanTanh ? d * tanh_slope(out) : relu_backward(d, out);
+        m.step[j] = d;
+        dz[row * H + j] = d;
+      }
+      __syncthreads();
+      if (s > 0 || first_too) m.multiply_back(0.0f);
+      __syncthreads();
+    }
+    for (i64 j = threadIdx.x; j < H; j += blockDim.x) dh[i * H + j] = m.state[j];
+    __syncthreads();
+  }
 }
 
 __global__ void backward_kernel(Steps steps, i64 s, i64 H, const float* states, const float* dy, const float* dhn, int act,
@@ -55,12 +109,17 @@ void rnn_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, con
   pack_steps(steps, I, x, false, nullptr, xs, stream);
   gemm(matrix(states, N * T, H, I, H), KMajor{xs, I}, MNMajor{w, H}, BiasActivation{}, stream);
   if (lengths) clear(N * T * H, y, stream);
-  clear(N * H, h[0], stream);
-  pack_state(steps, H, h0, h[1], stream);
-  const RowGrid g(N, H);
-  for (i64 s = 0; s < T; ++s) {
-    gemm(matrix(sums, N, H, H, H), KMajor{h[(s + 1) & 1], H}, MNMajor{u, H}, BiasActivation{}, stream);
-    launch(forward_kernel, g.grid, g.block, 0, stream, steps, s, H, sums, b, act, h[s & 1], y, states);
+  if (by_sequences(N, H, H, 0)) {
+    launch(sequence_forward_kernel, static_cast<unsigned>(N), sequence_threads(H), sequence_bytes(H, H, 0), stream, steps, H, u,
+           b, h0, act, y, states);
+  } else {
+    clear(N * H, h[0], stream);
+    pack_state(steps, H, h0, h[1], stream);
+    const RowGrid g(N, H);
+    for (i64 s = 0; s < T; ++s) {
+      gemm(matrix(sums, N, H, H, H), KMajor{h[(s + 1) & 1], H}, MNMajor{u, H}, BiasActivation{}, stream);
+      launch(forward_kernel, g.grid, g.block, 0, stream, steps, s, H, sums, b, act, h[s & 1], y, states);
+    }
   }
   last_rows(steps, H, y, false, h0, hn, stream);
 }
@@ -80,11 +139,16 @@ void rnn_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
   float *packed = carver.take(rows * (I > H ? I : H)), *dz = carver.take(rows * H), *y = carver.take(rows * H);
   float *step = carver.take(N * H), *dh = carver.take(N * H), *parts = carver.take(weights_floats(rows, I, H, H));
   if (lengths) clear(rows * H, dz, stream);
-  clear(N * H, dh, stream);
-  const RowGrid g(N, H);
-  for (i64 s = T - 1; s >= 0; --s) {
-    launch(backward_kernel, g.grid, g.block, 0, stream, steps, s, H, states, dy, dhn, act, dh, dz, step);
-    if (s > 0 || dh0) gemm(matrix(dh, N, H, H, H), KMajor{step, H}, KMajor{u, H}, BiasActivation{}, stream);
+  if (by_sequences(N, H, H, 0)) {
+    launch(sequence_backward_kernel, static_cast<unsigned>(N), sequence_threads(H), sequence_bytes(H, H, 0), stream, steps, H, u,
+           states, dy, dhn, act, dh0 != nullptr, dh, dz);
+  } else {
+    clear(N * H, dh, stream);
+    const RowGrid g(N, H);
+    for (i64 s = T - 1; s >= 0; --s) {
+      launch(backward_kernel, g.grid, g.block, 0, stream, steps, s, H, states, dy, dhn, act, dh, dz, step);
+      if (s > 0 || dh0) gemm(matrix(dh, N, H, H, H), KMajor{step, H}, KMajor{u, H}, BiasActivation{}, stream);
+    }
   }
   if (dh0) unpack_state(steps, H, dh, dhn, beta_dh0, dh0, stream);
   if (dw) {

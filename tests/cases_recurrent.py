@@ -93,7 +93,9 @@ SIZES = [
     dict(N=3, T=2, I=2, H=0),
 ]
 GRADIENT_SIZES = [s for s in SIZES if s["N"] < 20]
-LONG = [dict(N=3, T=100, I=2, H=3, lengths=True), dict(N=7, T=2, I=3, H=70)]
+# The last two have more units, and more sequences, than go by a block a sequence on a GPU.
+LONG = [dict(N=3, T=100, I=2, H=3, lengths=True), dict(N=7, T=2, I=3, H=70),
+        dict(N=2, T=3, I=2, H=130, lengths=True), dict(N=260, T=2, I=2, H=3, lengths=True)]
 OPTIONS = [
     dict(N=4, T=5, I=3, H=9, options=True),
     dict(N=5, T=4, I=3, H=8, options=True, lengths=True, reverse=True, bias=False),
