@@ -56,7 +56,7 @@ def table(report):
     machine, rows = report["machine"], {(r["area"], r["name"]): r for r in report["rows"] if r["threads"] == 1}
     clock = CLOCKS[report["clock"]]
     lines = [
-        f"{machine['cpu']} ({machine['cpus']} CPUs), target {machine['target']}, 1 thread, NumPy {machine['numpy']} "
+        f"{machine['cpu']}, {machine['cpus']} CPUs, target {machine['target']}, 1 thread, NumPy {machine['numpy']} "
         f"({machine['blas']}), PyTorch {machine.get('torch', 'not there')}. Times are {clock}; a ratio is how many times "
         "faster fastdl is than the peer, the median of rounds that were measured in turn. PyTorch runs in its default "
         "layout, for single convolutions in its better one.",

@@ -160,6 +160,51 @@ def test_figures_of_another_commit_are_refused(table, monkeypatch, tmp_path, cap
     assert len(runs) == 2
 
 
+def test_every_run_is_known_and_its_bars_are_held_or_missed(table, tmp_path, capsys):
+    known = table.all_runs()
+    assert {"mnist-rbm-long", "shakespeare-lstm-long", "mnist-rows-lstm-pixels"} <= set(known)
+    assert {bar.run for bar in table.BARS} <= set(known) and set(table.MINUTES) <= set(known)
+    assert table.arguments_of("mnist-rows-lstm-permuted") == ["mnist-rows-lstm", "--permuted"]
+    assert table.arguments_of("shakespeare-lstm") == ["shakespeare-lstm"]
+    metrics = {
+        "mnist-softmax-seed0": {"test_accuracy": 0.93},
+        "mnist-autoencoder-seed0": {"test_sse": 3.2, "pca_sse": 13.0},
+        "mnist-rows-lstm-pixels-seed1": {"test_accuracy": 0.9},
+        "rbm-exact-seed0": {"log_z_exact": 10.0, "log_z_ais": 10.05},
+        "diabetes-seed0": {"r2": 0.5, "baseline_r2": 0.4},
+    }
+    for name, found in metrics.items():
+        report = {"metrics": found, "seconds": 7.4, "config": {"threads": 1, "machine": "C", "device": "cpu"}, "commit": "c"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(report))
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    assert table.main(["--table", "--out", str(tmp_path), "--write", str(page)]) == 1
+    lines = [[c.strip() for c in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line]
+    verdicts = {(row[0], row[4]): row[6] for row in lines}
+    assert verdicts["mnist-softmax", "≥ 0.92, each ≥ 0.92"] == "held by 1 of 3 seeds"
+    assert verdicts["mnist-autoencoder", "≤ 3"] == "**missed**"
+    assert verdicts["mnist-rows-lstm-pixels", "≥ 0.872"] == "held"
+    assert verdicts["rbm-exact", "≤ `log_z_exact_high` (10.1)"] == "held"
+    assert verdicts["diabetes", "≥ `baseline_r2` (0.4)"] == "held"
+    assert next(row for row in lines if row[0] == "diabetes")[7:] == ["7", "C, 1 thread"]
+    text = page.read_text()
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text and "**missed**" in text
+
+
+def test_what_takes_long_is_run_only_when_asked(table, monkeypatch, tmp_path, capsys):
+    asked = []
+    monkeypatch.setattr(table, "train", lambda run, seed, args, path, commit: asked.append(run) or path.write_text(
+        json.dumps({"metrics": {}, "seconds": 1.0, "config": {}, "commit": commit})))  # fmt: skip
+    monkeypatch.setattr(table, "source", lambda: "c")
+    arguments = ["--data", "d", "--seeds", "0", "--out", str(tmp_path)]
+    table.main(arguments)
+    assert "mnist-softmax" in asked and "mnist-dbn" not in asked and "image-folder" not in asked
+    table.main([*arguments, "--all"])
+    assert set(asked) == set(table.all_runs()) and len(asked) == len(set(asked))
+    with pytest.raises(SystemExit):
+        table.main([*arguments, "mnist-what"])
+
+
 def test_the_source_of_figures_is_a_commit_or_a_version(table, monkeypatch, tmp_path):
     if shutil.which("git"):
         subprocess.run(["git", "init", "-q", tmp_path], check=True)

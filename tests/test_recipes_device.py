@@ -95,6 +95,7 @@ def small(monkeypatch, tmp_path):
         ("digits_rbm_pipeline", "STRENGTHS", (1.0,)), ("digits_rbm_pipeline", "HIDDEN", 8), ("diabetes", "OUTER", 2),
         ("forecast_lstm", "WINDOWS", dict.fromkeys(("seattle", "elnino", "sunspots", "mackey-glass"), (6,))),
         ("vowels_lstm", "NETWORKS", 2), ("digit_novelty", "CODE", 4), ("complexity_sweep", "TRAIN", 60),
+        ("moving_digits", "CLIPS", {"train": 80, "validation": 16, "test": 16}),
     ):  # fmt: skip
         monkeypatch.setattr(f"fastdl.recipes.{module}.{name}", value)
     mixture, nudged = metrics.GaussianMixture, digits_rbm_pipeline.nudged
@@ -118,7 +119,7 @@ def needs(name):
 
 ALONE = [n for n in recipes.NAMES if n not in (*ON_THE_CPU, "image-folder")]  # image-folder is cats-dogs on other pictures
 RESUMED = ("mnist-mlp", "mnist-denoise", "mnist-gan", "mnist-rbm", "mnist-dbn", "next-word", "sentiment-rntn", "emoji-captions")
-EMBEDDED = ("digit-novelty", "digits-rbm-pipeline", "rbm-exact")
+EMBEDDED = ("moving-digits", "digit-novelty", "digits-rbm-pipeline", "rbm-exact")
 
 
 @pytest.mark.filterwarnings("ignore")

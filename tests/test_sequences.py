@@ -349,3 +349,46 @@ def test_long_runs_are_of_recipes_that_have_one():
 
     with pytest.raises(ValueError, match=r"long: expected a recipe with a long run \(.*shakespeare-lstm.*\); got 'mnist-mlp'"):
         recipes.run("mnist-mlp", recipes.Config(long=True))
+
+
+@pytest.mark.parametrize("variant", ["pixels", "permuted"])
+def test_digits_by_pixels(variant, monkeypatch):
+    import dataclasses
+
+    from fastdl import recipes
+
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    digits = data.load("mnist-embedded")
+    part = {"x_train": 130, "y_train": 130, "x_test": 20, "y_test": 20}
+    few = dataclasses.replace(digits, **{k: getattr(digits, k)[:n] for k, n in part.items()})
+    monkeypatch.setattr(data, "load", lambda *args: few)
+    report = recipes.run("mnist-rows-lstm", recipes.Config(seed=100, variant=variant))
+    assert report.model.input_shape_ == (784, 1) and report.metrics["seconds_an_epoch"] > 0
+    assert report.settings["variant"] == variant and report.settings["epochs"] == 1
+    assert sorted(report.test[0][3].tolist()) == sorted(few.x_test[3].ravel().tolist())
+    assert np.array_equal(report.test[0][3], few.x_test[3].ravel()) == (variant == "pixels")
+    with pytest.raises(ValueError, match=r"variant: expected one .*pixels of mnist-rows-lstm.*got 'pixels' of 'mnist-mlp'"):
+        recipes.run("mnist-mlp", recipes.Config(variant="pixels"))
+
+
+def test_moving_digits(monkeypatch, tmp_path):
+    from fastdl import recipes
+    from fastdl.random import Stream
+    from fastdl.recipes import moving_digits as moving
+
+    ones = np.full((3, 28, 28, 1), 200, np.uint8)
+    films, labels = moving.clips(ones, np.array([4, 5, 6]), 64, Stream(3))
+    films = films.reshape(64, moving.FRAMES, moving.SIDE, moving.SIDE)
+    assert (films.sum((2, 3), dtype=np.int64) == 200 * moving.DIGIT**2).all()  # never over the edge
+    at = np.stack([films.any(3).argmax(2), films.any(2).argmax(2)], 2)  # [64, frames, (row, column)]
+    np.testing.assert_array_equal(np.diff(at, axis=1), np.array(moving.WAYS)[labels % 8][:, None].repeat(7, 1))
+    assert set(labels // 8) == {4, 5, 6} and (np.bincount(labels % 8) == 8).all()
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    monkeypatch.setattr(moving, "CLIPS", {"train": 128, "validation": 32, "test": 32})
+    report = recipes.run("moving-digits", recipes.Config(epochs=1, seed=100))
+    assert {"test_accuracy", "digit_accuracy", "direction_accuracy"} <= set(report.metrics)
+    assert report.settings["splits"] == {"train": 128, "validation": 32, "test": 32}
+    assert len(report.names) == 80 and report.names[int(labels[0])].startswith(str(labels[0] // 8))
+    pytest.importorskip("matplotlib")
+    recipes.picture(report, tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 5000

@@ -202,3 +202,38 @@ def test_cats_and_dogs_run(tmp_path):
     np.savez(tmp_path / "cifar10-small" / "cats_dogs_32.npz", x_train=x, y_train=y, x_test=x[:20], y_test=y[:20])
     report = recipes.run("cats-dogs", Config(data_dir=tmp_path, epochs=1))
     assert report.names == ("cat", "dog") and report.metrics["baseline_accuracy"] > 0.9
+
+
+def test_half_faces_are_filled_in(tmp_path, monkeypatch):
+    from fastdl.recipes import faces_impute
+
+    rng = np.random.default_rng(0)
+    kinds = np.repeat([[20, 90], [60, 60], [90, 20]], [13, 12], axis=1)[:, :, None]  # the upper half tells the lower
+    images = (kinds[np.arange(120) % 3] + rng.integers(0, 40, (120, 25, 25))).astype(np.uint8)
+    (tmp_path / "faces-lfw-subset").mkdir()
+    np.savez(tmp_path / "faces-lfw-subset" / "lfw_subset.npz", images=images, is_face=np.arange(120) < 100)
+    config = Config(data_dir=tmp_path, epochs=3, seed=100)
+    parts = faces_impute.faces(config)
+    assert [len(p) > 5 for p in parts] == [True] * 3 and sum(map(len, parts)) == 100
+    rows = np.concatenate(parts).reshape(100, -1)
+    assert len(np.unique(rows, axis=0)) == 100  # in one part each
+    report = recipes.run("faces-impute", config)
+    m = report.metrics
+
+    assert m["rbm_mse"] < 0.6 * m["mean_mse"] and m["pca_mse"] < 0.6 * m["mean_mse"]
+    if importlib.util.find_spec("matplotlib"):
+        recipes.picture(report, tmp_path / "faces.png")
+        assert (tmp_path / "faces.png").stat().st_size > 5000
+
+
+def test_linear_filling_is_the_normal_expectation():
+    from fastdl.recipes.faces_impute import Linear
+
+    rng = np.random.default_rng(1)
+    x = rng.standard_normal((5000, 2)) @ rng.standard_normal((2, 4)) + 0.1 * rng.standard_normal((5000, 4))
+    shown = np.array([True, True, True, False])
+    filled = Linear(x, 2).fill(x[:50], shown)
+    c = np.cov(x.T)
+    expected = x.mean(0)[3] + (x[:50, :3] - x.mean(0)[:3]) @ np.linalg.solve(c[:3, :3], c[:3, 3])
+    np.testing.assert_allclose(filled[:, 3], expected, atol=0.05)
+    np.testing.assert_array_equal(filled[:, :3], x[:50, :3])

@@ -225,6 +225,23 @@ def set_threads(threads, peers):
     return deaf
 
 
+def cpu_name():
+    """The CPU's brand, with family and model where the system tells: brands of virtual machines leave the generation out."""
+    import platform
+
+    from fastdl import _runtime
+
+    brand = _runtime.cpu_brand() or platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as stream:
+            lines = dict(tuple(map(str.strip, line.split(":", 1))) for line in stream.read(4096).split("\n") if ":" in line)
+    except OSError:
+        return brand
+    if "cpu family" in lines and "model" in lines:
+        brand += f" (family {lines['cpu family']}, model {lines['model']})"
+    return brand
+
+
 def machine():
     """CPU, targets, threads and versions, for the head of a table and for the JSON."""
     import platform
@@ -232,10 +249,10 @@ def machine():
     import numpy as np
 
     import fastdl
-    from fastdl import _runtime, backend
+    from fastdl import backend
 
     return {
-        "cpu": _runtime.cpu_brand() if hasattr(_runtime, "cpu_brand") else platform.processor(),
+        "cpu": cpu_name(),
         "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),

@@ -16,6 +16,12 @@ VARIABLES = {
     "FASTDL_CACHE": "folder of what recipes keep for later runs; else fastdl in the user's cache folder",
 }
 
+# Other tasks of a recipe, as options of `fastdl train`.
+VARIANTS = {
+    "pixels": "mnist-rows-lstm: read a pixel a step instead of a row",
+    "permuted": "mnist-rows-lstm: the same in an order that is drawn once",
+}
+
 
 # ------------------------------------------------------------------------------------------------ values of options
 
@@ -88,6 +94,8 @@ def parser():
     )
     train.add_argument("--epochs", metavar="N", type=_whole(1), help="instead of the recipe's own number")
     train.add_argument("--long", action="store_true", help="the recipe's larger network and longer run, where it has one")
+    for name, about in VARIANTS.items():
+        train.add_argument(f"--{name}", dest="variant", action="store_const", const=name, help=about)
     train.add_argument("--seed", metavar="S", type=_whole(0), default=0)
     train.add_argument("--threads", metavar="N", type=_whole(1))
     where = "cpu, cuda or cuda:N (a GPU: needs the CUDA build and CuPy)"
@@ -203,6 +211,7 @@ def _train(args):
         checkpoint=args.checkpoint,
         resume=args.resume,
         long=args.long,
+        variant=args.variant,
         device=args.device,
     )
     report = recipes.run(args.recipe, config)

@@ -41,6 +41,8 @@ NAMES = (
     "forecast-lstm",
     "copy-memory",
     "mnist-rows-lstm",
+    "moving-digits",
+    "faces-impute",
     "next-word",
     "sentiment-rntn",
     "sentence-tags",
@@ -81,6 +83,9 @@ def run(name, config=None):
     if config.long and not hasattr(module, "LONG"):
         able = ", ".join(n for n in NAMES if hasattr(_module(n), "LONG"))
         raise ValueError(f"long: expected a recipe with a long run ({able}); got {name!r}")
+    if config.variant is not None and config.variant not in getattr(module, "VARIANTS", ()):
+        able = ", ".join(f"{v} of {n}" for n in NAMES for v in getattr(_module(n), "VARIANTS", ()))
+        raise ValueError(f"variant: expected one that the recipe has ({able}); got {config.variant!r} of {name!r}")
     device = backend.device_name(config.device)
     report = module.run(config)
     report.recipe, report.seconds = name, time.perf_counter() - begun

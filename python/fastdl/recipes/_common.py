@@ -37,6 +37,8 @@ class Config:
         Go on from the checkpoints that a run with this `checkpoint` wrote.
     long : bool
         The recipe's larger network and longer run, where it has one.
+    variant : str, optional
+        Another task of the recipe, one of its `VARIANTS`.
     device : {'cpu', 'cuda', 'cuda:N'}
         Where the recipe's networks work; baselines and what makes data work on the CPU.
     """
@@ -49,6 +51,7 @@ class Config:
     checkpoint: str | None = None
     resume: str | None = None
     long: bool = False
+    variant: str | None = None
     device: str = "cpu"
 
     def place(self, model):
@@ -124,7 +127,7 @@ def mnist(config):
     return data.load("mnist", config.data_dir)
 
 
-def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, network="", **options):
+def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, network="", parts=None, **options):
     """Train on the training part less validation, then score on the test part, once.
 
     Parameters
@@ -139,6 +142,8 @@ def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, 
         The learning rate rises over this share of the run and then falls along half a cosine to 0.
     network : str
         Which one it is, in a recipe that trains several.
+    parts : (x, y, x_valid, y_valid), optional
+        Instead of `fastdl.data.split_validation` of the data set.
     **options
         Passed to ``model.fit``.
 
@@ -150,7 +155,7 @@ def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, 
     from .. import get_num_threads
 
     model = config.place(model)
-    x, y, x_valid, y_valid = data.split_validation(dataset)
+    x, y, x_valid, y_valid = data.split_validation(dataset) if parts is None else parts
     epochs = config.epochs or (epochs[dataset.name] if isinstance(epochs, dict) else epochs)
     settings = {
         "data_set": dataset.name,
@@ -231,8 +236,9 @@ class Table:
 def write_json(report, path):
     """``{"recipe", "metrics", "seconds", "config"}``."""
     from .. import __version__, backend
+    from ..bench import cpu_name
 
-    config = report.settings | {"fastdl": __version__, "target": backend.target}
+    config = report.settings | {"fastdl": __version__, "target": backend.target, "machine": cpu_name()}
     content = {"recipe": report.recipe, "metrics": report.metrics, "seconds": report.seconds, "config": config}
     with open(path, "w") as stream:
         json.dump(content, stream, indent=1)
