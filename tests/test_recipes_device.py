@@ -10,7 +10,7 @@ import pytest
 
 import fake_cuda
 from fastdl import backend, cli, data, io, metrics, models, nn, optim, recipes, train
-from fastdl.recipes import Config, _tabular, digits_rbm_pipeline
+from fastdl.recipes import Config, _tabular, digits_rbm_pipeline, emoji_captions
 
 ON_THE_CPU = ("mnist-perceptron", "cartpole")  # which refuse another device
 
@@ -100,6 +100,8 @@ def small(monkeypatch, tmp_path):
         monkeypatch.setattr(f"fastdl.recipes.{module}.{name}", value)
     mixture, nudged = metrics.GaussianMixture, digits_rbm_pipeline.nudged
     monkeypatch.setattr(metrics, "GaussianMixture", lambda components, *args, **more: mixture(2, *args, **more))
+    split = emoji_captions.split
+    monkeypatch.setattr(emoji_captions, "split", lambda captions, bases: split(captions, bases, 8, 6))
     monkeypatch.setattr(digits_rbm_pipeline, "nudged", lambda: tuple(a[:300] for a in nudged()))
     monkeypatch.setattr(_tabular, "OUTER", 2)
     monkeypatch.setattr(_tabular, "INNER", 2)
