@@ -510,6 +510,9 @@ def test_cupy_has_what_is_used():
         assert hasattr(fake_cuda.ndarray(np.zeros(1), None), name), name
     for name in ("Device", "ExternalStream", "get_current_stream"):
         assert hasattr(cupy.cuda, name)
+    assert hasattr(cupy.cuda.Device, "mem_info")
+    for name in ("getDevice", "getDeviceCount", "getDeviceProperties"):
+        assert hasattr(cupy.cuda.runtime, name) and hasattr(fake_cuda.cuda.runtime, name)
 
 
 @pytest.mark.parametrize("params", [

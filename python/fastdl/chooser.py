@@ -124,7 +124,7 @@ TASKS = {
         ("RNNClassifier",),
         "the order carries the meaning, and samples may differ in length",
         "the nearest neighbour by Euclidean distance or dynamic time warping",
-        ("vowels-lstm", "mnist-rows-lstm"),
+        ("vowels-lstm", "mnist-rows-lstm", "moving-digits"),
         ("sequence", "sequence classification"),
     ),
     "time series": Rule(
