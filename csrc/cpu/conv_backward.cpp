@@ -7,6 +7,8 @@ namespace fastdl {
 namespace {
 
 constexpr i64 kBlockTaps = kTileRows * 4;
+constexpr i64 kPackedRows = kTileRows * 16;  // 96 KiB of a chunk with AVX2
+constexpr i64 kFarApart = 64;                // floats; beyond, a chunk's pixels do not fit in L1
 
 // Rows m0 .. m1 of (r, s, c), columns n0 .. n1 of the group's filters, all pixels.
 struct WeightTask {
@@ -17,6 +19,49 @@ struct WeightTask {
   float beta;
   float* dw;
 };
+
+// Where in the band the rows of a weight gradient lie, one after another.
+struct TapRows {
+  i64 r, s, c, S, channels, tap_y, tap_x;
+
+  FASTDL_INLINE i64 next() {
+    const i64 at = r * tap_y + s * tap_x + c;
+    if (++c == channels) {
+      c = 0;
+      if (++s == S) {
+        s = 0;
+        ++r;
+      }
+    }
+    return at;
+  }
+};
+
+// Rows of a chunk as slices of kTileRows: step k of row i of slice j is out[(j * kChunk + k) * kTileRows + i]. A pixel's rows
+// are copied together, most of them from the same few cache lines.
+void pack_rows(TapRows& taps, i64 rows, const float* base, const ConvRun* runs, i64 run_count, i64 step, float* out) {
+  i64 at[kPackedRows], joined = 0;  // whole slices whose rows follow each other, and all that is left
+  for (i64 i = 0; i < rows; ++i) at[i] = taps.next();
+  bool slice_joined[kPackedRows / kTileRows];
+  for (i64 i = 0; i + kTileRows <= rows; i += kTileRows) {
+    slice_joined[i / kTileRows] = at[i + kTileRows - 1] - at[i] == kTileRows - 1;
+    joined += kTileRows;
+  }
+  for (const ConvRun *run = runs, *last = runs + run_count; run != last; ++run) {
+    const float* from = base + run->offset;
+    float* to = out + run->k * kTileRows;
+    for (i64 k = run->length; k > 0; --k, from += step, to += kTileRows) {
+      for (i64 i = 0; i < joined; i += kTileRows) {
+        if (slice_joined[i / kTileRows]) {
+          memcpy(to + i * kChunk, from + at[i], kTileRows * sizeof(float));
+        } else {
+          for (i64 j = 0; j < kTileRows; ++j) to[i * kChunk + j] = from[at[i + j]];
+        }
+      }
+      for (i64 i = joined; i < rows; ++i) to[joined * kChunk + i - joined] = from[at[i]];
+    }
+  }
+}
 
 void weight_task(const WeightTask& w) {
   const Grid& grid = w.grid;
@@ -40,7 +85,40 @@ void weight_task(const WeightTask& w) {
       runs[t.run_count++] = {band.start[g - g0] + (from - q0) * t.step, to - from, g * grid.Q + from - k0};
     }
     const i64 tap_x = grid.step_x * band.pixel, tap_y = grid.step_y * band.pitch;
+    const TapRows first_taps = {
+        w.m0 / (grid.S * w.channels), w.m0 / w.channels % grid.S, w.m0 % w.channels, grid.S, w.channels, tap_y, tap_x};
     t.beta = k0 == 0 ? w.beta : 1.0f;
+    // Pixels far apart fall on the same few places of L1 and would be fetched anew for every panel: then rows are packed.
+    if (t.step > kFarApart && columns > kTileCols && lanes_of(columns) % kTileCols == 0) {
+      for (i64 n = w.n0; n < w.n1; n += kTileCols) {
+        pack_copied<kTileCols>(w.dy + k0 * w.F + w.f0 + n, w.F, smaller<i64>(kTileCols, w.n1 - n), k1 - k0,
+                               panels + (n - w.n0) * kChunk);
+      }
+      float* const slices = thread_scratch(0, static_cast<size_t>(kPackedRows * kChunk));
+      const ConvRun whole = {0, k1 - k0, 0};
+      TapRows taps = first_taps;
+      for (i64 m = w.m0; m < w.m1; m += kPackedRows) {
+        const i64 rows = smaller(kPackedRows, w.m1 - m);
+        pack_rows(taps, rows, band.base, runs, t.run_count, t.step, slices);
+        ConvTile p = t;
+        p.runs = &whole;
+        p.run_count = 1;
+        p.step = kTileRows;
+        p.b_step = kTileCols;
+        for (i64 n = w.n0; n < w.n1; n += kTileCols) {
+          p.cols = smaller<i64>(kTileCols, w.n1 - n);
+          p.b = panels + (n - w.n0) * kChunk;
+          for (i64 i = 0; i < rows; i += kTileRows) {
+            const i64 height = smaller<i64>(kTileRows, rows - i);
+            for (i64 j = 0; j < height; ++j) p.row[j] = slices + i * kChunk + j;
+            p.c = w.dw + (m + i) * w.F + w.f0 + n;
+            p.from = t.beta == 0.0f ? nullptr : p.c;
+            conv_full_strided[height](p);
+          }
+        }
+      }
+      continue;
+    }
     for (i64 n = w.n0; n < w.n1; n += kTileCols) {
       t.cols = smaller<i64>(kTileCols, w.n1 - n);
       const Panel panel = panel_of(t.cols);
@@ -62,19 +140,10 @@ void weight_task(const WeightTask& w) {
       const ConvTileFunction* tile = t.step == 1 ? (panel.thin ? conv_thin_adjacent : conv_full_adjacent)
                                                  : (panel.thin ? conv_thin_strided : conv_full_strided);
       const i64 rows = w.m1 - w.m0, tiles = (rows + panel.rows - 1) / panel.rows;
-      i64 r = w.m0 / (grid.S * w.channels), s = w.m0 / w.channels % grid.S, c = w.m0 % w.channels;
+      TapRows taps = first_taps;
       for (i64 i = 0, m = 0; i < tiles; ++i) {
         const i64 next = rows * (i + 1) / tiles;
-        for (i64 j = 0; j < next - m; ++j) {
-          t.row[j] = band.base + (r * tap_y + s * tap_x + c);
-          if (++c == w.channels) {
-            c = 0;
-            if (++s == grid.S) {
-              s = 0;
-              ++r;
-            }
-          }
-        }
+        for (i64 j = 0; j < next - m; ++j) t.row[j] = band.base + taps.next();
         t.c = w.dw + (w.m0 + m) * w.F + w.f0 + n;
         t.from = t.beta == 0.0f ? nullptr : t.c;
         tile[next - m](t);
