@@ -284,6 +284,7 @@ CONV_SIZES = [
     dict(N=7, Y=7, X=7, C=64, R=3, S=3, F=24, stride=(2, 2), pad=(1, 1)),
     dict(N=2, Y=12, X=14, C=2, R=5, S=4, F=48, stride=(2, 3), pad=(2, 1)),
     dict(N=1, Y=10, X=9, C=18, R=3, S=3, F=70, pad=(2, 1), dilation=(2, 1)),
+    dict(N=2, Y=6, X=5, C=67, R=2, S=2, F=26, pad=(1, 0)),
 ]
 
 
