@@ -1,4 +1,4 @@
-"""Recurrent layers: whole sequences forward and with their gradients, single steps, a batch that is half padding."""
+"""Recurrent layers: whole sequences forward and with their gradients, single steps, a batch that is half padding, CTC."""
 
 import numpy as np
 
@@ -150,6 +150,38 @@ def _padded(t, n, i, h):
     return setup
 
 
+def _ctc(t, n, c, s):
+    """Loss and gradient of logits; both begin with log softmax. Lengths differ, as those of spoken sentences do."""
+
+    def setup(peers):
+        x, rng = _array(0, n, t, c), np.random.default_rng(1)
+        labels = rng.integers(1, c, (n, s))
+        lengths, label_lengths = np.linspace(t // 2, t, n).astype(np.int64), np.linspace(s // 2, s, n).astype(np.int64)
+        tx = Tensor(x, True)
+
+        def step():
+            with pooled():
+                tx.grad = None
+                ops.ctc_loss(tx, labels, lengths, label_lengths, reduction="sum").backward()
+
+        cases = {"fastdl": Case(step)}
+        if "torch" in peers:
+            import torch
+
+            ti = torch.from_numpy(x.copy()).requires_grad_()
+            rest = [torch.from_numpy(a) for a in (labels, lengths, label_lengths)]
+
+            def torch_step():
+                ti.grad = None
+                logp = ti.transpose(0, 1).log_softmax(-1)
+                torch.nn.functional.ctc_loss(logp, *rest, reduction="sum").backward()
+
+            cases["torch"] = Case(torch_step)
+        return cases
+
+    return setup
+
+
 def rows():
     """The rows of this area."""
     result = []
@@ -166,4 +198,6 @@ def rows():
         result.append(Row("rnn", f"lstm_cell N{n} H{h}", _cell(n, h), _flops("lstm", 1, n, h, h, False), goals=goals))
     t, n, i, h = 50, 32, 128, 256
     result.append(Row("rnn", f"lstm half padded T{t} N{n} I{i} H{h} fwd", _padded(t, n, i, h), goals={"torch": 1.1}))
+    for t, n, c, labels in ((150, 32, 29, 30), (50, 1, 11, 5)):
+        result.append(Row("rnn", f"ctc T{t} N{n} C{c} S{labels} fwd+bwd", _ctc(t, n, c, labels)))
     return result
