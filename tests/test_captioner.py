@@ -49,6 +49,17 @@ def test_it_learns_to_describe(trained):
     assert [len(found) for found in best] == [4, 4] and best[0][0].score >= best[0][1].score
 
 
+def test_neighbours_vote(trained):
+    x, captions = squares(2, seed=5)
+    known, _ = squares(1, seed=6)
+    others = [f"{c} word" for c in squares(1)[1]]  # what the network cannot say
+    assert trained.caption(x, known=(known, others), share=0.0) == trained.caption(x)
+    near = trained.caption(x, known=(known, others), neighbours=1, share=1.0)
+    assert np.mean([s == c for s, c in zip(near, captions, strict=True)]) > 0.9  # unknown words are not said
+    with pytest.raises(ValueError, match="known captions: expected 12, one for each image; got 11"):
+        trained.caption(x, known=(known, others[1:]))
+
+
 def test_an_image_is_described_as_alone(trained):
     x, _ = squares(1, seed=3)
     assert trained.caption(x) == [trained.caption(x[i : i + 1])[0] for i in range(len(x))]

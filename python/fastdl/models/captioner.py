@@ -1,5 +1,7 @@
 """Pictures to words: a convolutional network looks, a recurrent one speaks."""
 
+from dataclasses import replace
+
 import numpy as np
 
 from .. import backend, decode, nn, ops, optim, train
@@ -247,7 +249,7 @@ class Captioner(Model):
                 found += decode.beam_search(step, start, end, max_length, (g, h, c), width, length_penalty)
         return found
 
-    def caption(self, X, width=5, length_penalty=0.7, max_length=20, consensus=True):
+    def caption(self, X, width=5, length_penalty=0.7, max_length=20, consensus=True, known=None, neighbours=5, share=0.5):
         """A caption for each image, a list of str.
 
         Parameters
@@ -258,19 +260,54 @@ class Captioner(Model):
         consensus : bool
             Of the captions found, say the one that has most words and word pairs in common with the others, each counted by
             its probability; else the most probable one.
+        known : (X, captions), optional
+            Images whose captions are known, such as those of training: the captions of the nearest by features stand for
+            election beside those of the beam, and vote.
+        neighbours : int
+            How many of them; each counts by exp(10 cosine).
+        share : float
+            0 to 1, of their votes together.
+
+        Source
+        ------
+        Neighbours' captions chosen by consensus: Devlin, Gupta, Girshick, Mitchell & Zitnick, "Exploring nearest neighbor
+        approaches for image captioning" (2015).
         """
+        found = self.hypotheses(X, width, length_penalty, max_length)
+        if known is not None:
+            near = self._near(X, *known, neighbours)
+            found = [_weigh(own, 1.0 - share) + _weigh(others, share) for own, others in zip(found, near, strict=True)]
         chosen = []
-        for found in self.hypotheses(X, width, length_penalty, max_length):
-            best = decode.consensus(found, _overlap) if consensus else found[0]
+        for election in found:
+            best = decode.consensus(election, _overlap) if consensus else election[0]
             words = self.vocabulary_.decode(best.tokens)
             chosen.append(" ".join(w for w in words if w not in (END, UNKNOWN)))
         return chosen
+
+    def _near(self, X, known, captions, k):
+        """For each image the captions of the k nearest known ones, as hypotheses."""
+        codes, captions = self._captions(captions, len(known), "known captions"), list(captions)
+        codes[codes < 0] = self.vocabulary_.encode([UNKNOWN])[0]
+        lengths = [len(str(caption).split()) + 1 for caption in captions]
+        own, others = (g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 1e-12) for g in map(self.transform, (X, known)))
+        result = []
+        for cosines in own @ others.T:
+            best = np.argsort(-cosines, kind="stable")[:k]
+            result.append([decode.Hypothesis(codes[i, : lengths[i]].tolist(), 0.0, 10.0 * float(cosines[i])) for i in best])
+        return result
 
     def _describe(self):
         return super()._describe() | {"words": self.vocabulary_.symbols}
 
     def _build_from(self, config):
         return self.build(tuple(config["input_shape"]), Vocabulary(config["words"], UNKNOWN))
+
+
+def _weigh(hypotheses, share):
+    """The same hypotheses with scores that make their probabilities sum to a share."""
+    scores = np.array([h.score for h in hypotheses])
+    total = np.log(np.sum(np.exp(scores - scores.max()))) + scores.max() - np.log(max(share, 1e-12))
+    return [replace(h, score=h.score - float(total)) for h in hypotheses]
 
 
 def _overlap(a, b):
