@@ -172,14 +172,16 @@ def loss_gradient(_):
     return f, {"dx": "x"}
 
 
-def make_norm(rng, n, C, plain=False):
-    x = normal(rng, n, C) + 3
-    return {"x": x, "eps": 1e-3} if plain else {"x": x, "gamma": normal(rng, C), "shift": normal(rng, C), "eps": 1e-3}
+def make_norm(rng, n, C, of=("gamma", "shift"), running=False):
+    inputs = {"x": normal(rng, n, C) + 3, **{name: normal(rng, C) for name in of}, "eps": 1e-3}
+    if running:
+        inputs |= {"running_mean": normal(rng, C), "running_var": 1 + normal(rng, C) ** 2, "momentum": 0.3}
+    return inputs
 
 
 def make_norm_backward(kind):
-    def make(rng, n, C, plain=False):
-        forward = make_norm(rng, n, C, plain)
+    def make(rng, n, C, of=("gamma", "shift")):
+        forward = make_norm(rng, n, C, of)
         out = getattr(reference, kind + "_forward")(**forward)
         forward.setdefault("gamma", None)
         return {**forward, "mean": out["mean"], "rstd": out["rstd"], "dy": normal(rng, n, C)}
@@ -202,8 +204,9 @@ def make_inference(rng, n, C):
             "var": rng.random(C), "eps": 1e-3}  # fmt: skip
 
 
-def make_pool(rng, N, Y, X, C, **window):
-    return {"x": normal(rng, N, Y, X, C), **window}
+def make_pool(rng, N, Y, X, C, ties=False, **window):
+    x = normal(rng, N, Y, X, C)
+    return {"x": np.round(x) if ties else x, **window}
 
 
 def make_max_pool_backward(rng, **sizes):
@@ -453,6 +456,7 @@ CASES = [
                 (1, 131400, 2),
                 (2, 3, 5),
                 (3, 600, 40),
+                (1, 2100, 3),
                 (1, 2, 300),
                 (0, 3, 2),
             ]
@@ -521,6 +525,7 @@ CASES = [
             dict(n=600, C=10, weighted=True),
             dict(n=20, C=10, smoothing=0.1),
             dict(n=20, C=11, smoothing=0.2, weighted=True, reduction="sum"),
+            dict(n=20, C=3, weighted=True, by_row=True),
         ],
         gradient_of=cross_entropy_gradient,
         nan="dloss",
@@ -544,7 +549,8 @@ CASES = [
         "batch_norm_forward",
         make_norm,
         [dict(n=n, C=c) for n, c in [(2, 1), (5, 3), (700, 10), (13, 64), (9000, 5), (300, 130)]]
-        + [dict(n=9, C=7, plain=True)],
+        + [dict(n=9, C=7, of=of) for of in [(), ("gamma",), ("shift",)]]
+        + [dict(n=n, C=5, running=True) for n in (1, 4, 600)],
     ),
     Case(
         "batch_norm_inference",
@@ -555,24 +561,24 @@ CASES = [
     Case(
         "batch_norm_backward",
         make_norm_backward("batch_norm"),
-        [dict(n=n, C=c) for n, c in [(4, 1), (5, 3), (700, 10), (13, 64), (300, 130)]] + [dict(n=9, C=7, plain=True)],
+        [dict(n=n, C=c) for n, c in [(4, 1), (5, 3), (700, 10), (13, 64), (300, 130)]] + [dict(n=9, C=7, of=())],
         gradient_of=norm_gradient("batch_norm"),
     ),
     Case(
         "layer_norm_forward",
         make_norm,
         [dict(n=n, C=c) for n, c in [(1, 2), (5, 3), (70, 10), (13, 64), (30, 131), (0, 3)]]
-        + [dict(n=9, C=7, plain=True)],
+        + [dict(n=9, C=7, of=of) for of in [(), ("gamma",), ("shift",)]],
         rowwise=("x",),
     ),
     Case(
         "layer_norm_backward",
         make_norm_backward("layer_norm"),
         [dict(n=n, C=c) for n, c in [(1, 4), (5, 3), (700, 10), (13, 64), (30, 131), (0, 3)]]
-        + [dict(n=9, C=7, plain=True)],
+        + [dict(n=9, C=7, of=())],
         gradient_of=norm_gradient("layer_norm"),
     ),
-    Case("max_pool2d_forward", make_pool, POOLS, rowwise=("x",)),
+    Case("max_pool2d_forward", make_pool, [*POOLS, {**POOLS[5], "ties": True}], rowwise=("x",)),
     Case(
         "max_pool2d_backward",
         make_max_pool_backward,
@@ -672,6 +678,7 @@ CASES = [
             for m, v, d in [(0.875, False, 0.0), (0.5, True, 0.125)]
         ],
     ),
+    Case("sgd", make_update(), [dict(n=9, lr=0.5, momentum=0.5, nesterov=v, weight_decay=0.125) for v in (False, True)]),
     Case(
         "adam",
         make_update("m", "v"),

@@ -126,7 +126,7 @@ CASES = [
         make_anneal,
         [dict(N=3, V=11, H=6, K=k) for k in (1, 2, 4)]
         + [dict(N=4, V=12, H=9, K=3, visible=a, hidden=b, variance=a[0] == "gaussian") for a, b in PAIRS]
-        + [dict(N=2, V=9, H=20, K=3, base=False), dict(N=0, V=3, H=2, K=3)],
+        + [dict(N=2, V=9, H=20, K=3, base=False), dict(N=2, V=5, H=150, K=2), dict(N=0, V=3, H=2, K=3)],
         reference=reference_gibbs.gibbs_anneal,
         nan="v",
     ),
@@ -134,7 +134,8 @@ CASES = [
         "gibbs_swap",
         make_swap,
         [dict(N=12, V=7, H=5, T=4, parity=p) for p in (0, 1)]
-        + [dict(N=3, V=5, H=4, T=1), dict(N=6, V=9, H=8, T=3, variance=True), dict(N=0, V=3, H=2, T=2)],
+        + [dict(N=3, V=5, H=4, T=1), dict(N=6, V=9, H=8, T=3, variance=True)]
+        + [dict(N=4, V=170, H=100, T=2), dict(N=0, V=3, H=2, T=2)],
         reference=reference_gibbs.gibbs_swap,
         nan="v",
     ),

@@ -62,6 +62,7 @@ TREES = [
     dict(leaves=[4, 6, 5], D=8, bias=False),
     dict(leaves=[5] * 30, D=3),
     dict(leaves=[10] * 8, D=25),
+    dict(leaves=[90] * 6, D=1),
     dict(leaves=[7, 30, 2], D=17, tensor=False),
     dict(leaves=[11, 12], D=1, tensor=False, bias=False),
 ]

@@ -314,11 +314,18 @@ def loss_backward(x, t, dloss, kind, weights=None, delta=1.0, reduction="mean", 
 # --------------------------------------------------------------------------------------------------- normalisation
 
 
-def batch_norm_forward(x, gamma=None, shift=None, eps=1e-5, **_):
+def batch_norm_forward(x, gamma=None, shift=None, eps=1e-5, momentum=0.1, running_mean=None, running_var=None):
     mean = x.mean(axis=0)
     rstd = 1 / np.sqrt(x.var(axis=0) + x.dtype.type(eps))
     y = (x - mean) * rstd * (1 if gamma is None else gamma) + (0 if shift is None else shift)
-    return {"y": y, "mean": mean, "rstd": rstd}
+    result = {"y": y, "mean": mean, "rstd": rstd}
+    m = x.dtype.type(momentum)
+    if running_mean is not None:
+        result["running_mean"] = (1 - m) * running_mean + m * mean
+    if running_var is not None:
+        n = len(x)
+        result["running_var"] = (1 - m) * running_var + m * x.var(axis=0) * n / max(n - 1, 1)
+    return result
 
 
 def batch_norm_inference(x, mean, var, gamma=None, shift=None, eps=1e-5):
@@ -481,7 +488,9 @@ def dropout_backward(dy, p, seed, offset=0, **_):
 
 def sgd(g, w, lr, v=None, momentum=0.0, nesterov=False, weight_decay=0.0):
     g = g + weight_decay * w
-    v = g if v is None else momentum * v + g
+    if v is None:  # without a velocity there is no momentum
+        return {"w": w - lr * g}
+    v = momentum * v + g
     return {"w": w - lr * (g + momentum * v if nesterov else v), "v": v}
 
 
