@@ -14,6 +14,9 @@
 namespace py = pybind11;
 
 namespace fastdl {
+
+bool device_has_tensor_cores();  // cuda/launch.cuh
+
 namespace {
 
 constexpr const char* kTypes[] = {"<f4", "|u1", "<i8", "<u4"};
@@ -316,6 +319,18 @@ void bind_cuda(py::module_& m) {
         return all;
       },
       "(major, minor) compute capability of each GPU; RuntimeError says why there is none.");
+  m.def(
+      "tensor_cores",
+      [](int device) {
+        int before = 0;
+        check(cudaGetDevice(&before), "the current GPU");
+        check(cudaSetDevice(device), "a GPU");
+        const bool has = device_has_tensor_cores();
+        check(cudaSetDevice(before), "the current GPU");
+        return has;
+      },
+      py::arg("device"),
+      "Whether the kernels that run on this GPU multiply by tensor cores where they are allowed to.");
 #if defined(FASTDL_CUDA_ARCHITECTURES)
   m.attr("ARCHITECTURES") = FASTDL_CUDA_ARCHITECTURES;
 #endif

@@ -79,6 +79,29 @@ def test_info(capsys, monkeypatch):
         assert name in lines
 
 
+def test_info_says_what_products_come_to_on_each_gpu(capsys, monkeypatch):
+    """The emulator's devices: 0 has tensor cores, 1 has none."""
+    import sys
+
+    import fastdl
+
+    emulated = pytest.importorskip("fastdl._emu_cuda", reason="no emulator (built with FASTDL_TEST_TARGETS=ON)")
+    monkeypatch.setitem(sys.modules, "fastdl._cuda", emulated)
+    monkeypatch.setattr(emulated, "ARCHITECTURES", "75-real 80-real 120", raising=False)
+    try:
+        for precision, comes_to in {"highest": "float32, tensor cores with tf32 and bf16", "tf32": "tf32"}.items():
+            fastdl.set_matmul_precision(precision)
+            lines = dict(line.split(maxsplit=1) for line in run(capsys, "info")[1].split("\nenv")[0].splitlines() if line)
+            assert "kernels for sm_75, sm_80, sm_120, PTX of compute_120; GPU 0: sm_86, GPU 1: sm_75" in lines["cuda"]
+            assert lines["products"] == (
+                f"{precision} (fastdl.set_matmul_precision); CPU: float32; GPU 0: {comes_to}; "
+                "GPU 1: float32 always, as sm_75 has no tensor cores for tf32 and bf16"
+            )
+    finally:
+        fastdl.set_matmul_precision("highest")
+    assert emulated.current_device() == 0
+
+
 def test_info_lists_every_variable_that_the_sources_read():
     import pathlib
     import re

@@ -288,6 +288,7 @@ def _info(args):
         "targets": f"built and runnable here: {', '.join(backend.runnable())}; chosen: {backend.target}",
         "threads": f"{threads}, from {source}",
         "cuda": _cuda(),
+        "products": _products(),
         "numpy": f"{np.__version__} ({blas_kernel()})",
     }
     for name, text in lines.items():
@@ -298,23 +299,50 @@ def _info(args):
     return 0
 
 
-def _cuda():
+def _cuda_module():
+    """The module of the CUDA kernels and its GPUs; a text where there is no use in asking further."""
     import importlib.util
 
     if importlib.util.find_spec("fastdl._cuda") is None:
         return "not built in: this build has kernels for the CPU only (FASTDL_CUDA=ON builds those for GPUs)"
     try:
         module = importlib.import_module("fastdl._cuda")
-        devices = module.devices()
+        return module, module.devices()
     except (ImportError, RuntimeError) as error:
         return f"built in, but cannot be used: {error}"
+
+
+def _cuda():
+    import importlib.util
+
+    found = _cuda_module()
+    if isinstance(found, str):
+        return found
+    module, devices = found
+    # As CMake writes them: 80-real is machine code, 80-virtual PTX, 80 both.
+    built = module.ARCHITECTURES.split()
+    code = [f"sm_{a.removesuffix('-real')}" for a in built if not a.endswith("-virtual")]
+    ptx = [f"PTX of compute_{a.removesuffix('-virtual')}" for a in built if not a.endswith("-real")]
     version = module.runtime_version()
-    cards = ", ".join(
-        f"GPU {i}: sm_{major}{minor}{'' if major >= 8 else ' (products in float32 only)'}"
-        for i, (major, minor) in enumerate(devices)
-    )
+    cards = ", ".join(f"GPU {i}: sm_{major}{minor}" for i, (major, minor) in enumerate(devices)) or "no GPU"
     cupy = "" if importlib.util.find_spec("cupy") else "; CuPy is not installed, which makes the arrays"
-    return f"CUDA {version // 1000}.{version % 1000 // 10}, built for {module.ARCHITECTURES}; {cards}{cupy}"
+    return f"CUDA {version // 1000}.{version % 1000 // 10}, kernels for {', '.join(code + ptx)}; {cards}{cupy}"
+
+
+def _products():
+    from . import backend
+
+    chosen = backend.get_matmul_precision()
+    text = f"{chosen} (fastdl.set_matmul_precision); CPU: float32"
+    found = _cuda_module()
+    for i, (major, minor) in enumerate(() if isinstance(found, str) else found[1]):
+        if found[0].tensor_cores(i):
+            text += f"; GPU {i}: {'float32, tensor cores with tf32 and bf16' if chosen == 'highest' else chosen}"
+        elif major < 8:
+            text += f"; GPU {i}: float32 always, as sm_{major}{minor} has no tensor cores for tf32 and bf16"
+        else:
+            text += f"; GPU {i}: float32 always, as it runs kernels compiled for sm_75"
+    return text
 
 
 def _data_list(args):
