@@ -8,7 +8,8 @@ stack, spills, the hot loop's share of multiply-adds, tensor instructions. Exits
 
 * no kernel spills registers or keeps anything in local memory;
 * the 128 x 128 product in float32: at least 85 % of its main loop's instructions are FFMA, 16 for each LDS.128;
-* tensor-core products: HMMA, and from sm_80 on LDSM or LDS.128 and LDGSTS (asynchronous copies).
+* tensor-core products: HMMA, and from sm_80 on LDSM or LDS.128 and LDGSTS (asynchronous copies);
+* machine code for all architectures, compressed as in a released wheel: at most 7 MB, so that the wheel stays below 12.
 
 Where nvcc or cuobjdump (pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm) is missing it says so and exits with 0.
 """
@@ -27,6 +28,7 @@ import sysconfig
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RELEASE = (75, 80, 86, 89, 90, 100, 120)
 READ = (75, 80, 90)
+MOST_BYTES = 7_000_000  # a wheel has 3 MB for CPUs, CUDA's runtime, and a tenth more for PTX
 FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-Icsrc", "-Icuda", "-Werror", "all-warnings", "-Xptxas", "-v"]
 # Peak float32 multiply-adds as FLOP/s, tensor-core TF32 without sparsity, bytes/s: NVIDIA's data sheets.
 CARDS = {"T4": (8.1e12, None, 320e9), "A100": (19.5e12, 156e12, 1555e9), "H100 SXM": (67e12, 494e12, 3350e9)}
@@ -154,6 +156,21 @@ def faults(name, arch, f):
     return found
 
 
+def packed_bytes(sources, archs, folder):
+    """{stem: bytes of a file's machine code for all architectures, compressed as a released wheel's}; None without fatbinary."""
+    fatbinary, sizes = tool("fatbinary"), {}
+    if fatbinary is None:
+        return None
+    for source in sources:
+        packed = folder / f"{source.stem}.fatbin"
+        images = [f"--image3=kind=elf,sm={a},file={folder / f'{source.stem}.{a}.cubin'}" for a in archs]
+        done = subprocess.run([fatbinary, f"--create={packed}", "-64", "--compress-mode=size", *images], capture_output=True)
+        if done.returncode:  # of a toolkit that does not compress so
+            return None
+        sizes[source.stem] = packed.stat().st_size
+    return sizes
+
+
 def bounds():
     print("\nRoofline, microseconds: bound, not measurement (operands read once, result written once)")
     print(f"{'':28}" + "".join(f"{card + ' fp32':>16}{card + ' tf32':>16}" for card in CARDS))
@@ -211,6 +228,13 @@ def main():
                       f"{share}{ratio}{f['hmma']:6}{f['ldsm']:6}{f['ldgsts']:7}")  # fmt: skip
     print(", ".join(f"{n} kernels on sm_{a}" for a, n in sorted(count.items())))
     bounds()
+    packed = packed_bytes(sources, archs, args.build) if not any("compile" in w for w in wrong) else None
+    if packed:
+        total = sum(packed.values())
+        largest = ", ".join(f"{stem} {size / 1e6:.2f}" for stem, size in sorted(packed.items(), key=lambda x: -x[1])[:6])
+        print(f"\nmachine code for {len(archs)} architectures, compressed: {total / 1e6:.2f} MB (MB of {largest}, ...)")
+        if total > MOST_BYTES:
+            wrong.append(f"machine code takes {total / 1e6:.2f} MB; expected at most {MOST_BYTES / 1e6:.2f}")
     if args.json:
         facts = {f"{s} sm_{a}": {names[n]: f for n, f in k.items()} for (s, a), k in report.items()}
         args.json.write_text(json.dumps(facts, indent=1))
