@@ -69,6 +69,7 @@ def test_it_learns_a_distribution(tmp_path):
     made = model.sample(300, 200, seed=1)
     assert np.mean([any((m == row).all() for row in x[:3]) for m in made]) > 0.5
     assert model.reconstruct(x[:3]).shape == (3, 6)
+    assert "6 visible units, 8 and 4 hidden units, 98 parameters" in model.summary()
     model.save(tmp_path / "m")
     again = models.load(tmp_path / "m")
     np.testing.assert_array_equal(again.sample(5, 3), model.sample(5, 3))

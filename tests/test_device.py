@@ -16,10 +16,13 @@ from conftest import LOADED
 from fastdl import Tensor, backend, kernels, nn, ops, optim, train
 from fastdl.models import (
     CNN,
+    DBM,
     GAN,
     MLP,
     Autoencoder,
     CharLM,
+    ClassificationRBM,
+    ConvolutionalRBM,
     Forecaster,
     Perceptron,
     RNNClassifier,
@@ -559,3 +562,23 @@ def test_models_over_sequences(library, rng):
     wave = np.sin(np.arange(80) * 0.3)
     here, there = (Forecaster(8, units=4, seed=1).to(d).fit(wave, epochs=2) for d in ("cpu", "cuda"))
     np.testing.assert_allclose(there.predict(4), here.predict(4), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: ClassificationRBM(9, weight=0.1, seed=2), lambda: ConvolutionalRBM(3, 4, sparsity=0.2, seed=2),
+    lambda: DBM((6, 4), seed=2),
+], ids=["classification", "convolutional", "deep"])  # fmt: skip
+def test_machines(library, make, rng):
+    x, y = rng.random((24, 6, 6)).astype(np.float32), np.arange(24) % 3
+    here, there = make(), make()
+    labels = (y,) if isinstance(here, ClassificationRBM) else ()
+    use = (lambda m: m.predict_proba(x)) if labels else (lambda m: m.transform(x))
+    there.to("cuda").fit(library.asarray(x), *labels, epochs=2, batch_size=12)
+    here.fit(x, *labels, epochs=2, batch_size=12)
+    assert type(there.module_.w.data) is library.ndarray
+    # a unit may be drawn differently where its chance is within rounding of the number drawn
+    np.testing.assert_allclose(use(there), use(here), atol=0.02)
+    samples = [m.sample(3, steps=4, seed=1) for m in (there, here)]
+    samples = [s[0] if labels else s for s in samples]
+    assert type(samples[0]) is np.ndarray and samples[0].shape == samples[1].shape
+    assert np.mean(samples[0] != samples[1]) < 0.1

@@ -171,6 +171,12 @@ class DBM(Model):
         m2 = x[:, self.input_shape_[0] :]
         return x @ b + m @ c + ((x @ w) * m).sum(1) + _entropy(m) + _entropy(m2) - float(log_z)
 
+    def summary(self):
+        """A few words on layers and parameters."""
+        self._need_fit()
+        layers = f"{self.input_shape_[0]} visible units, {self.hidden[0]} and {self.hidden[1]} hidden units"
+        return f"{self!r}\n{layers}, {self.module_.count():,} parameters"
+
 
 class _Joint(RBM):
     """Visible units of which only the first `observed` have data."""
