@@ -54,7 +54,7 @@ struct Draw {
     }
     if (layer.unit == kBernoulliUnit) bernoulli(v, at.m, at.n, at.count);
   }
-  // Inputs become samples, or means where no sample is wanted.
+  // Inputs become samples, or means where no sample is wanted. n is a multiple of 4: one block is enough.
   __device__ void bernoulli(float (&v)[4], i64 m, i64 n, int count) const {
     Words4 b = {};
     if (sample) b = draws.words(m, n);
@@ -65,8 +65,7 @@ struct Draw {
       v[i] = p;
       if (!sample) continue;
       if (mean) mean[m * layer.width + n + i] = p;
-      if (i > 0 && ((n + i) & 3) == 0) b = draws.words(m, n + i);
-      const float drawn = uniform_from_word(b.w[(n + i) & 3]) < p ? 1.0f : 0.0f;
+      const float drawn = uniform_from_word(b.w[i]) < p ? 1.0f : 0.0f;
       v[i] = p == p ? drawn : p;
     }
   }
