@@ -198,38 +198,6 @@ __global__ void __launch_bounds__(kThreads, 2) weight_kernel(Depthwise s, i64 ch
   }
 }
 
-constexpr int kPartsAtOnce = 128, kLines = kThreads / 32;
-struct PartTile {
-  float part[kPartsAtOnce][32];
-};
-
-// dw[count] = parts[0] + parts[1] + ..., + beta dw: the block fetches, its first warp adds.
-__global__ void __launch_bounds__(kThreads, 2) add_chunks_kernel(i64 count, i64 chunks, const float* parts, float beta, float* dw) {
-  PartTile& s = shared_memory<PartTile>();
-  const i64 i = static_cast<i64>(blockIdx.x) * 32 + threadIdx.x;
-  float sum = 0.0f;
-  for (i64 begin = 0; begin < chunks; begin += kPartsAtOnce) {
-#pragma unroll
-    for (int k = 0; k < kPartsAtOnce / kLines; ++k) {
-      const int line = k * kLines + static_cast<int>(threadIdx.y);
-      s.part[line][threadIdx.x] = i < count && begin + line < chunks ? parts[(begin + line) * count + i] : 0.0f;
-    }
-    __syncthreads();
-    if (threadIdx.y == 0 && i < count) {
-      const int here = static_cast<int>(chunks - begin < kPartsAtOnce ? chunks - begin : kPartsAtOnce);
-      int k = 0;
-      if (begin == 0) {
-        sum = beta == 0.0f ? s.part[0][threadIdx.x] : beta * dw[i] + s.part[0][threadIdx.x];
-        k = 1;
-      }
-#pragma unroll 8
-      for (; k < here; ++k) sum += s.part[k][threadIdx.x];
-    }
-    __syncthreads();
-  }
-  if (threadIdx.y == 0 && i < count) dw[i] = sum;
-}
-
 }  // namespace
 
 void depthwise_forward(const Depthwise& s, const float* x, const float* w, const BiasActivation& epilogue, float* y,
@@ -258,15 +226,13 @@ void depthwise_data(const Depthwise& s, const float* dy, const float* w, const B
 void depthwise_weight(const Depthwise& s, const float* x, const float* dy, float* work, float* dw, float beta, void* stream) {
   const i64 chunks = chunks_of(s.N * s.P * s.Q), taps = static_cast<i64>(s.R) * s.S, count = taps * s.F;
   const i64 each = s.S == 3 || s.S == 5 || s.S == 7 ? s.S : 1, groups = taps / each;
-  const dim3 block(32, static_cast<unsigned>(groups < kLines ? groups : kLines));
+  const dim3 block(32, static_cast<unsigned>(groups < kThreads / 32 ? groups : kThreads / 32));
   const dim3 grid(blocks_for(s.F, 32, INT32_MAX), static_cast<unsigned>(chunks < 65535 ? chunks : 65535),
                   static_cast<unsigned>((groups + block.y - 1) / block.y));
   const auto kernel = each == 3 ? weight_kernel<3> : each == 5 ? weight_kernel<5> : each == 7 ? weight_kernel<7> : weight_kernel<1>;
   const bool one = chunks == 1;
   launch(kernel, grid, block, 0, stream, s, chunks, x, dy, one ? beta : 0.0f, one ? dw : work);
-  if (!one)
-    launch(add_chunks_kernel, blocks_for(count, 32, INT32_MAX), dim3(32, kLines), sizeof(PartTile), stream, count, chunks, work,
-           beta, dw);
+  if (!one) add_rows(chunks, count, work, beta, dw, stream);
 }
 
 }  // namespace fastdl

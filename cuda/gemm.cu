@@ -1,9 +1,10 @@
 // Plain products, the sums that go with them (parts of K, columns), and the precision of all products.
 //
 //   add_parts      thread = one element of c: beta c + part 0 + part 1 + ... of the parts that gemm_split left in scratch
-//   column_sums    thread = one column of one chunk of 256 rows, ascending; then thread = one column, chunks ascending.
+//   column_sums    thread = one column of one chunk of 256 rows, ascending; then add_rows (loops.cuh), chunks ascending.
 //                  A warp reads 32 neighbouring columns of a row at once.
 #include "gemm.cuh"
+#include "loops.cuh"
 
 namespace fastdl {
 
@@ -15,8 +16,6 @@ template void gemm(Product, const MNMajor&, const KMajor&, const BiasActivation&
 namespace {
 
 int chosen_precision = kHighest;  // for the process; whoever changes it does so between products
-
-constexpr int kThreads = 128;
 
 __global__ void __launch_bounds__(256) add_parts_kernel(Product p, const float* work, i64 parts, i64 step) {
   const i64 columns = p.N * p.batch, count = p.M * columns;
@@ -45,16 +44,6 @@ __global__ void __launch_bounds__(kThreads) column_chunks(i64 n, i64 C, i64 rows
   }
 }
 
-// out[C] = y[0] + y[1] + ..., + beta out.
-__global__ void __launch_bounds__(kThreads) column_totals(i64 chunks, i64 C, const float* y, float beta, float* out) {
-  const i64 c = blockIdx.x * static_cast<i64>(kThreads) + threadIdx.x;
-  if (c >= C) return;
-  float sum = beta == 0.0f ? y[c] : beta * out[c] + y[c];
-#pragma unroll 8
-  for (i64 i = 1; i < chunks; ++i) sum += y[i * C + c];
-  out[c] = sum;
-}
-
 }  // namespace
 
 void set_matmul_precision(int precision) { chosen_precision = precision; }
@@ -78,7 +67,7 @@ void column_sums(i64 n, i64 C, const float* x, float beta, float* work, float* o
     launch(column_chunks, grid, kThreads, 0, stream, n, C, rows, x, beta, out);
   } else {
     launch(column_chunks, grid, kThreads, 0, stream, n, C, rows, x, 0.0f, work);
-    launch(column_totals, columns, kThreads, 0, stream, chunks, C, work, beta, out);
+    add_rows(chunks, C, work, beta, out, stream);
   }
 }
 

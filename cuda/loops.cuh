@@ -171,6 +171,8 @@ __device__ __forceinline__ float sum_of_parts(i64 count, const float* part) {
 
 }  // namespace
 
+// y[C] = x[0] + x[1] + ... + x[rows - 1], one after another, + beta y. rows >= 1.
+void add_rows(i64 rows, i64 C, const float* x, float beta, float* y, void* stream);
 // y[0] = sum of x^2, or its root. work: sum_squares_workspace(n) floats.
 void sum_of_squares(i64 n, const float* x, int root, float* work, float* y, void* stream);
 

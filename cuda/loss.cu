@@ -150,31 +150,42 @@ __device__ __forceinline__ float weight_of(i64 i, const int64_t* labels, const f
   return weights == nullptr ? 1.0f : weights[i];
 }
 
-// Slices' sums of l[i] (may be null) and of the weights -> part[0][slices], part[1][slices].
-__global__ void slice_sums_kernel(i64 n, const float* l, const int64_t* labels, const float* weights, float* part) {
-  const float of_losses = l == nullptr ? 0.0f : sum_of_block(sum_of_slice(n, [=](i64 i) { return l[i]; }));
-  const float of_weights = sum_of_block(sum_of_slice(n, [=](i64 i) { return weight_of(i, labels, weights); }));
-  if (threadIdx.x != 0) return;
-  part[blockIdx.x] = of_losses;
-  part[gridDim.x + blockIdx.x] = of_weights;
-}
-
-// loss (may be null) from the slices' sums; total weight (may be null): what a mean divides by, 1 for a sum and where nothing counts.
-__global__ void finish_kernel(i64 slices, const float* part, int reduction, float* loss, float* total_weight) {
-  const float total = sum_of_parts(slices, part);
-  const float weight = sum_of_parts(slices, part + slices);
+// loss (may be null) from the sums; total weight (may be null): what a mean divides by, 1 for a sum and where nothing counts.
+__device__ __forceinline__ void finish(float total, float weight, int reduction, float* loss, float* total_weight) {
   const float count = reduction == kReduceMean && weight != 0.0f ? weight : 1.0f;
   if (threadIdx.x != 0) return;
   if (loss != nullptr) loss[0] = total / count;
   if (total_weight != nullptr) total_weight[0] = count;
 }
 
+// Slices' sums of l[i] (may be null) and of the weights -> part[0][slices], part[1][slices]; of one slice, all that is wanted.
+__global__ void slice_sums_kernel(i64 n, const float* l, const int64_t* labels, const float* weights, float* part,
+                                  int reduction, float* loss, float* total_weight) {
+  const float of_losses = l == nullptr ? 0.0f : sum_of_block(sum_of_slice(n, [=](i64 i) { return l[i]; }));
+  const float of_weights = sum_of_block(sum_of_slice(n, [=](i64 i) { return weight_of(i, labels, weights); }));
+  if (gridDim.x == 1) return finish(of_losses, of_weights, reduction, loss, total_weight);
+  if (threadIdx.x != 0) return;
+  part[blockIdx.x] = of_losses;
+  part[gridDim.x + blockIdx.x] = of_weights;
+}
+
+__global__ void finish_kernel(i64 slices, const float* part, int reduction, float* loss, float* total_weight) {
+  const float total = sum_of_parts(slices, part);
+  finish(total, sum_of_parts(slices, part + slices), reduction, loss, total_weight);
+}
+
+void reduce_losses(i64 n, const float* l, const int64_t* labels, const float* weights, float* part, int reduction, float* loss,
+                   float* total_weight, void* stream) {
+  const i64 slices = sum_slices(n);
+  launch(slice_sums_kernel, static_cast<unsigned>(slices), kThreads, sizeof(TeamScratch), stream, n, l, labels, weights, part,
+         reduction, loss, total_weight);
+  if (slices != 1)
+    launch(finish_kernel, 1u, kThreads, sizeof(TeamScratch), stream, slices, part, reduction, loss, total_weight);
+}
+
 // What backward passes divide by -> work[0]; work[1 ..] is scratch.
 void total_weight(i64 n, const int64_t* labels, const float* weights, float* work, void* stream) {
-  const i64 slices = sum_slices(n);
-  launch(slice_sums_kernel, static_cast<unsigned>(slices), kThreads, sizeof(TeamScratch), stream, n, nullptr, labels, weights,
-         work + 1);
-  launch(finish_kernel, 1u, kThreads, sizeof(TeamScratch), stream, slices, work + 1, kReduceMean, nullptr, work);
+  reduce_losses(n, nullptr, labels, weights, work + 1, kReduceMean, nullptr, work, stream);
 }
 i64 total_weight_workspace(i64 n) { return 2 * sum_slices(n) + 1; }
 
@@ -292,13 +303,9 @@ i64 softmax_cross_entropy_forward_workspace(i64 n, i64, i64) { return n + 2 * su
 
 void softmax_cross_entropy_forward(i64 n, i64 C, const float* x, const int64_t* labels, const float* weights, float smoothing,
                                    int reduction, float* work, float* loss, float* rows, float* p, void* stream) {
-  float* part = work + n;
-  const i64 slices = sum_slices(n);
   launch_teams(cross_entropy_kernel<32>, cross_entropy_kernel<kThreads>, n, C, stream, n, C, x, labels, weights, smoothing,
                rows, p, work);
-  launch(slice_sums_kernel, static_cast<unsigned>(slices), kThreads, sizeof(TeamScratch), stream, n, work, labels, weights,
-         part);
-  launch(finish_kernel, 1u, kThreads, sizeof(TeamScratch), stream, slices, part, reduction, loss, nullptr);
+  reduce_losses(n, work, labels, weights, work + n, reduction, loss, nullptr, stream);
 }
 
 i64 softmax_cross_entropy_backward_workspace(i64 n, i64, i64, i64 reduction, i64 by_row) {

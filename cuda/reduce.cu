@@ -184,9 +184,47 @@ __global__ void argmax_rows_kernel(i64 A, i64 B, const float* x, int64_t* index)
   }
 }
 
-__global__ void squares_kernel(i64 n, const float* x, float* part) {
+constexpr int kRowsAtOnce = 128, kLines = kThreads / 32;
+struct RowsOfColumns {
+  float tile[kRowsAtOnce][32];
+};
+
+// 32 columns a block: all of it fetches rows, its first warp adds them.
+__global__ void __launch_bounds__(kThreads) add_rows_kernel(i64 rows, i64 C, const float* x, float beta, float* y) {
+  RowsOfColumns& s = shared_memory<RowsOfColumns>();
+  const i64 c = static_cast<i64>(blockIdx.x) * 32 + threadIdx.x;
+  float sum = 0.0f;
+  for (i64 begin = 0; begin < rows; begin += kRowsAtOnce) {
+#pragma unroll
+    for (int k = 0; k < kRowsAtOnce / kLines; ++k) {
+      const int line = k * kLines + static_cast<int>(threadIdx.y);
+      s.tile[line][threadIdx.x] = c < C && begin + line < rows ? x[(begin + line) * C + c] : 0.0f;
+    }
+    __syncthreads();
+    if (threadIdx.y == 0 && c < C) {
+      const int here = static_cast<int>(rows - begin < kRowsAtOnce ? rows - begin : kRowsAtOnce);
+      int k = 0;
+      if (begin == 0) {
+        sum = beta == 0.0f ? s.tile[0][threadIdx.x] : beta * y[c] + s.tile[0][threadIdx.x];
+        k = 1;
+      }
+#pragma unroll 8
+      for (; k < here; ++k) sum += s.tile[k][threadIdx.x];
+    }
+    __syncthreads();
+  }
+  if (threadIdx.y == 0 && c < C) y[c] = sum;
+}
+
+// Of one slice, y is the result.
+__global__ void squares_kernel(i64 n, const float* x, float* part, int root, float* y) {
   const float s = sum_of_block(sum_of_slice(n, [=](i64 i) { return x[i] * x[i]; }));
-  if (threadIdx.x == 0) part[blockIdx.x] = s;
+  if (threadIdx.x != 0) return;
+  if (gridDim.x == 1) {
+    y[0] = root ? square_root(s) : s;
+  } else {
+    part[blockIdx.x] = s;
+  }
 }
 
 __global__ void sum_kernel(i64 count, const float* part, int root, float* y) {
@@ -242,11 +280,16 @@ void argmax(i64 A, i64 B, i64 C, const float* x, int64_t* index, void* stream) {
   }
 }
 
+void add_rows(i64 rows, i64 C, const float* x, float beta, float* y, void* stream) {
+  launch(add_rows_kernel, blocks_for(C, 32, INT32_MAX), dim3(32, kLines), sizeof(RowsOfColumns), stream, rows, C, x, beta, y);
+}
+
 i64 sum_squares_workspace(i64 n) { return sum_slices(n); }
 
 void sum_of_squares(i64 n, const float* x, int root, float* work, float* y, void* stream) {
   const i64 slices = sum_slices(n);
-  launch(squares_kernel, static_cast<unsigned>(slices), kThreads, sizeof(TeamScratch), stream, n, x, work);
+  launch(squares_kernel, static_cast<unsigned>(slices), kThreads, sizeof(TeamScratch), stream, n, x, work, root, y);
+  if (slices == 1) return;
   launch(sum_kernel, 1u, kThreads, sizeof(TeamScratch), stream, slices, work, root, y);
 }
 
