@@ -168,3 +168,11 @@ def test_the_command_line_imports_nothing_heavy():
            "('matplotlib', 'torch', 'sklearn', 'jax', 'tqdm', 'safetensors', 'scipy')])"  # fmt: skip
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_benchmark_called_from_python_leaves_the_process_alone(capsys, monkeypatch):
+    """Started anew, in another environment, is only a command of its own."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("this process was replaced"))
+    status, out, _ = run(capsys, "bench", "dispatch", "--only", "add 4, into out", "--rounds", "2")
+    assert status == 0 and "add 4, into out" in out

@@ -154,8 +154,12 @@ def _usage(sub):
 
 
 def main(argv=None):
-    """Run one command; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    """Run one command; returns the exit status.
+
+    Without `argv` the command is this process's own, and `bench` may start it anew in a cleaner environment.
+    """
+    own = argv is None
+    argv = sys.argv[1:] if own else list(argv)
     top = parser()
     try:
         args = top.parse_args(argv)
@@ -168,7 +172,7 @@ def main(argv=None):
         return 0
     if args.command is None:
         return _usage(top)
-    args.argv = argv
+    args.argv, args.own = argv, own
     try:
         return args.run(args) or 0
     except BrokenPipeError:
@@ -265,7 +269,8 @@ def _demo(args):
 def _bench(args):
     from . import bench
 
-    bench.rerun_clean(args.argv)
+    if args.own:
+        bench.rerun_clean(args.argv)
     bench.run(
         args.areas or bench.AREAS, args.against, args.threads, args.rounds, args.json, args.only, clock=args.clock
     )
