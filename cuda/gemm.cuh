@@ -95,29 +95,52 @@ struct BiasActivation {
 
 // ------------------------------------------------------------------------------------------------- choice of tile
 
-using LargeTile = CudaCores<2, 4, 2, 2, 1, 2>;   // 128 x 128, 256 threads
-using MiddleTile = CudaCores<1, 4, 2, 1, 1, 4>;  //  64 x  64, 128 threads
-using SmallTile = CudaCores<1, 2, 1, 1, 4, 2>;   //  32 x  32, 4 x 64 threads: four chunks of K at once
+using LargeTile = CudaCores<2, 2, 2, 4, 1, 2>;         // 128 x 128, 128 threads
+using MiddleTile = CudaCores<1, 2, 2, 2, 1, 4>;        //  64 x  64,  64 threads
+using MiddleGroupsTile = CudaCores<1, 2, 2, 2, 2, 2>;  //  64 x  64, 2 x 64 threads: two chunks of K at once
+using ColumnsTile = CudaCores<4, 1, 2, 1, 1, 3>;       // 256 x  16, 128 threads
+using FewColumnsTile = CudaCores<2, 1, 1, 1, 1, 4, 1>; // 256 x   4,  64 threads
+using SmallTile = CudaCores<1, 2, 1, 1, 4, 2>;         //  32 x  32, 4 x 64 threads: four chunks of K at once
 using SmallGatherTile = CudaCores<1, 2, 1, 1, 2, 2>;
 template <bool BF16>
-using TensorTile = TensorCores<2, 4, 2, BF16, 2>;  // 128 x 128, 256 threads
+using TensorTile = TensorCores<4, 2, 2, 8, BF16, 3, 1>;  // 256 x 128, 256 threads
+template <bool BF16>
+using SmallTensorTile = TensorCores<2, 2, 1, 4, BF16, 4, 3>;  //  64 x 64, 128 threads
 
-// Blocks that fill a GPU. Results do not depend on it, so one number serves all.
-constexpr i64 kFullGrid = 160;
+// Streaming multiprocessors that tiles are chosen for. Results do not depend on it, so one number serves all devices; the
+// emulator has few, so that small products come to every tile.
+#if defined(__CUDACC__)
+constexpr i64 kMultiprocessors = 132;
+#else
+constexpr i64 kMultiprocessors = 4;
+#endif
+
+// Shared memory that a block can have on every device that runs it: tensor-core kernels from sm_80 on (99 KiB on sm_86, 89 and
+// 120), the others on sm_75, too.
+template <class Tile, class A, class B>
+constexpr bool fits_shared() {
+  return sizeof(GemmShared<Tile, A, B>) <= (Tile::kTensor ? 99 : 64) * 1024;
+}
 
 inline i64 tiles_of(i64 M, i64 N, i64 m, i64 n) { return ((M + m - 1) / m) * ((N + n - 1) / n); }
 inline i64 chunks_of(i64 K) { return K > kChunk ? (K + kChunk - 1) / kChunk : 1; }
+// Whether blocks, `each` on a multiprocessor at a time, leave little of the GPU idle in their last round.
+inline bool fills(i64 blocks, i64 each) {
+  const i64 places = kMultiprocessors * each, rounds = (blocks + places - 1) / places;
+  return blocks * 4 >= rounds * places * 3;
+}
 
-// Sets parts so that large tiles of all parts fill a GPU; a part is some whole chunks of K. By the shape alone.
+// Sets parts so that tiles of all parts fill a GPU; a part is some whole chunks of K. By the shape alone.
 struct Split {
   i64 parts, chunks;  // chunks of a part; the last may have fewer
 };
 inline Split split_of(i64 M, i64 N, i64 K, i64 batch) {
-  const i64 tile = M > 64 && N > 64 ? 128 : M > 32 && N > 32 ? 64 : 32;
-  const i64 tiles = tiles_of(M, N, tile, tile) * batch, chunks = chunks_of(K);
+  const bool large = M > 64 && N > 64;
+  const i64 m = large ? 128 : M > 32 ? 64 : 32, n = large ? 128 : N > 32 ? 64 : 32;
+  const i64 tiles = tiles_of(M, N, m, n) * batch, chunks = chunks_of(K);
   if (tiles == 0) return {1, chunks};
-  i64 parts = kFullGrid / tiles;
-  parts = parts < 1 ? 1 : parts > 64 ? 64 : parts;
+  i64 parts = 132 * (large ? 2 : 4) / tiles;
+  parts = parts < 1 ? 1 : parts;
   parts = parts < chunks ? parts : chunks;
   const i64 each = (chunks + parts - 1) / parts;
   return {(chunks + each - 1) / each, each};
@@ -131,25 +154,33 @@ inline i64 split_workspace(i64 M, i64 N, i64 K, i64 batch) {
 inline bool by_quads(const void* p, i64 a, i64 b, i64 c) {
   return reinterpret_cast<uintptr_t>(p) % 16 == 0 && a % 4 == 0 && b % 4 == 0 && c % 4 == 0;
 }
-template <bool Tensor>
-void widen(KMajor& v, i64, i64 K, i64 step) {
-  v.wide = Tensor && by_quads(v.p, v.ld, K, step);
+inline void widen(KMajor& v, i64, i64 K, i64 step) { v.wide = by_quads(v.p, v.ld, K, step); }
+inline void widen(MNMajor& v, i64 I, i64, i64 step) { v.wide = by_quads(v.p, v.ld, I, step); }
+template <bool KInner>
+void widen(Gather<KInner>& v, i64, i64, i64 step) {
+  const Axis &inner = KInner ? v.k : v.row, &outer = KInner ? v.row : v.k;
+  v.wide = inner.step[2] == 1 && inner.size2 % 4 == 0 && inner.y[2] == 0 && inner.x[2] == 0 &&
+           by_quads(v.p, inner.base | outer.base, inner.step[0] | inner.step[1] | step, outer.step[0] | outer.step[1] | outer.step[2]);
 }
-template <bool Tensor>
-void widen(MNMajor& v, i64 I, i64, i64 step) {
-  v.wide = !Tensor && by_quads(v.p, v.ld, I, step);
-}
-template <bool Tensor, bool KInner>
-void widen(Gather<KInner>&, i64, i64, i64) {}
 
 template <class Tile, class A, class B, class Epilogue>
 void start_product(Product p, A a, B b, const Epilogue& epilogue, void* stream) {
-  widen<Tile::kTensor>(a, p.M, p.K, p.a_step);
-  widen<Tile::kTensor>(b, p.N, p.K, p.b_step);
+  static_assert(fits_shared<Tile, A, B>(), "some device cannot run this");
+  widen(a, p.M, p.K, p.a_step);
+  widen(b, p.N, p.K, p.b_step);
   const dim3 grid(static_cast<unsigned>(tiles_of(p.M, p.N, Tile::kM, Tile::kN)), static_cast<unsigned>(p.parts),
                   static_cast<unsigned>(p.batch < 65535 ? p.batch : 65535));
   launch(product<Tile, A, B, Epilogue>, grid, Tile::kGroups * Tile::kGroupThreads, sizeof(GemmShared<Tile, A, B>), stream,
          p, a, b, epilogue);
+}
+
+template <bool BF16, class A, class B, class Epilogue>
+void start_tensor(const Product& p, const A& a, const B& b, const Epilogue& epilogue, void* stream) {
+  const i64 blocks = p.batch * p.parts;
+  if constexpr (fits_shared<TensorTile<BF16>, A, B>())
+    if (p.M > 64 && p.N > 64 && fills(tiles_of(p.M, p.N, TensorTile<BF16>::kM, TensorTile<BF16>::kN) * blocks, 1))
+      return start_product<TensorTile<BF16>>(p, a, b, epilogue, stream);
+  start_product<SmallTensorTile<BF16>>(p, a, b, epilogue, stream);
 }
 
 // Operands with rows longer than their loaders can step by, and the same elements by 64-bit offsets.
@@ -182,13 +213,24 @@ void gemm(Product p, const A& a, const B& b, const Epilogue& epilogue, void* str
                     : by_quads(p.c, p.ldc, p.part_step, p.c_step);
   if constexpr (Epilogue::kTensorCores) {
     const int precision = device_matmul_precision();
-    if (precision == kTF32) return start_product<TensorTile<false>>(p, a, b, epilogue, stream);
-    if (precision == kBF16) return start_product<TensorTile<true>>(p, a, b, epilogue, stream);
+    if (precision == kTF32) return start_tensor<false>(p, a, b, epilogue, stream);
+    if (precision == kBF16) return start_tensor<true>(p, a, b, epilogue, stream);
   }
   const i64 blocks = p.batch * p.parts;
-  if (p.M > 64 && p.N > 64 && tiles_of(p.M, p.N, 128, 128) * blocks >= kFullGrid / 2)
+  // Pixels by a few channels; elsewhere so few columns are rare.
+  if constexpr (A::kTable && A::kAlongK)
+    if (p.N <= 16 && tiles_of(p.M, p.N, 256, 16) * blocks >= kMultiprocessors / 2) {
+      if constexpr (B::kTable)
+        if (p.N <= 4) return start_product<FewColumnsTile>(p, a, b, epilogue, stream);
+      return start_product<ColumnsTile>(p, a, b, epilogue, stream);
+    }
+  if (p.M > 64 && p.N > 64 && fills(tiles_of(p.M, p.N, LargeTile::kM, LargeTile::kN) * blocks, 2))
     return start_product<LargeTile>(p, a, b, epilogue, stream);
-  if (p.M > 32 && p.N > 32 && tiles_of(p.M, p.N, 64, 64) * blocks >= kFullGrid / 2)
+  const i64 middle = p.M > 32 && p.N > 32 ? tiles_of(p.M, p.N, 64, 64) * blocks : 0;
+  if constexpr (!A::kTable && !B::kTable)
+    if (middle >= kMultiprocessors / 2 && middle <= 3 * kMultiprocessors && p.part_chunks > 1)
+      return start_product<MiddleGroupsTile>(p, a, b, epilogue, stream);
+  if (middle >= kMultiprocessors)
     return start_product<MiddleTile>(p, a, b, epilogue, stream);
   if constexpr (A::kTable || B::kTable)
     start_product<SmallGatherTile>(p, a, b, epilogue, stream);

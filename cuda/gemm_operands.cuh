@@ -2,16 +2,18 @@
 //
 // Both operands are seen alike. Operand A has element (i, k) for row i = m, operand B for column i = n: "I" below is M or N.
 // A tile is BI x 16 elements. The fp32 loop wants it as [k][i] (a thread reads four neighbours i at once), the tensor cores
-// as [i][k] (a row of ldmatrix is four neighbours k); the operand says which axis runs along in memory, and the copies
-// transpose on the way where the two differ:
+// take both: [i][k] by ldmatrix (a row is four neighbours k), [k][i] by loads of 4 bytes. Copies go by 16 bytes along memory
+// where they can, and straight into shared memory (cp.async) unless they have to be transposed:
 //
-//                        [k][i], rows of BI + 4 floats            [i][k], rows of 20 floats
-//   KMajor  (k along)    4 bytes, a warp takes 8 k x 4 i          16 bytes (4 where not aligned)
-//   MNMajor (i along)    16 bytes (4 times 4 if not aligned)      4 bytes, a warp takes 8 i x 4 k
-//   Gather  (either)     4 bytes, as the two above                4 bytes, as the two above
+//                        fp32: [k][i], lines of BI + 4 floats     tensor cores
+//   KMajor  (k along)    16 bytes to registers, 4 x 4 bytes on    [i][k], rows of 20 floats: 16 bytes
+//   MNMajor (i along)    16 bytes                                 [k][i], lines of BI + 8 floats: 16 bytes
+//   Gather  (either)     as the two above, by 16 bytes where channels are a multiple of four
+//   not aligned          4 bytes, asynchronous                    4 bytes, asynchronous
 //
-// The paddings make all of these free of bank conflicts but the unaligned copies (four-way, on the way in only), reads
-// included: with 8 k x 4 i the banks are 4 k + i; ldmatrix's eight rows of 20 floats start at banks 0 20 8 28 16 4 24 12.
+// The paddings make these free of bank conflicts, but for the unaligned copies of MNMajor: a transposing warp stores 16 i by
+// 2 quads of k, banks 16 q + i; ldmatrix's eight rows of 20 floats start at banks 0 20 8 28 16 4 24 12; and the tensor cores'
+// loads of 4 bytes have banks 8 k + i.
 //
 // Edges cost the main loop next to nothing: rows beyond I repeat the last one or are zeros (what they give is never stored),
 // and beyond K zeros are filled in by the copy itself, with one comparison for all copies of a thread that share their k.
@@ -31,7 +33,7 @@ struct KMajor {
   const float* p;
   i64 ld;
   bool wide = false;  // set by gemm(): 16 bytes at a time
-  static constexpr bool kTable = false;
+  static constexpr bool kTable = false, kAlongK = true;
 };
 
 // Element (i, k) is p[k * ld + i]: b[K,N] as it lies, or a[K,M] (trans_a).
@@ -39,7 +41,7 @@ struct MNMajor {
   const float* p;
   i64 ld;
   bool wide = false;
-  static constexpr bool kTable = false;
+  static constexpr bool kTable = false, kAlongK = false;
 };
 
 // An index written as three digits (d0, d1, d2), d1 < size1, d2 < size2, each of which moves an offset and a place (y, x)
@@ -51,7 +53,7 @@ struct Axis {
 };
 inline Axis linear_axis(i64 step) { return Axis{1, 1, 0, {step, 0, 0}, 0, 0, {}, {}}; }
 
-struct AxisEntry {
+struct alignas(16) AxisEntry {
   i64 offset;
   uint32_t y, x;
 };
@@ -76,27 +78,30 @@ struct Gather {
   const float* p;
   Axis row, k;
   uint32_t Y, X;
-  static constexpr bool kTable = true;
+  bool wide = false;
+  static constexpr bool kTable = true, kAlongK = KInner;
 };
 
 // ------------------------------------------------------------------------------------------------------ loaders
 
-// Where a tile of BI x 16 lies in shared memory, and the Threads that fill it.
-template <int BI_, int Threads_, bool Tensor>
+// Where a tile of BI x 16 lies in shared memory, and the Threads that fill it: as [k][i], in lines of BI + Pad floats, or as
+// [i][k], in rows of 20.
+template <int BI_, int Threads_, bool Lines, int Pad>
 struct TileFrame {
   static constexpr int BI = BI_, Threads = Threads_;
-  static constexpr bool kTensor = Tensor;
-  static constexpr int kRow = Tensor ? kTileK + 4 : BI + 4;
-  static constexpr int kFloats = Tensor ? BI * kRow : kTileK * kRow;
+  static constexpr bool kLines = Lines;
+  static constexpr int kRow = Lines ? BI + Pad : kTileK + 4;
+  static constexpr int kFloats = Lines ? kTileK * kRow : BI * kRow;
   static constexpr int kCopies = BI * kTileK / Threads;  // of 4 bytes, a thread
-  static_assert(BI * kTileK % Threads == 0 && Threads % (Tensor ? 128 : 64) == 0, "even shares");
-  static __device__ __forceinline__ int place(int i, int k) { return Tensor ? i * kRow + k : k * kRow + i; }
+  static constexpr int kQuads = kCopies / 4;
+  static_assert(BI * kTileK % (4 * Threads) == 0 && Threads % 64 == 0, "even shares");
+  static __device__ __forceinline__ int place(int i, int k) { return Lines ? k * kRow + i : i * kRow + k; }
 };
 
 struct NoTable {};
 template <int BI>
 struct GatherTable {
-  AxisEntry row[BI], k[kChunk];
+  AxisEntry row[BI], k[2][kChunk];  // of a chunk and the next
 };
 template <class Operand, int BI>
 struct TableOf {
@@ -125,76 +130,108 @@ __device__ __forceinline__ const float* advance(const char* p, int steps, int by
 #endif
 }
 
-// block() comes once, chunk() turns the loader to elements k0 .. k0 + count of K, tile() copies elements k .. k + 16 of those.
+// block() comes once; chunk() turns the loader to elements k0 .. k0 + count of K, and next() readies tables for the 256 after
+// those from k on. tile() copies elements k .. k + 16; what it could not copy asynchronously waits in registers until store().
 // count may be zero or less: then every tile is zeros.
 template <class Operand, class Frame>
 struct Loader;
 
-// Which (i, k) is copy j of thread t.
+// Which (i, k) is copy j of thread t, 4 bytes a copy: by eights of the axis that memory runs along, by fours of the other; or
+// lines of i.
 template <class Frame, bool KInner>
 struct Walk {
   int i, k;
-  static constexpr bool kAlongK = KInner;
   static constexpr int kWarps = Frame::Threads / 32;
-  // By eights of the axis that memory runs along, by fours of the other; or lines of i.
-  static constexpr bool kLines = !KInner && !Frame::kTensor;
-  static constexpr int kStepI = kLines ? 0 : KInner ? kWarps / 2 * 4 : kWarps / 4 * 8;
-  static constexpr int kStepK = kLines ? Frame::Threads / Frame::BI : 0;
+  static constexpr int kStepI = KInner ? kWarps / 2 * 4 : 0;
   __device__ __forceinline__ explicit Walk(int t) {
     const int lane = t % 32, warp = t / 32;
-    if (kLines) {
-      i = t % Frame::BI;
-      k = t / Frame::BI;
-    } else if (KInner) {
+    if (KInner) {
       i = warp / 2 * 4 + lane / 8;
       k = warp % 2 * 8 + lane % 8;
     } else {
-      i = warp / 4 * 8 + lane % 8;
-      k = warp % 4 * 4 + lane / 8;
+      i = t % Frame::BI;
+      k = t / Frame::BI;
     }
   }
 };
+
+// The same by quads: four of k, rows kStep apart; to [k][i] they go through registers, each warp 16 i by 2 quads, which meets
+// every bank once.
+template <class Frame>
+struct QuadWalk {
+  int i, k;
+  static constexpr int kStep = Frame::Threads / 4;
+  __device__ __forceinline__ explicit QuadWalk(int t) {
+    const int lane = t % 32, warp = t / 32;
+    if (Frame::kLines) {
+      i = warp / 2 * 16 + lane / 2;
+      k = (warp % 2 * 2 + lane % 2) * 4;
+    } else {
+      i = t / 4;
+      k = t % 4 * 4;
+    }
+  }
+};
+
+__device__ __forceinline__ float4 load_quad(const float* from, bool inside) {
+  return inside ? __ldg(reinterpret_cast<const float4*>(from)) : make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+}
+template <class Frame>
+__device__ __forceinline__ void store_quad(float* to, const float4& v) {  // along k, to [k][i]
+  to[0] = v.x, to[Frame::kRow] = v.y, to[2 * Frame::kRow] = v.z, to[3 * Frame::kRow] = v.w;
+}
 
 // chunk() works out all that the tiles of a chunk share: the loop's share of multiplications is at stake. What it works that
 // out from is read anew each time: registers are, too.
 template <class Frame>
 struct Loader<KMajor, Frame> {
-  static constexpr bool kQuads = Frame::kTensor;  // 16 bytes where `wide`
-  const char* at;                                 // the thread's first element of the chunk
+  const char* at;  // the thread's first element of the chunk
   int bytes, room, place, left;
   bool wide;
+  float4 held[Frame::kLines ? Frame::kQuads : 1];
 
   __device__ __forceinline__ void block(const KMajor&, i64, i64, int, NoTable&) {}
   __device__ __forceinline__ void chunk(const KMajor& v, i64 batch, i64 i0, i64 I, i64 k0, i64 count, int t) {
-    bytes = static_cast<int>(v.ld * 4), wide = kQuads && v.wide;
+    bytes = static_cast<int>(v.ld * 4), wide = v.wide;
     const Walk<Frame, true> w(t);
-    const int i = wide ? t / 4 : w.i, k = wide ? t % 4 * 4 : w.k;
+    const QuadWalk<Frame> quads(t);
+    const int i = wide ? quads.i : w.i, k = wide ? quads.k : w.k;
     place = Frame::place(i, k);
     room = static_cast<int>(I - i0 < Frame::BI ? I - i0 : Frame::BI) - 1 - i;  // may be negative: rows to go back
     left = static_cast<int>(count) - k;
     at = reinterpret_cast<const char*>(v.p + batch + (i0 + i) * v.ld + k0 + k);
   }
-  __device__ __forceinline__ void tile(float* to, int k) const {
+  __device__ __forceinline__ void next(const KMajor&, i64, int) {}
+  __device__ __forceinline__ void tile(float* to, int k) {
     const char* from = at + k * 4;
     to += place;
     const bool inside = k < left;
-    if (kQuads && wide) {
-      constexpr int kStep = Frame::Threads / 4;
+    if (wide) {
+      constexpr int kStep = QuadWalk<Frame>::kStep;
 #pragma unroll
-      for (int j = 0; j < Frame::kCopies / 4; ++j)
-        copy_async16(to + Frame::place(j * kStep, 0), advance(from, j * kStep, bytes), inside && j * kStep <= room);
+      for (int j = 0; j < Frame::kQuads; ++j)
+        if constexpr (Frame::kLines)
+          held[j] = load_quad(advance(from, j * kStep, bytes), inside && j * kStep <= room);
+        else
+          copy_async16(to + Frame::place(j * kStep, 0), advance(from, j * kStep, bytes), inside && j * kStep <= room);
     } else {
       constexpr int kStep = Walk<Frame, true>::kStepI;
-#pragma unroll
+#pragma unroll 4
       for (int j = 0; j < Frame::kCopies; ++j)
         copy_async4(to + Frame::place(j * kStep, 0), advance(from, j * kStep, bytes), inside && j * kStep <= room);
     }
+  }
+  __device__ __forceinline__ void store(float* to) const {
+    if constexpr (Frame::kLines)
+      if (wide)
+#pragma unroll
+        for (int j = 0; j < Frame::kQuads; ++j)
+          store_quad<Frame>(to + place + Frame::place(j * QuadWalk<Frame>::kStep, 0), held[j]);
   }
 };
 
 template <class Frame>
 struct Loader<MNMajor, Frame> {
-  static constexpr bool kQuads = !Frame::kTensor;  // of i, at once where `wide`
   static constexpr int kLines = Frame::Threads / (Frame::BI / 4);  // of a tile, filled at once by quads
   const char* at;
   int bytes, room, place, left;
@@ -202,86 +239,126 @@ struct Loader<MNMajor, Frame> {
 
   __device__ __forceinline__ void block(const MNMajor&, i64, i64, int, NoTable&) {}
   __device__ __forceinline__ void chunk(const MNMajor& v, i64 batch, i64 i0, i64 I, i64 k0, i64 count, int t) {
-    bytes = static_cast<int>(v.ld * 4), wide = kQuads && v.wide;
-    const Walk<Frame, false> w(t);
-    const int i = kQuads ? t % (Frame::BI / 4) * 4 : w.i, k = kQuads ? t / (Frame::BI / 4) : w.k;
+    bytes = static_cast<int>(v.ld * 4), wide = v.wide;
+    const int i = t % (Frame::BI / 4) * 4, k = t / (Frame::BI / 4);
     place = Frame::place(i, k);
     room = static_cast<int>(I - i0 < Frame::BI ? I - i0 : Frame::BI) - 1 - i;
     left = static_cast<int>(count) - k;
     at = reinterpret_cast<const char*>(v.p + batch + i0 + i + (k0 + k) * v.ld);
   }
+  __device__ __forceinline__ void next(const MNMajor&, i64, int) {}
+  __device__ __forceinline__ void store(float*) const {}
   __device__ __forceinline__ void tile(float* to, int k) const {
     to += place;
-    if (kQuads) {
-      const float *from[kTileK / kLines];
+    const float *from[kTileK / kLines];
 #pragma unroll
-      for (int j = 0; j < kTileK / kLines; ++j) from[j] = advance(at, k + j * kLines, bytes);
-      if (wide) {
+    for (int j = 0; j < kTileK / kLines; ++j) from[j] = advance(at, k + j * kLines, bytes);
+    if (wide) {
+#pragma unroll
+      for (int j = 0; j < kTileK / kLines; ++j)
+        copy_async16(to + Frame::place(0, j * kLines), from[j], 0 <= room && k + j * kLines < left);
+    } else {
+#pragma unroll 1
+      for (int e = 0; e < 4; ++e)
 #pragma unroll
         for (int j = 0; j < kTileK / kLines; ++j)
-          copy_async16(to + Frame::place(0, j * kLines), from[j], 0 <= room && k + j * kLines < left);
-      } else {
-#pragma unroll(kAsync ? 4 : 1)
-        for (int e = 0; e < 4; ++e)
-#pragma unroll
-          for (int j = 0; j < kTileK / kLines; ++j)
-            copy_async4(to + Frame::place(e, j * kLines), from[j] + e, e <= room && k + j * kLines < left);
-      }
-    } else {
-      const float* from = advance(at, k, bytes);
-      constexpr int kStep = Walk<Frame, false>::kStepI;
-#pragma unroll
-      for (int j = 0; j < Frame::kCopies; ++j)
-        copy_async4(to + Frame::place(j * kStep, 0), from + j * kStep, j * kStep <= room && k < left);
+          copy_async4(to + Frame::place(e, j * kLines), from[j] + e, e <= room && k + j * kLines < left);
     }
   }
 };
 
 template <bool KInner, class Frame>
 struct Loader<Gather<KInner>, Frame> {
+  static_assert(KInner || Frame::kLines, "as memory runs");
+  static constexpr int kLines = Frame::Threads / (Frame::BI / 4);
   const float* p;
   GatherTable<Frame::BI>* table;
   uint32_t Y, X;
   int left, t;
+  bool wide;
+  float4 held[KInner && Frame::kLines ? Frame::kQuads : 1];
 
   __device__ __forceinline__ void block(const Gather<KInner>& v, i64 i0, i64 I, int thread,
                                         GatherTable<Frame::BI>& shared) {
-    table = &shared, Y = v.Y, X = v.X, t = thread;
-    for (int i = t; i < Frame::BI; i += Frame::Threads) table->row[i] = entry_at(v.row, i0 + i < I ? i0 + i : I - 1);
+    table = &shared, Y = v.Y, X = v.X, t = thread, wide = v.wide;
+    for (int i = t; i < Frame::BI; i += Frame::Threads)
+      table->row[i] = entry_at(v.row, i0 + i < I ? i0 + i : (I - 1) / 4 * 4);  // beyond the edge: any that is there
+  }
+  __device__ __forceinline__ void fill(const Gather<KInner>& v, i64 k0, int from) {
+    const int end = smaller(left, from + kChunk);
+    for (int k = from + t; k < end; k += Frame::Threads) k_entry(k) = entry_at(v.k, k0 + k);
   }
   __device__ __forceinline__ void chunk(const Gather<KInner>& v, i64 batch, i64, i64, i64 k0, i64 count, int) {
     p = v.p + batch;
     left = static_cast<int>(count);
-    for (int k = t; k < left; k += Frame::Threads) table->k[k] = entry_at(v.k, k0 + k);
+    fill(v, k0, 0);
   }
-  __device__ __forceinline__ void copy(float* to, const AxisEntry& row, const AxisEntry& k, bool inside) const {
-    copy_async4(to, p + (row.offset + k.offset), inside && row.y + k.y < Y && row.x + k.x < X);
+  __device__ __forceinline__ void next(const Gather<KInner>& v, i64 k0, int k) { fill(v, k0, k + kChunk); }
+  __device__ __forceinline__ AxisEntry& k_entry(int k) const { return (&table->k[0][0])[k & (2 * kChunk - 1)]; }
+  __device__ __forceinline__ AxisEntry k_entry_or_none(int k) const {
+    AxisEntry e = {0, 0, 0};
+    if (k < left) e = k_entry(k);
+    return e;
   }
-  __device__ __forceinline__ void tile(float* to, int k) const {
+  __device__ __forceinline__ bool meet(const AxisEntry& row, const AxisEntry& k) const {
+    return row.y + k.y < Y && row.x + k.x < X;
+  }
+  __device__ __forceinline__ void tile(float* to, int k) {
     int thread = t;
     keep_inside(thread);
-    const Walk<Frame, KInner> w(thread);
-    // One of the two indices stays the same for all copies of a thread.
-    if (w.kStepK == 0) {
+    if (wide && KInner) {
+      const QuadWalk<Frame> w(thread);
       const bool inside = k + w.k < left;
-      AxisEntry e = {0, 0, 0};
-      if (inside) e = table->k[k + w.k];
+      const AxisEntry e = k_entry_or_none(k + w.k);
 #pragma unroll
-      for (int j = 0; j < Frame::kCopies; ++j) {
-        const int i = w.i + j * w.kStepI;
-        copy(to + Frame::place(i, w.k), table->row[i], e, inside);
+      for (int j = 0; j < Frame::kQuads; ++j) {
+        const int i = w.i + j * w.kStep;
+        const AxisEntry row = table->row[i];
+        const float* from = p + (row.offset + e.offset);
+        if constexpr (Frame::kLines)
+          held[j] = load_quad(from, inside && meet(row, e));
+        else
+          copy_async16(to + Frame::place(i, w.k), from, inside && meet(row, e));
+      }
+    } else if (wide) {
+      const int i = thread % (Frame::BI / 4) * 4, line = thread / (Frame::BI / 4);
+      const AxisEntry row = table->row[i];
+#pragma unroll
+      for (int j = 0; j < kTileK / kLines; ++j) {
+        const int kk = line + j * kLines;
+        const AxisEntry e = k_entry_or_none(k + kk);
+        copy_async16(to + Frame::place(i, kk), p + (row.offset + e.offset), k + kk < left && meet(row, e));
       }
     } else {
-      const AxisEntry e = table->row[w.i];
-#pragma unroll
-      for (int j = 0; j < Frame::kCopies; ++j) {
-        const int kk = w.k + j * w.kStepK;
-        const bool inside = k + kk < left;
-        AxisEntry ek = {0, 0, 0};
-        if (inside) ek = table->k[k + kk];
-        copy(to + Frame::place(w.i, kk), e, ek, inside);
+      const Walk<Frame, KInner> w(thread);
+      if (KInner) {
+        const bool inside = k + w.k < left;
+        const AxisEntry e = k_entry_or_none(k + w.k);
+#pragma unroll 4
+        for (int j = 0; j < Frame::kCopies; ++j) {
+          const int i = w.i + j * w.kStepI;
+          const AxisEntry row = table->row[i];
+          copy_async4(to + Frame::place(i, w.k), p + (row.offset + e.offset), inside && meet(row, e));
+        }
+      } else {
+#pragma unroll 4
+        for (int j = 0; j < Frame::kCopies; ++j) {
+          const int i = w.i + j * Frame::Threads % Frame::BI, kk = w.k + j * Frame::Threads / Frame::BI;
+          const AxisEntry row = table->row[i], e = k_entry_or_none(k + kk);
+          copy_async4(to + Frame::place(i, kk), p + (row.offset + e.offset), k + kk < left && meet(row, e));
+        }
       }
     }
+  }
+  __device__ __forceinline__ void store(float* to) const {
+    if constexpr (KInner && Frame::kLines)
+      if (wide) {
+        int thread = t;
+        keep_inside(thread);
+        const QuadWalk<Frame> w(thread);
+#pragma unroll
+        for (int j = 0; j < Frame::kQuads; ++j) store_quad<Frame>(to + Frame::place(w.i + j * w.kStep, w.k), held[j]);
+      }
   }
 };
 
