@@ -3,12 +3,18 @@
 import importlib.util
 import os
 import platform
+import signal
+import threading
 import zlib
 
 import numpy as np
 import pytest
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # else JAX takes three quarters of a GPU's memory
+
+# A shell lets what it starts in the background ignore Ctrl-C, which tests send themselves.
+if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TARGETS = ["base", "avx2", "wide", "avx512", "emu"]
 # Built for tests alone: the 64-byte-vector source, compiled for AVX2, and the CUDA kernels in the emulator.

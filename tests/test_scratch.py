@@ -84,5 +84,5 @@ def test_the_stream_of_scratch_is_waited_for(emu):
     host = np.zeros(wanted(emu, there), np.float32)
     emu.take_waits()
     with fake_cuda.Stream(5):
-        call(emu, there, work=fake_cuda.ndarray(host, fake_cuda.Device(0), {"stream": 7}))
+        call(emu, there, work=fake_cuda.Foreign(host, fake_cuda.Device(0), {"stream": 7}))
     assert emu.take_waits() == [(5, 7)]
