@@ -45,20 +45,36 @@ set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
 file(GLOB CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cu)
+# Three quarters of a wheel's machine code. In a release sm_86 and sm_89 run these files' code for sm_80, as the hardware allows:
+# a wheel has to stay below 12 MB. tools/sass.py knows the same list.
+set(FASTDL_LARGE_CUDA_FILES gemm conv gibbs lstm depthwise)
+set(LARGE_SOURCES ${CUDA_SOURCES})
+string(REPLACE ";" "|" large "${FASTDL_LARGE_CUDA_FILES}")
+list(FILTER LARGE_SOURCES INCLUDE REGEX "/(${large})\\.cu$")
+list(FILTER CUDA_SOURCES EXCLUDE REGEX "/(${large})\\.cu$")
 add_library(device_cuda OBJECT ${CUDA_SOURCES})
-target_include_directories(device_cuda PRIVATE csrc cuda)
-# No contraction: a formula has the same bits as on a CPU; products say fma() where they mean it.
-target_compile_options(device_cuda PRIVATE -O3 -fmad=false)
-# nvcc leaves machine code as it is. Seven architectures' are much alike: zstd makes a ninth of them, where deflate, of which a
-# wheel is made, sees one at a time and makes a quarter. (Drivers that CUDA 13 wants can read it.)
-if(FASTDL_CUDA_ARCHITECTURES STREQUAL "release" AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
-  target_compile_options(device_cuda PRIVATE --compress-mode=size)
+add_library(device_cuda_large OBJECT ${LARGE_SOURCES})
+if(FASTDL_CUDA_ARCHITECTURES STREQUAL "release")
+  set(large_architectures ${CMAKE_CUDA_ARCHITECTURES})
+  list(REMOVE_ITEM large_architectures 86-real 89-real)
+  set_target_properties(device_cuda_large PROPERTIES CUDA_ARCHITECTURES "${large_architectures}")
 endif()
-if(FASTDL_WERROR)
-  target_compile_options(device_cuda PRIVATE "SHELL:-Werror all-warnings" "SHELL:-Xptxas --warning-as-error")
-endif()
+foreach(part device_cuda device_cuda_large)
+  target_include_directories(${part} PRIVATE csrc cuda)
+  # No contraction: a formula has the same bits as on a CPU; products say fma() where they mean it.
+  target_compile_options(${part} PRIVATE -O3 -fmad=false)
+  # nvcc leaves machine code as it is. Seven architectures' are much alike: zstd makes a ninth of them, where deflate, of which a
+  # wheel is made, sees one at a time and makes a quarter. (Drivers that CUDA 13 wants can read it.)
+  if(FASTDL_CUDA_ARCHITECTURES STREQUAL "release" AND CMAKE_CUDA_COMPILER_VERSION VERSION_GREATER_EQUAL 13)
+    target_compile_options(${part} PRIVATE --compress-mode=size)
+  endif()
+  if(FASTDL_WERROR)
+    target_compile_options(${part} PRIVATE "SHELL:-Werror all-warnings" "SHELL:-Xptxas --warning-as-error")
+  endif()
+endforeach()
 
-fastdl_module(_cuda csrc/module.cpp csrc/array_cuda.cpp $<TARGET_OBJECTS:device_cuda> $<TARGET_OBJECTS:fastdl_border>
+fastdl_module(_cuda csrc/module.cpp csrc/array_cuda.cpp $<TARGET_OBJECTS:device_cuda>
+              $<TARGET_OBJECTS:device_cuda_large> $<TARGET_OBJECTS:fastdl_border>
               $<TARGET_OBJECTS:fastdl_threads>)
 # Linked as CUDA, so that CMAKE_CUDA_RUNTIME_LIBRARY (static, if not said) says how.
 set_target_properties(_cuda PROPERTIES LINKER_LANGUAGE CUDA)

@@ -3,8 +3,9 @@
 
     tools/sass.py [--arch 75,80,86,89,90,100,120] [--only gemm,conv] [--build DIR] [--jobs N] [--json FILE]
 
-Compiles every cuda/*.cu for every architecture, warnings being errors, and reads the code for sm_75, sm_80 and sm_90: registers,
-stack, spills, the hot loop's share of multiply-adds, tensor instructions. Exits with 1 where a bar is not held:
+Compiles every cuda/*.cu for every architecture that a release has it for, warnings being errors, and reads the code for sm_75,
+sm_80 and sm_90: registers, stack, spills, the hot loop's share of multiply-adds, tensor instructions. Exits with 1 where a bar is
+not held:
 
 * no kernel spills registers or keeps anything in local memory;
 * the 128 x 128 product in float32: at least 85 % of its main loop's instructions are FFMA, 16 for each LDS.128;
@@ -27,6 +28,8 @@ import sysconfig
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RELEASE = (75, 80, 86, 89, 90, 100, 120)
+# In a release the code of these files for sm_80 serves sm_86 and sm_89, too (cmake/cuda.cmake).
+LARGE, SERVED = ("gemm", "conv", "gibbs", "lstm", "depthwise"), (86, 89)
 READ = (75, 80, 90)
 MOST_BYTES = 7_000_000  # a wheel has 3 MB for CPUs, CUDA's runtime, and a tenth more for PTX
 FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-Icsrc", "-Icuda", "-Werror", "all-warnings", "-Xptxas", "-v"]
@@ -157,6 +160,11 @@ def faults(name, arch, f):
     return found
 
 
+def architectures(source, archs):
+    """Those of `archs` that a release compiles a file for."""
+    return [a for a in archs if not (source.stem in LARGE and a in SERVED)]
+
+
 def packed_bytes(sources, archs, folder):
     """{stem: bytes of a file's machine code for all architectures, compressed as a released wheel's}; None without fatbinary."""
     fatbinary, sizes = tool("fatbinary"), {}
@@ -164,7 +172,8 @@ def packed_bytes(sources, archs, folder):
         return None
     for source in sources:
         packed = folder / f"{source.stem}.fatbin"
-        images = [f"--image3=kind=elf,sm={a},file={folder / f'{source.stem}.{a}.cubin'}" for a in archs]
+        images = [f"--image3=kind=elf,sm={a},file={folder / f'{source.stem}.{a}.cubin'}"
+                  for a in architectures(source, archs)]  # fmt: skip
         done = subprocess.run([fatbinary, f"--create={packed}", "-64", "--compress-mode=size", *images], capture_output=True)
         if done.returncode:  # of a toolkit that does not compress so
             return None
@@ -202,7 +211,7 @@ def main():
     newest, wrong, report = newest_source(), [], {}
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         # The largest first, so that the last one is not waited for alone.
-        order = sorted(((s, a) for s in sources for a in archs), key=lambda x: -x[0].stat().st_size)
+        order = sorted(((s, a) for s in sources for a in architectures(s, archs)), key=lambda x: -x[0].stat().st_size)
         running = {pool.submit(compile_one, nvcc, s, a, args.build, newest): (s, a) for s, a in order}
         for job in concurrent.futures.as_completed(running):
             source, arch = running[job]
