@@ -32,8 +32,6 @@ class Optimizer:
     ----------
     t : int
         Updates done.
-    norm : float
-        Norm of the last gradient before clipping; NaN without `clip`. Reading it waits for a GPU.
     """
 
     state_names = ()
@@ -88,7 +86,7 @@ class Optimizer:
 
     @property
     def norm(self):
-        """See the class."""
+        """Norm of the last gradient before clipping, a float; NaN without `clip`. Reading it waits for a GPU."""
         return math.nan if self._norm is None else float(backend.to_host(self._norm)[0])
 
     def zero_grad(self):

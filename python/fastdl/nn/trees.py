@@ -44,6 +44,8 @@ class RNTN(Module):
 class TreeLSTM(Module):
     """Binary tree LSTM: vectors of all nodes of a batch of binary trees from those of their leaves.
 
+    ::
+
         at a leaf x:  c = sigmoid(x p + q) tanh(x p' + q'),   h = sigmoid(x p'' + q'') tanh(c)
         above:        i l r g o = (h[left], h[right]) w + b,   c = sigmoid(i) tanh(g) + sigmoid(l) c[left] + sigmoid(r) c[right],
                       h = sigmoid(o) tanh(c)
