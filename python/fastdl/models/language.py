@@ -233,7 +233,8 @@ class LanguageModel(Model):
         ----------
         n : int
         prompt : str or list of symbols, optional
-            The vocabulary's first symbol if left out.
+            The vocabulary's first symbol if left out. A few hundred symbols of the kind that was learned are better: in
+            training states are carried on, so the beginning of a text is rare.
         temperature : float
             Logits are divided by it: below 1 bolder, towards 0 always the most probable symbol.
         top_k : int, optional
