@@ -251,10 +251,7 @@ PyObject* create(DType dtype, int ndim, const Py_ssize_t* shape, Session* sessio
   const int which = static_cast<int>(dtype);
   const py::object type =
       own.dtypes[which] ? py::reinterpret_borrow<py::object>(own.dtypes[which]) : py::str(kNames[which]);
-  int current = -1;
-  check(cudaGetDevice(&current), "the current GPU");
-  const bool here = session->device < 0 || session->device == current;
-  const py::object device = here ? py::object(py::none()) : py::int_(session->device);
+  const py::object device = session->device < 0 ? py::object(py::none()) : py::int_(session->device);
   const py::object stream =
       session->stream_given ? py::object(py::int_(reinterpret_cast<uintptr_t>(session->stream))) : py::none();
   return own.make_output(sizes, type, device, stream).release().ptr();
@@ -292,10 +289,9 @@ void bind_cuda(py::module_& m) {
         for (size_t i = 0; i < dtypes.size() && i < 4; ++i) own.dtypes[i] = py::object(dtypes[i]).release().ptr();
       },
       py::arg("make_output"), py::arg("current_stream"), py::arg("type") = py::none(), py::arg("dtypes") = py::tuple(),
-      "make_output(shape, dtype, device, stream) makes an array, on the current GPU if device is None;"
-      " current_stream(device) is the address of the caller's stream on that GPU, which is current. Arrays of `type` "
-      "are"
-      " taken by the attributes of CuPy's, with NumPy's `dtypes` for float32, uint8, int64 and uint32.");
+      "make_output(shape, dtype, device, stream) makes an array; current_stream(device) is the address of the caller's "
+      "stream. Arrays of `type` are taken by the attributes of CuPy's, with NumPy's `dtypes` for float32, uint8, int64 "
+      "and uint32.");
   m.def(
       "runtime_version",
       [] {

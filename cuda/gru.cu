@@ -40,21 +40,10 @@ __global__ void __launch_bounds__(512)
     sequence_forward_kernel(Steps steps, i64 H, const float* u, const float* b, const float* bn, const float* h0, float* y,
                             float* gates) {
   const SequenceMemory m(H, 3 * H, 0);
-  m.load(u);
-  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
-    const i64 n = steps.sequence(i), length = steps.length(n);
-    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = h0 ? h0[n * H + j] : 0.0f;
-    __syncthreads();
-    for (i64 s = 0; s < length; ++s) {
-      m.multiply();
-      __syncthreads();
-      for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
-        m.state[j] = forward_unit(H, j, m.step + j, b, bn, m.state[j], gates + (steps.first(s) + i) * 4 * H + j);
-        y[steps.place(s, i) * H + j] = m.state[j];
-      }
-      __syncthreads();
-    }
-  }
+  forward_sequences(steps, m, u, h0, [&](i64 s, i64 i, i64 j) {
+    m.state[j] = forward_unit(H, j, m.step + j, b, bn, m.state[j], gates + (steps.first(s) + i) * 4 * H + j);
+    y[steps.place(s, i) * H + j] = m.state[j];
+  });
 }
 
 // Unit j of row i of step s; own: its place in the step's matrix of 3H. What goes straight to the step before.
@@ -98,21 +87,9 @@ __global__ void __launch_bounds__(512)
     sequence_backward_kernel(Steps steps, i64 H, const float* u, const float* y, const float* h0, const float* gates,
                              const float* dy, const float* dhn, int first_too, float* dh, float* d) {
   const SequenceMemory m(H, 3 * H, 0);
-  m.load(u);
-  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
-    const i64 n = steps.sequence(i), length = steps.length(n);
-    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = length > 0 && dhn ? dhn[n * H + j] : 0.0f;
-    __syncthreads();
-    for (i64 s = length - 1; s >= 0; --s) {
-      for (i64 j = threadIdx.x; j < H; j += blockDim.x)
-        m.state[j] = backward_unit(steps, s, i, H, j, y, h0, gates, dy, m.state[j], d, m.step + j);
-      __syncthreads();
-      if (s > 0 || first_too) m.multiply_back(1.0f);
-      __syncthreads();
-    }
-    for (i64 j = threadIdx.x; j < H; j += blockDim.x) dh[i * H + j] = m.state[j];
-    __syncthreads();
-  }
+  backward_sequences(steps, m, u, first_too, 1.0f, dhn, dh, nullptr, nullptr, [&](i64 s, i64 i, i64 j) {
+    m.state[j] = backward_unit(steps, s, i, H, j, y, h0, gates, dy, m.state[j], d, m.step + j);
+  });
 }
 
 // du, db, dbn from rows of d and of what was before.

@@ -67,24 +67,12 @@ struct LstmStep {
 __global__ void __launch_bounds__(512)
     sequence_forward_kernel(LstmPass pass, const float* u, const float* h0, const float* first_c, float* y, float* gates,
                             float* cells) {
-  const Steps& steps = pass.steps;
   const i64 H = pass.H;
   const SequenceMemory m(H, 4 * H, 0);
-  m.load(u);
-  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
-    const i64 n = steps.sequence(i), length = steps.length(n);
-    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = h0 ? h0[n * H + j] : 0.0f;
-    __syncthreads();
-    for (i64 s = 0; s < length; ++s) {
-      m.multiply();
-      __syncthreads();
-      for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
-        const float z[4] = {m.step[j], m.step[H + j], m.step[2 * H + j], m.step[3 * H + j]};
-        forward_unit(pass, s, i, j, z, first_c, 0, m.state, m.state, y, gates, cells);
-      }
-      __syncthreads();
-    }
-  }
+  forward_sequences(pass.steps, m, u, h0, [&](i64 s, i64 i, i64 j) {
+    const float z[4] = {m.step[j], m.step[H + j], m.step[2 * H + j], m.step[3 * H + j]};
+    forward_unit(pass, s, i, j, z, first_c, 0, m.state, m.state, y, gates, cells);
+  });
 }
 
 __global__ void cell_kernel(LstmPass pass, const float* c, float* y, float* gates, float* c_new) {
@@ -144,30 +132,10 @@ __global__ void __launch_bounds__(512)
     sequence_backward_kernel(LstmPass pass, const float* u, const float* first_c, const float* gates, const float* cells,
                              const float* dy, const float* dhn, const float* dcn, int first_too, float* dh, float* dc,
                              float* dz) {
-  const Steps& steps = pass.steps;
-  const i64 H = pass.H;
-  const SequenceMemory m(H, 4 * H, H);
-  m.load(u);
-  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
-    const i64 n = steps.sequence(i), length = steps.length(n);
-    for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
-      m.state[j] = length > 0 && dhn ? dhn[n * H + j] : 0.0f;
-      m.more[j] = length > 0 && dcn ? dcn[n * H + j] : 0.0f;
-    }
-    __syncthreads();
-    for (i64 s = length - 1; s >= 0; --s) {
-      for (i64 j = threadIdx.x; j < H; j += blockDim.x)
-        m.state[j] = backward_unit(pass, s, i, j, first_c, gates, cells, dy, m.state[j], m.more[j], dz, m.step + j);
-      __syncthreads();
-      if (s > 0 || first_too) m.multiply_back(1.0f);
-      __syncthreads();
-    }
-    for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
-      dh[i * H + j] = m.state[j];
-      dc[i * H + j] = m.more[j];
-    }
-    __syncthreads();
-  }
+  const SequenceMemory m(pass.H, 4 * pass.H, pass.H);
+  backward_sequences(pass.steps, m, u, first_too, 1.0f, dhn, dh, dcn, dc, [&](i64 s, i64 i, i64 j) {
+    m.state[j] = backward_unit(pass, s, i, j, first_c, gates, cells, dy, m.state[j], m.more[j], dz, m.step + j);
+  });
 }
 
 // A thread a unit: chunks of 256 rows, added in order.

@@ -17,18 +17,21 @@ constexpr i64 kChunk = 256;  // rows
 
 i64 chunks_of(i64 n) { return (n + kChunk - 1) / kChunk; }
 
-struct ColumnSums {
-  float line[2][kLines][kColumns];
+template <int Lines, int Columns>
+struct Sums {
+  float line[2][Lines][Columns];
 };
+using ColumnSums = Sums<kLines, kColumns>;
 
-// The block's sums of a column: every line comes with its part of both.
-__device__ __forceinline__ void add_lines(ColumnSums& s, float& a, float& b) {
+// The block's sums of a column, the lines' added in order: every line comes with its part of both.
+template <int Lines, int Columns>
+__device__ __forceinline__ void add_lines(Sums<Lines, Columns>& s, float& a, float& b) {
   s.line[0][threadIdx.y][threadIdx.x] = a;
   s.line[1][threadIdx.y][threadIdx.x] = b;
   __syncthreads();
   a = b = 0.0f;
-#pragma unroll
-  for (int k = 0; k < kLines; ++k) {
+#pragma unroll 8
+  for (int k = 0; k < Lines; ++k) {
     a += s.line[0][k][threadIdx.x];
     b += s.line[1][k][threadIdx.x];
   }
@@ -76,22 +79,7 @@ __global__ void __launch_bounds__(kThreads) moments_kernel(i64 n, i64 C, i64 chu
 
 // Merging: 8 channels a block, 32 lines of chunks.
 constexpr int kMergeColumns = 8, kMergeLines = kThreads / kMergeColumns;
-struct MergeSums {
-  float line[2][kMergeLines][kMergeColumns];
-};
-// The lines' sums added in order, for all of them.
-__device__ __forceinline__ void merge_lines(MergeSums& s, float& a, float& b) {
-  s.line[0][threadIdx.y][threadIdx.x] = a;
-  s.line[1][threadIdx.y][threadIdx.x] = b;
-  __syncthreads();
-  a = b = 0.0f;
-#pragma unroll 8
-  for (int k = 0; k < kMergeLines; ++k) {
-    a += s.line[0][k][threadIdx.x];
-    b += s.line[1][k][threadIdx.x];
-  }
-  __syncthreads();
-}
+using MergeSums = Sums<kMergeLines, kMergeColumns>;
 
 __global__ void __launch_bounds__(kThreads)
     merge_moments_kernel(i64 n, i64 C, i64 chunks, const float* x, const float* work, float eps, float momentum,
@@ -103,7 +91,7 @@ __global__ void __launch_bounds__(kThreads)
   float centre = 0.0f, unused = 0.0f, between = 0.0f, squares = 0.0f;
 #pragma unroll 8
   for (i64 chunk = threadIdx.y; chunk < mine; chunk += kMergeLines) centre += rows_of(chunk) * work[(2 * chunk) * C + c];
-  merge_lines(s, centre, unused);
+  add_lines(s, centre, unused);
   centre = centre / static_cast<float>(n);
 #pragma unroll 8
   for (i64 chunk = threadIdx.y; chunk < mine; chunk += kMergeLines) {
@@ -111,7 +99,7 @@ __global__ void __launch_bounds__(kThreads)
     squares += work[(2 * chunk + 1) * C + c];
     between += rows_of(chunk) * (d * d);
   }
-  merge_lines(s, squares, between);
+  add_lines(s, squares, between);
   if (c >= C || threadIdx.y != 0) return;
   squares += between;
   rstd[c] = 1.0f / square_root(squares / static_cast<float>(n) + eps);
@@ -213,7 +201,7 @@ __global__ void __launch_bounds__(kThreads)
     s0 += work[(2 * chunk) * C + c];
     s1 += work[(2 * chunk + 1) * C + c];
   }
-  merge_lines(s, s0, s1);
+  add_lines(s, s0, s1);
   if (c >= C || threadIdx.y != 0) return;
   if (rstd != nullptr) {
     const float r = rstd[c];

@@ -88,6 +88,55 @@ struct SequenceMemory {
   }
 };
 
+// A block takes sequences through all steps: after each product unit(s, i, j) turns m.step, the state's share of it, into
+// m.state[j] and writes what the step leaves. h0: null for 0.
+template <class Unit>
+__device__ __forceinline__ void forward_sequences(const Steps& steps, const SequenceMemory& m, const float* u, const float* h0,
+                                                  const Unit& unit) {
+  m.load(u);
+  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
+    const i64 n = steps.sequence(i), length = steps.length(n);
+    for (int j = static_cast<int>(threadIdx.x); j < m.H; j += static_cast<int>(blockDim.x))
+      m.state[j] = h0 ? h0[n * m.H + j] : 0.0f;
+    __syncthreads();
+    for (i64 s = 0; s < length; ++s) {
+      m.multiply();
+      __syncthreads();
+      for (int j = static_cast<int>(threadIdx.x); j < m.H; j += static_cast<int>(blockDim.x)) unit(s, i, j);
+      __syncthreads();
+    }
+  }
+}
+
+// And back: unit(s, i, j) turns the gradient of the output, m.state[j], into m.step and what of it goes straight to the output
+// before, of which beta is kept when the product is added. dhn: gradients of the last outputs (null: 0); dh[i]: those of the
+// first states, without the last product unless first_too. dcn, dc: the same of m.more; dc null: there is none.
+template <class Unit>
+__device__ __forceinline__ void backward_sequences(const Steps& steps, const SequenceMemory& m, const float* u, int first_too,
+                                                   float beta, const float* dhn, float* dh, const float* dcn, float* dc,
+                                                   const Unit& unit) {
+  m.load(u);
+  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
+    const i64 n = steps.sequence(i), length = steps.length(n);
+    for (int j = static_cast<int>(threadIdx.x); j < m.H; j += static_cast<int>(blockDim.x)) {
+      m.state[j] = length > 0 && dhn ? dhn[n * m.H + j] : 0.0f;
+      if (dc) m.more[j] = length > 0 && dcn ? dcn[n * m.H + j] : 0.0f;
+    }
+    __syncthreads();
+    for (i64 s = length - 1; s >= 0; --s) {
+      for (int j = static_cast<int>(threadIdx.x); j < m.H; j += static_cast<int>(blockDim.x)) unit(s, i, j);
+      __syncthreads();
+      if (s > 0 || first_too) m.multiply_back(beta);
+      __syncthreads();
+    }
+    for (int j = static_cast<int>(threadIdx.x); j < m.H; j += static_cast<int>(blockDim.x)) {
+      dh[i * m.H + j] = m.state[j];
+      if (dc) dc[i * m.H + j] = m.more[j];
+    }
+    __syncthreads();
+  }
+}
+
 // Hands out the caller's scratch by pieces that begin on 16 bytes.
 struct Carver {
   float* at;

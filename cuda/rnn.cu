@@ -25,54 +25,30 @@ __global__ void forward_kernel(Steps steps, i64 s, i64 H, const float* sums, con
 __global__ void __launch_bounds__(512) sequence_forward_kernel(Steps steps, i64 H, const float* u, const float* b,
                                                                const float* h0, int act, float* y, float* states) {
   const SequenceMemory m(H, H, 0);
-  m.load(u);
-  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
-    const i64 n = steps.sequence(i), length = steps.length(n);
-    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = h0 ? h0[n * H + j] : 0.0f;
-    __syncthreads();
-    for (i64 s = 0; s < length; ++s) {
-      m.multiply();
-      __syncthreads();
-      for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
-        float* z = states + (steps.first(s) + i) * H + j;
-        float v = *z + m.step[j];
-        if (b) v += b[j];
-        v = act == kElmanTanh ? fastdl::tanh(v) : relu(v);
-        *z = v;
-        y[steps.place(s, i) * H + j] = v;
-        m.state[j] = v;
-      }
-      __syncthreads();
-    }
-  }
+  forward_sequences(steps, m, u, h0, [&](i64 s, i64 i, i64 j) {
+    float* z = states + (steps.first(s) + i) * H + j;
+    float v = *z + m.step[j];
+    if (b) v += b[j];
+    v = act == kElmanTanh ? fastdl::tanh(v) : relu(v);
+    *z = v;
+    y[steps.place(s, i) * H + j] = v;
+    m.state[j] = v;
+  });
 }
 
 __global__ void __launch_bounds__(512)
     sequence_backward_kernel(Steps steps, i64 H, const float* u, const float* states, const float* dy, const float* dhn, int act,
                              int first_too, float* dh, float* dz) {
   const SequenceMemory m(H, H, 0);
-  m.load(u);
-  for (i64 i = blockIdx.x; i < steps.N; i += gridDim.x) {
-    const i64 n = steps.sequence(i), length = steps.length(n);
-    for (i64 j = threadIdx.x; j < H; j += blockDim.x) m.state[j] = length > 0 && dhn ? dhn[n * H + j] : 0.0f;
-    __syncthreads();
-    for (i64 s = length - 1; s >= 0; --s) {
-      for (i64 j = threadIdx.x; j < H; j += blockDim.x) {
-        const i64 row = steps.first(s) + i;
-        float d = m.state[j];
-        if (dy) d += dy[steps.place(s, i) * H + j];
-        const float out = states[row * H + j];
-        d = act == kElmanTanh ? d * tanh_slope(out) : relu_backward(d, out);
-        m.step[j] = d;
-        dz[row * H + j] = d;
-      }
-      __syncthreads();
-      if (s > 0 || first_too) m.multiply_back(0.0f);
-      __syncthreads();
-    }
-    for (i64 j = threadIdx.x; j < H; j += blockDim.x) dh[i * H + j] = m.state[j];
-    __syncthreads();
-  }
+  backward_sequences(steps, m, u, first_too, 0.0f, dhn, dh, nullptr, nullptr, [&](i64 s, i64 i, i64 j) {
+    const i64 row = steps.first(s) + i;
+    float d = m.state[j];
+    if (dy) d += dy[steps.place(s, i) * H + j];
+    const float out = states[row * H + j];
+    d = act == kElmanTanh ? d * tanh_slope(out) : relu_backward(d, out);
+    m.step[j] = d;
+    dz[row * H + j] = d;
+  });
 }
 
 __global__ void backward_kernel(Steps steps, i64 s, i64 H, const float* states, const float* dy, const float* dhn, int act,

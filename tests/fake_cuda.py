@@ -76,7 +76,7 @@ class cuda:
     runtime = runtime
 
     @staticmethod
-    def get_current_stream():
+    def get_current_stream(device_id=-1):
         return Stream(_state().streams[-1])
 
 

@@ -247,7 +247,7 @@ def _make_output(shape, dtype, device, stream):
     """What a kernel writes to where the caller gave nothing, or its scratch: on the stream that the kernel runs on, so that
     the array library does not hand the memory to another stream too early."""
     library = cuda().library
-    if device is None and stream is None:
+    if stream is None and (device is None or device == library.cuda.runtime.getDevice()):
         return library.empty(shape, dtype)
     where = contextlib.nullcontext() if device is None else library.cuda.Device(device)
     order = contextlib.nullcontext() if stream is None else library.cuda.ExternalStream(stream)
@@ -258,7 +258,7 @@ def _make_output(shape, dtype, device, stream):
 def _current_stream(device):
     # Only CuPy's: a caller who makes arrays otherwise, and not on the default stream, says stream=.
     library = _cuda.library if _cuda is not None else sys.modules.get("cupy")
-    return 0 if library is None else library.cuda.get_current_stream().ptr
+    return 0 if library is None else library.cuda.get_current_stream(device).ptr
 
 
 def _is_cuda(a):
