@@ -11,9 +11,10 @@
 //     gradient may be null, null means "not wanted" and its work is skipped.
 //   * Kernels never allocate. Scratch that grows with the sizes is `work`, of `<kernel>_workspace(sizes...)` floats.
 //   * What changes from step to step of a training (random offset, learning rate, Adam's t) comes by pointer, in a StepState.
-//   * Sums run in an order given by the summed axis alone (chunks of 256, sequential inside, added in order), never by the
-//     batch, the path taken or the number of threads.
-//   * NaN goes through every kernel. Sizes may be zero. Indices and labels are trusted here: the border checks them.
+//   * Sums run in an order given by the summed axis alone (chunks of 256, sequential inside, added in order; a reduction of
+//     more than 256 chunks sums their sums likewise), never by the batch, the path taken or the number of threads.
+//   * NaN goes through every kernel. Sizes may be zero. Indices and labels are trusted here: the border checks
+//     those of host arrays.
 #pragma once
 #include <stdint.h>
 
