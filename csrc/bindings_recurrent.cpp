@@ -32,6 +32,25 @@ void bind_recurrent(py::module_& m) {
       " dcn?[N,H] reverse:b=0 work* dx>?[N,T,I] beta_dx:f=0 dw>?[I,4*H] beta_dw:f=0 du>?[H,4*H] beta_du:f=0 db>?[4*H]"
       " beta_db:f=0 dp>?[3,H] beta_dp:f=0 dh0>?[N,H] beta_dh0:f=0 dc0>?[N,H] beta_dc0:f=0",
       "Gradients of lstm_forward." GRADIENTS);
+  def<lstm_norm_forward, lstm_norm_forward_workspace>(
+      m, "lstm_norm_forward",
+      "N T I H; x[N,T,I] w[I,4*H] u[H,4*H] gain[5,H] b[5,H] h0?[N,H] c0?[N,H]" LENGTHS
+      " eps:f=1e-5 reverse:b=0 work* y>[N,T,H] hn>[N,H] cn>[N,H] gates>[N,T,4*H] cells>[N,T,H] normed>[N,T,5*H]"
+      " scales>[N,T,5]",
+      "Long short-term memory with layer normalisation, gates in the order i f g o.\n\n"
+      "    z_k = norm(x_t w_k + h_{t-1} u_k) gain_k + b_k\n"
+      "    c_t = sigmoid(z_f) c_{t-1} + sigmoid(z_i) tanh(z_g)\n"
+      "    y_t = h_t = sigmoid(z_o) tanh(norm(c_t) gain_c + b_c)" SEQUENCES
+      " norm(v) = (v - mean) / sqrt(var + eps) over the units. The last four outputs are for lstm_norm_backward. "
+      "Source: Ba,"
+      " Kiros & Hinton (2016).");
+  def<lstm_norm_backward, lstm_norm_backward_workspace>(
+      m, "lstm_norm_backward",
+      "N T I H; x[N,T,I] w[I,4*H] u[H,4*H] gain[5,H] b[5,H] h0?[N,H] c0?[N,H]" LENGTHS
+      " y[N,T,H] gates[N,T,4*H] cells[N,T,H] normed[N,T,5*H] scales[N,T,5] dy?[N,T,H] dhn?[N,H] dcn?[N,H] reverse:b=0"
+      " work* dx>?[N,T,I] beta_dx:f=0 dw>?[I,4*H] beta_dw:f=0 du>?[H,4*H] beta_du:f=0 dgain>?[5,H] beta_dgain:f=0"
+      " db>?[5,H] beta_db:f=0 dh0>?[N,H] beta_dh0:f=0 dc0>?[N,H] beta_dc0:f=0",
+      "Gradients of lstm_norm_forward." GRADIENTS);
   def<lstm_cell_forward>(
       m, "lstm_cell_forward", "N I H; x[N,I] h[N,H] c[N,H] w[I,4*H] u[H,4*H] b?[4*H] y>[N,H] c_new>[N,H] gates>[N,4*H]",
       "One step of lstm_forward: returns the new output, the new cell, and the gates for the backward"

@@ -575,6 +575,25 @@ FASTDL_HD T lstm_unit_backward(LstmUnit<T>& u, T c_before, T dh, T& dc, const Ls
   return dh * with.keep_h;
 }
 
+// A cell whose output looks at another number q than the cell itself (layer normalisation): the cell from pre-activations, and
+// back, where u.g, u.i, u.f, u.o are gates and become gradients; dc the cell's, becomes that of the cell before.
+template <class T>
+FASTDL_HD void lstm_cell_only(LstmUnit<T>& u, T c_before) {
+  u.i = sigmoid(u.i);
+  u.f = sigmoid(u.f);
+  u.g = tanh(u.g);
+  u.o = sigmoid(u.o);
+  u.c = u.f * c_before + u.i * u.g;
+}
+template <class T>
+FASTDL_HD void lstm_cell_only_backward(LstmUnit<T>& u, T c_before, T& dc) {
+  const T d = dc, dg = d * u.i, di = d * u.g;
+  dc = d * u.f;
+  u.i = di * sigmoid_slope(u.i);
+  u.f = d * c_before * sigmoid_slope(u.f);
+  u.g = dg * tanh_slope(u.g);
+}
+
 // A node of a binary tree LSTM; l, r: what is kept of the cells of its children.
 template <class T>
 struct TreeLstmUnit {

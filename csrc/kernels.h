@@ -302,6 +302,26 @@ void lstm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, c
                    float beta_dw, float* du, float beta_du, float* db, float beta_db, float* dp, float beta_dp,
                    float* dh0, float beta_dh0, float* dc0, float beta_dc0, void* stream);
 i64 lstm_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64 reverse);
+
+// LSTM with layer normalisation. norm(v) = (v - mean v) / sqrt(var v + eps) over the H units; gain[5,H], b[5,H] in the order
+// i f g o c, all else as above:
+//   z_k = norm(x_t w_k + h_{t-1} u_k) gain_k + b_k  for the gates k = i f g o,   c_t = sigmoid(z_f) c_{t-1} + sigmoid(z_i) tanh(z_g)
+//   h_t = y_t = sigmoid(z_o) tanh(norm(c_t) gain_c + b_c)
+// normed[N,T,5H] and scales[N,T,5], in packed rows: the five norms and their 1 / sqrt(var + eps), for the backward pass.
+void lstm_norm_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* gain,
+                       const float* b, const float* h0, const float* c0, const int64_t* lengths, float eps, int reverse,
+                       float* work, float* y, float* hn, float* cn, float* gates, float* cells, float* normed,
+                       float* scales, void* stream);
+i64 lstm_norm_forward_workspace(i64 N, i64 T, i64 I, i64 H, i64 reverse);
+void lstm_norm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* gain,
+                        const float* b, const float* h0, const float* c0, const int64_t* lengths, const float* y,
+                        const float* gates, const float* cells, const float* normed, const float* scales,
+                        const float* dy, const float* dhn, const float* dcn, int reverse, float* work, float* dx,
+                        float beta_dx, float* dw, float beta_dw, float* du, float beta_du, float* dgain,
+                        float beta_dgain, float* db, float beta_db, float* dh0, float beta_dh0, float* dc0,
+                        float beta_dc0, void* stream);
+i64 lstm_norm_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64 reverse);
+
 // One step: x[N,I], h[N,H], c[N,H] -> y, c_new, and gates[N,4H] for the backward pass.
 void lstm_cell_forward(i64 N, i64 I, i64 H, const float* x, const float* h, const float* c, const float* w,
                        const float* u, const float* b, float* y, float* c_new, float* gates, void* stream);

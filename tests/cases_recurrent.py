@@ -34,6 +34,14 @@ def make_lstm(rng, N, T, I, H, options=False, **how):
     return inputs
 
 
+def make_lstm_norm(rng, N, T, I, H, **how):
+    inputs = sequences(rng, N, T, I, H, 4, bias=False, **how)
+    inputs |= {"gain": 1 + normal(rng, 5, H) * 0.3, "b": normal(rng, 5, H) * 0.5}
+    if "h0" in inputs:
+        inputs["c0"] = normal(rng, N, H)
+    return inputs
+
+
 def make_gru(rng, N, T, I, H, **how):
     inputs = sequences(rng, N, T, I, H, 3, **how)
     if "b" in inputs:
@@ -68,7 +76,7 @@ def through(forward, names):
     def gradient_of(wide):
         def f(**given):
             ends = {k: given.pop(k, None) for k in ("dy", "dhn", "dcn")}
-            for k in ("y", "gates", "cells", "states"):
+            for k in ("y", "gates", "cells", "states", "normed", "scales"):
                 given.pop(k, None)
             out = forward(**given)
             dys = {"y": wide_dy, "hn": ends["dhn"], "cn": ends["dcn"]}
@@ -93,6 +101,7 @@ SIZES = [
     dict(N=3, T=2, I=2, H=0),
 ]
 GRADIENT_SIZES = [s for s in SIZES if s["N"] < 20]
+NORM_SIZES = [s for s in SIZES if "bias" not in s and s["H"]]  # no mean of no units
 # The last two have more units, and more sequences, than go by a block a sequence on a GPU.
 LONG = [dict(N=3, T=100, I=2, H=3, lengths=True), dict(N=7, T=2, I=3, H=70),
         dict(N=2, T=3, I=2, H=130, lengths=True), dict(N=260, T=2, I=2, H=3, lengths=True)]
@@ -154,6 +163,12 @@ CASES = [
     Case("lstm_backward", backward(make_lstm, ref.lstm_saved, ("dhn", "dcn")),
          [*GRADIENT_SIZES, *LONG, *OPTIONS, dict(N=3, T=4, I=2, H=5, dy=False)], reference=ref.lstm_backward, nan="dhn",
          gradient_of=through(ref.lstm_forward, ("x", "w", "u", "b", "h0", "c0", "p"))),
+    Case("lstm_norm_forward", make_lstm_norm, [*NORM_SIZES, LONG[1]], reference=ref.lstm_norm_forward,
+         rowwise=("x", "h0", "c0", "lengths")),
+    Case("lstm_norm_backward", backward(make_lstm_norm, ref.lstm_norm_saved, ("dhn", "dcn")),
+         [*[s for s in NORM_SIZES if s["N"] < 20 and s["H"] != 1], LONG[1], dict(N=3, T=4, I=2, H=5, dy=False)],
+         reference=ref.lstm_norm_backward, nan="dhn",
+         gradient_of=through(ref.lstm_norm_forward, ("x", "w", "u", "gain", "b", "h0", "c0"))),
     Case("lstm_cell_forward", cell(make_lstm, ("h", "c")), CELL_SIZES, reference=ref.lstm_cell_forward,
          rowwise=("x", "h", "c")),
     Case("lstm_cell_backward", cell_backward(make_lstm, ("h", "c"), ref.lstm_cell_forward, ("dy", "dc_new")), CELL_SIZES,

@@ -89,6 +89,44 @@ def lstm_saved(x, w, u, b=None, h0=None, c0=None, lengths=None, p=None, drop=Non
     }
 
 
+def _norm(v, eps):
+    r = 1 / np.sqrt(v.var() + v.dtype.type(eps))
+    return (v - v.mean()) * r, r
+
+
+def _lstm_norm(x, w, u, gain, b, h0, c0, lengths, eps, reverse):
+    """As `run` gives it, with (gates, norms, scales) in the place of gates."""
+
+    def step(n, t, h, c):
+        z = x[n, t] @ w + h @ u
+        parts = [_norm(part, eps) for part in np.split(z, 4)]
+        zi, zf, zg, zo = (part * gain[k] + b[k] for k, (part, _) in enumerate(parts))
+        i, f, g, o = sigmoid(zi), sigmoid(zf), np.tanh(zg), sigmoid(zo)
+        c = (f * c + i * g).astype(x.dtype)
+        parts.append(_norm(c, eps))
+        h = (o * np.tanh(parts[4][0] * gain[4] + b[4])).astype(x.dtype)
+        saved = np.concatenate([i, f, g, o]), np.concatenate([part for part, _ in parts]), np.array([r for _, r in parts])
+        return h, c, saved
+
+    return run(x, len(u), h0, c0, lengths, reverse, step)
+
+
+def lstm_norm_forward(x, w, u, gain, b, h0=None, c0=None, lengths=None, eps=1e-5, reverse=False):
+    y, hn, cn, _, _ = _lstm_norm(x, w, u, gain, b, h0, c0, lengths, eps, reverse)
+    return {"y": y, "hn": hn, "cn": cn}
+
+
+def lstm_norm_saved(x, w, u, gain, b, h0=None, c0=None, lengths=None, reverse=False):
+    (N, T, _), H = x.shape, len(u)
+    y, _, _, saved, cells = _lstm_norm(x, w, u, gain, b, h0, c0, lengths, 1e-5, reverse)
+    widths = {"gates": 4 * H, "normed": 5 * H, "scales": 5}
+    rows = {
+        name: packed({k: v[i] for k, v in saved.items()}, N, T, width, lengths, x.dtype)
+        for i, (name, width) in enumerate(widths.items())
+    }
+    return {"y": y, "cells": packed(cells, N, T, H, lengths, x.dtype), **rows}
+
+
 def lstm_cell_forward(x, h, c, w, u, b=None):
     y, c_new, gates = lstm_step(x, h, c, w, u, b)
     return {"y": y, "c_new": c_new, "gates": gates}
@@ -206,6 +244,33 @@ def lstm_backward(x, w, u, h0=None, c0=None, lengths=None, p=None, drop=None, ke
 
     dh0, dc0 = _through_time(N, T, H, lengths, reverse, y, h0, dy, dhn, dcn, cells, c0, back, x.dtype)
     return {"dx": dx, "dw": dw, "du": du, "db": db, "dh0": dh0, "dc0": dc0, "dp": dp}
+
+
+def lstm_norm_backward(x, w, u, gain, b, h0=None, c0=None, lengths=None, dy=None, dhn=None, dcn=None, reverse=False, **_):
+    (N, T, _), H, one = x.shape, len(u), x.dtype.type(1)
+    y, _, _, saved, cells = _lstm_norm(x, w, u, gain, b, h0, c0, lengths, 1e-5, reverse)
+    dx, dw, du, dgain, db = (np.zeros_like(a) for a in (x, w, u, gain, b))
+
+    def before(k, d, norm, r):
+        dgain[k] += d * norm
+        db[k] += d
+        g = d * gain[k]
+        return r * (g - g.mean() - norm * (g * norm).mean())
+
+    def back(n, t, s, h, c, dh, dc):
+        gates, norms, scales = saved[n, s]
+        (i, f, g, o), norms = np.split(gates, 4), np.split(norms, 5)
+        q = np.tanh(norms[4] * gain[4] + b[4])
+        d = dc + before(4, dh * o * (one - q * q), norms[4], scales[4])
+        behind = [d * g * i * (one - i), d * c * f * (one - f), d * i * (one - g * g), dh * q * o * (one - o)]
+        dz = np.concatenate([before(k, part, norms[k], scales[k]) for k, part in enumerate(behind)])
+        dx[n, t] = w @ dz
+        dw[...] += np.outer(x[n, t], dz)
+        du[...] += np.outer(h, dz)
+        return u @ dz, d * f
+
+    dh0, dc0 = _through_time(N, T, H, lengths, reverse, y, h0, dy, dhn, dcn, cells, c0, back, x.dtype)
+    return {"dx": dx, "dw": dw, "du": du, "dgain": dgain, "db": db, "dh0": dh0, "dc0": dc0}
 
 
 def gru_backward(x, w, u, h0=None, lengths=None, dy=None, dhn=None, reverse=False, b=None, bn=None, **_):

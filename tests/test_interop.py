@@ -214,3 +214,6 @@ def test_peepholes_have_no_place_elsewhere():
     net = nn.LSTM(3, peephole=True).build((4, 2))
     with pytest.raises(ValueError, match="without peepholes"):
         interop.to_torch(net, (4, 2))
+    net = nn.LSTM(3, layer_norm=True).build((4, 2))
+    with pytest.raises(ValueError, match="without layer normalisation"):
+        interop.to_torch(net, (4, 2))

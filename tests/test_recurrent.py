@@ -19,6 +19,7 @@ LAYERS = {
     "lstm": lambda **how: nn.LSTM(7, **how),
     "peephole": lambda **how: nn.LSTM(7, peephole=True, **how),
     "odd": lambda **how: nn.LSTM(7, zoneout=(0.2, 0.3), recurrent_dropout=0.25, **how),
+    "layer norm": lambda **how: nn.LSTM(7, layer_norm=True, **how),
 }
 HOW = [{}, {"layers": 2}, {"bidirectional": True}, {"layers": 2, "bidirectional": True, "output": "last"}]
 

@@ -100,6 +100,8 @@ def _plain(layer):
     """(w, u, b, bn) of each layer and direction, as host arrays; biases of zeros where it has none."""
     if getattr(layer, "p", None):
         raise ValueError("model: expected an LSTM without peepholes, which the other libraries lack; got one with them")
+    if getattr(layer, "layer_norm", False):
+        raise ValueError("model: expected an LSTM without layer normalisation, which the other libraries lack; got one with it")
     for k, (w, u) in enumerate(zip(layer.w, layer.u, strict=True)):
         b = layer.b[k].data if layer.bias else np.zeros(u.shape[1], np.float32)
         bn = layer.bn[k].data if layer.bias and hasattr(layer, "bn") else np.zeros(layer.units, np.float32)

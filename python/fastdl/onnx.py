@@ -229,6 +229,8 @@ def _recurrent(g, layer, v):
     order = {"LSTM": (0, 3, 1, 2), "GRU": (1, 0, 2), "RNN": (0,)}[kind]  # ONNX: i o f g; z r n
     if kind == "LSTM" and any(layer.zoneout):
         raise ValueError("model: expected an LSTM without zoneout, which ONNX does not have; got zoneout")
+    if kind == "LSTM" and layer.layer_norm:
+        raise ValueError("model: expected an LSTM without layer normalisation, which ONNX does not have; got one with it")
     x, steps = g.add("Transpose", g.last(v).name, perm=(1, 0, 2)), v.lengths or ""
     for at in range(layer.layers):
         parts = range(at * d, at * d + d)

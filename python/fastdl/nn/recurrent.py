@@ -39,6 +39,12 @@ def _forget_bias(shape, stream, fans=None, units=1):
     return b
 
 
+def _forget_row(shape, stream, fans=None):
+    b = np.zeros(shape, np.float32)
+    b[1] = 1.0
+    return b
+
+
 class _Recurrent(Module):
     """What the recurrent layers share."""
 
@@ -231,9 +237,13 @@ class LSTM(_Recurrent):
         While training, candidates are dropped with this probability: the memory itself is never lost.
     zoneout : float or (float, float)
         Probability that a unit keeps its old output and its old cell; in evaluation their expectation.
+    layer_norm : bool
+        Each gate's sums over inputs and outputs, and the cell on its way out, are normalised over the units, with gains and
+        biases [5,H] (i f g o, cell); not together with the three above.
 
     w is [I,4H], u [H,4H], b [4H] (the forget gate's part starts at 1). Source: Hochreiter & Schmidhuber, "Long short-term
-    memory" (1997); Gers & Schmidhuber (2000); Semeniuta, Severyn & Barth (2016); Krueger et al. (2017).
+    memory" (1997); Gers & Schmidhuber (2000); Semeniuta, Severyn & Barth (2016); Krueger et al. (2017); Ba, Kiros & Hinton
+    (2016).
     """
 
     gates = 4
@@ -241,16 +251,23 @@ class LSTM(_Recurrent):
 
     def __init__(self, units, layers=1, bidirectional=False, dropout=0.0, output="all", bias=True, inputs=None,
                  init="glorot_uniform", recurrent_init="orthogonal", peephole=False, recurrent_dropout=0.0,
-                 zoneout=0.0):  # fmt: skip
+                 zoneout=0.0, layer_norm=False):  # fmt: skip
         self.p, self.peephole = [], bool(peephole)
+        self.gain, self.layer_norm = [], bool(layer_norm)
         self.recurrent_dropout = _share("recurrent_dropout", recurrent_dropout)
         self.zoneout = tuple(_share("zoneout", z) for z in np.broadcast_to(zoneout, 2).tolist())
+        if layer_norm and (peephole or recurrent_dropout or any(self.zoneout) or not bias):
+            raise ValueError("layer_norm: expected no peephole, recurrent_dropout or zoneout, and a bias, beside it; got one")
         super().__init__(units, layers, bidirectional, dropout, output, bias, inputs, init, recurrent_init)
 
     def _first_bias(self):
         return partial(_forget_bias, units=self.units)
 
     def _more(self):
+        if self.layer_norm:
+            self.gain.append(Parameter((5, self.units), _init.constant(1.0), decay=False))
+            self.b.append(Parameter((5, self.units), _forget_row, decay=False))
+            return
         super()._more()
         if self.peephole:
             self.p.append(Parameter((3, self.units), _init.zeros, decay=False))
@@ -271,6 +288,9 @@ class LSTM(_Recurrent):
 
     def _op(self, k, x, state, lengths, reverse):
         h0, c0 = (None, None) if state is None else state
+        if self.layer_norm:
+            y, h, c = ops.lstm_norm(x, self.w[k], self.u[k], self.gain[k], self.b[k], h0, c0, lengths, reverse=reverse)
+            return y, (h, c)
         p = self.p[k] if self.peephole else None
         y, h, c = ops.lstm(x, self.w[k], self.u[k], self._bias(k), h0, c0, lengths, p, *self._masks(x), reverse)
         return y, (h, c)

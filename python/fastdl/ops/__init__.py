@@ -37,7 +37,7 @@ from .losses import (
 from .norm import batch_norm, layer_norm
 from .pooling import avg_pool2d, global_avg_pool2d, global_max_pool2d, max_pool2d
 from .products import dense, matmul
-from .recurrent import gru, gru_cell, lstm, lstm_cell, rnn, rnn_cell
+from .recurrent import gru, gru_cell, lstm, lstm_cell, lstm_norm, rnn, rnn_cell
 from .reductions import mean, reduce, sum
 from .shapes import concatenate, embedding, flatten, reshape
 from .trees import ctc_loss, rntn, tree_lstm
@@ -72,6 +72,7 @@ __all__ = [
     "log_softmax",
     "lstm",
     "lstm_cell",
+    "lstm_norm",
     "mae",
     "matmul",
     "max_pool2d",

@@ -81,6 +81,41 @@ def lstm(x, w, u, b=None, h0=None, c0=None, lengths=None, p=None, drop=None, kee
     return _outputs(_given(x, w, u, b, p, h0, c0), {"y": y, "hn": hn, "cn": cn}, backward)
 
 
+def lstm_norm(x, w, u, gain, b, h0=None, c0=None, lengths=None, eps=1e-5, reverse=False):
+    """Long short-term memory with layer normalisation, gates in the order i f g o.
+
+        z_k = norm(x_t w_k + h_{t-1} u_k) gain_k + b_k;   h_t = sigmoid(z_o) tanh(norm(c_t) gain_c + b_c)
+
+    Parameters
+    ----------
+    x, w, u, h0, c0, lengths, reverse
+        As in `lstm`.
+    gain, b : Tensor [5,H]
+        Of the gates i f g o and of the cell.
+    eps : float
+        norm(v) = (v - mean) / sqrt(var + eps), over the units.
+
+    Returns
+    -------
+    y [N,T,H], hn [N,H], cn [N,H] : Tensors
+
+    Source
+    ------
+    Ba, Kiros & Hinton, "Layer normalization" (2016).
+    """
+    k, xd, wd, ud = kernels(x.data), x.data, w.data, u.data
+    start = gain.data, b.data, _data(h0), _data(c0), lengths
+    y, hn, cn, *saved = k.lstm_norm_forward(xd, wd, ud, *start, eps, reverse)
+
+    def backward(dy, dhn, dcn):
+        k.lstm_norm_backward(
+            xd, wd, ud, *start, y, *saved, dy, dhn, dcn, reverse, None, *x.slot(), *w.slot(), *u.slot(), *gain.slot(),
+            *b.slot(), *_slot(h0), *_slot(c0)
+        )  # fmt: skip
+
+    return _outputs(_given(x, w, u, gain, b, h0, c0), {"y": y, "hn": hn, "cn": cn}, backward)
+
+
 def gru(x, w, u, b=None, bn=None, h0=None, lengths=None, reverse=False):
     """Gated recurrent units over whole sequences, gates in the order r z n, reset after the product.
 
