@@ -12,7 +12,7 @@ enum class DType : uint8_t { float32, uint8, int64, uint32 };
 const char* dtype_name(DType dtype);
 i64 dtype_bytes(DType dtype);
 
-constexpr int kMaxDims = 32;
+constexpr int kMaxDims = 64;  // NumPy's
 
 struct Array {
   void* data;
@@ -31,7 +31,7 @@ struct Session {
 };
 
 // Why acquire() refused an array; the caller words the error.
-enum class Refusal : uint8_t { none, not_an_array, dtype, layout, read_only, mask, host_memory, device };
+enum class Refusal : uint8_t { none, not_an_array, dtype, layout, alignment, read_only, mask, host_memory, device };
 
 // Looks at an array without converting or copying: right dtype in native byte order, C-contiguous, aligned, and writeable if
 // asked.

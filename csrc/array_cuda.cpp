@@ -201,7 +201,7 @@ Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Sessi
   }
   void* address = PyLong_AsVoidPtr(PyTuple_GET_ITEM(data, 0));
   if (PyErr_Occurred()) throw py::error_already_set();
-  if (reinterpret_cast<uintptr_t>(address) % static_cast<uintptr_t>(bytes)) return Refusal::layout;
+  if (reinterpret_cast<uintptr_t>(address) % static_cast<uintptr_t>(bytes)) return Refusal::alignment;
   if (writeable && PyObject_IsTrue(PyTuple_GET_ITEM(data, 1))) return Refusal::read_only;
   if (count > 0) {
     const int device = device_of(address);
@@ -223,6 +223,7 @@ void describe(PyObject* object, Refusal why, const Session& session, char* text,
   switch (why) {
     case Refusal::not_an_array: snprintf(text, size, "%s", Py_TYPE(object)->tp_name); return;
     case Refusal::read_only: snprintf(text, size, "a read-only array"); return;
+    case Refusal::alignment: snprintf(text, size, "an address that is not a multiple of the element's size"); return;
     case Refusal::mask: snprintf(text, size, "one with a mask"); return;
     case Refusal::host_memory: snprintf(text, size, "memory of the host"); return;
     case Refusal::device: snprintf(text, size, "GPU %d", session.other); return;
@@ -234,10 +235,7 @@ void describe(PyObject* object, Refusal why, const Session& session, char* text,
     words = std::string(py::hasattr(object, "dtype") ? py::str(py::handle(object).attr("dtype"))
                                                      : py::str(dict["typestr"]));
   } else {
-    py::object strides = py::none();
-    if (dict.contains("strides")) strides = dict["strides"];
-    words = "an address that is not a multiple of the element's size";
-    if (!strides.is_none()) words = "strides " + std::string(py::str(strides));
+    words = dict.contains("strides") ? "strides " + std::string(py::str(dict["strides"])) : "too many axes";
   }
   snprintf(text, size, "%s", words.c_str());
 }

@@ -33,11 +33,13 @@ const char* array_kind() { return "NumPy array"; }
 
 Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Session*) {
   static const auto& api = py::detail::npy_api::get();
-  if (!api.PyArray_Check_(object)) return Refusal::not_an_array;
+  const bool plain = Py_TYPE(object) == api.PyArray_Type_;
+  if (!plain && !api.PyArray_Check_(object)) return Refusal::not_an_array;
   const auto* array = py::detail::array_proxy(object);
   if (!same_type(array, dtype)) return Refusal::dtype;
-  constexpr int kLayout = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
-  if ((array->flags & kLayout) != kLayout) return Refusal::layout;
+  if (!(array->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_)) return Refusal::layout;
+  if (!(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return Refusal::alignment;
+  if (!plain && PyObject_HasAttrString(object, "mask")) return Refusal::mask;  // numpy.ma: a kernel would not heed it
   if (writeable && !(array->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) return Refusal::read_only;
   out->data = array->data;
   out->ndim = array->nd;
@@ -50,6 +52,10 @@ void describe(PyObject* object, Refusal why, const Session&, char* text, size_t 
     std::snprintf(text, size, "%s", Py_TYPE(object)->tp_name);
   } else if (why == Refusal::read_only) {
     std::snprintf(text, size, "a read-only array");
+  } else if (why == Refusal::alignment) {
+    std::snprintf(text, size, "an address that is not a multiple of the element's size");
+  } else if (why == Refusal::mask) {
+    std::snprintf(text, size, "one with a mask");
   } else {
     const char* attribute = why == Refusal::dtype ? "dtype" : "strides";
     py::object value = py::reinterpret_borrow<py::object>(object).attr(attribute);

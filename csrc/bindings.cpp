@@ -172,7 +172,8 @@ void bind_losses(py::module_& m) {
       " rows>??[n...] p>??[n...,C]; smoothing>=0, smoothing<=1",
       "Cross entropy of softmax(x) against integer labels, in nats.\n\nLabel -1: not counted. With smoothing e the "
       "target is"
-      " (1-e) one-hot + e/C. rows, if given, receives each row's own loss; p the probabilities, which the backward pass"
+      " (1-e) one-hot + e/C. The mean over nothing is 0. rows, if given, receives each row's own loss; p the "
+      "probabilities, which the backward pass"
       " needs.");
   def<softmax_cross_entropy_backward, softmax_cross_entropy_backward_workspace>(
       m, "softmax_cross_entropy_backward",
@@ -185,7 +186,7 @@ void bind_losses(py::module_& m) {
       "n; x[n...] t[n...] weights?[n...] kind:loss delta:f=1 reduction:reduction=mean work* loss>[1]"
       " elements>??[n...]; delta>0",
       "Loss of a prediction x against a target t, element by element: binary_cross_entropy (x are logits),"
-      " squared_error, absolute_error, huber, hinge (t in {-1, 1}).");
+      " squared_error, absolute_error, huber, hinge (t in {-1, 1}). The mean over nothing is 0.");
   def<loss_backward, loss_backward_workspace>(
       m, "loss_backward",
       "n g; x[n...] t[n...] weights?[n...] dloss[g] kind:loss delta:f=1 reduction:reduction=mean"
@@ -238,7 +239,8 @@ void bind_optimisers(py::module_& m) {
                "v += g^2;  w -= lr g / (sqrt(v) + eps). Source: Duchi, Hazan & Singer (2011).");
   def<clip_norm, clip_norm_workspace>(
       m, "clip_norm", "n; max_norm:f work* g&[n...] norm>[1]; max_norm>0",
-      "norm = |g|; where it is above max_norm, g is scaled down to it. Source: Pascanu, Mikolov & Bengio (2013).");
+      "norm = |g|; where it is above max_norm, g is scaled down to it. A norm that is not finite leaves g as it is."
+      " Source: Pascanu, Mikolov & Bengio (2013).");
 }
 
 void bind_augmentation(py::module_& m) {

@@ -24,7 +24,10 @@ constexpr i64 kReleaseAbove = 1 << 16;  // product of the sizes from which on th
   va_start(args, format);
   vsnprintf(text, sizeof text, format, args);
   va_end(args);
-  PyErr_SetString(type, text);
+  // What is quoted may be cut in the middle of a character.
+  const py::object words = py::reinterpret_steal<py::object>(
+      PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(std::strlen(text)), "replace"));
+  if (words) PyErr_SetObject(type, words.ptr());
   throw py::error_already_set();
 }
 
@@ -52,6 +55,8 @@ class Call {
  public:
   explicit Call(const Spec& spec) : spec_(spec) { std::memset(values_, 0, sizeof(Value) * spec.names.size()); }
   ~Call() {
+    if (gil_away_)
+      return;  // the interpreter is gone and this thread is being ended: what was made goes with the process
     for (PyObject* made : made_) Py_XDECREF(made);
   }
 
@@ -110,12 +115,20 @@ class Call {
     } else if (PyUnicode_CompareWithASCIIString(key, "out") == 0) {
       take_out(value);
     } else if (PyUnicode_CompareWithASCIIString(key, "stream") == 0) {
-      session_.stream = PyLong_AsVoidPtr(value);
-      session_.stream_given = true;
-      if (PyErr_Occurred()) throw py::error_already_set();
+      take_stream(value);
     } else {
-      fail(PyExc_TypeError, "%s: unexpected argument %s", spec_.name.c_str(), PyUnicode_AsUTF8(key));
+      const char* word = PyUnicode_AsUTF8(key);
+      fail(PyExc_TypeError, "%s: unexpected argument %s", spec_.name.c_str(), word ? word : "that is no text");
     }
+  }
+
+  void take_stream(PyObject* value) {
+    if (value == Py_None) return;
+    if (!PyLong_Check(value))
+      fail(PyExc_TypeError, "stream: expected an address, as an integer; got %s", Py_TYPE(value)->tp_name);
+    session_.stream = PyLong_AsVoidPtr(value);
+    session_.stream_given = true;
+    if (PyErr_Occurred()) throw py::error_already_set();
   }
 
   // out= stands for the outputs that the kernel returns: an array if there is one, else a tuple.
@@ -152,6 +165,8 @@ class Call {
         slot.f = PyFloat_Check(o) ? PyFloat_AS_DOUBLE(o) : to_real(a, o);
       } else if (a.kind == Kind::choice) {
         slot.i = to_choice(a, o);
+      } else if (a.kind == Kind::flag) {
+        slot.i = to_flag(a, o);
       } else {
         slot.i = to_integer(a, o);
       }
@@ -164,22 +179,38 @@ class Call {
     }
   }
 
+  // After a failed conversion: only that the object is of the wrong kind is ours to word. A KeyboardInterrupt, say, goes on.
+  [[noreturn]] void refuse_kind(const Argument& a, PyObject* o, const char* expected) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
+    PyErr_Clear();
+    refuse(a, PyExc_TypeError, expected, Py_TYPE(o)->tp_name);
+  }
+
   double to_real(const Argument& a, PyObject* o) {
     const double value = PyFloat_AsDouble(o);
     if (value == -1 && PyErr_Occurred()) {
-      PyErr_Clear();
-      refuse(a, PyExc_TypeError, "a number", Py_TYPE(o)->tp_name);
+      if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        PyErr_Clear();
+        refuse(a, PyExc_ValueError, "a number that a float can hold", "a larger one");
+      }
+      refuse_kind(a, o, "a number");
     }
     return value;
   }
 
-  i64 to_integer(const Argument& a, PyObject* o) {
+  // 0 or 1, as kernels take it: a larger number would lose its upper half on the way.
+  i64 to_flag(const Argument& a, PyObject* o) {
+    if (o == Py_True || o == Py_False) return o == Py_True;
+    if (std::strcmp(Py_TYPE(o)->tp_name, "numpy.bool") == 0) return PyObject_IsTrue(o);
+    const i64 value = to_integer(a, o, "True or False");
+    if (value != 0 && value != 1) refuse(a, PyExc_ValueError, "True or False", std::to_string(value));
+    return value;
+  }
+
+  i64 to_integer(const Argument& a, PyObject* o, const char* expected = "an integer") {
     // Anything with __index__ (NumPy's integers among them), but no float: 2.5 must not become 2.
     py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(o));
-    if (!index) {
-      PyErr_Clear();
-      refuse(a, PyExc_TypeError, "an integer", Py_TYPE(o)->tp_name);
-    }
+    if (!index) refuse_kind(a, o, expected);
     int overflow = 0;
     i64 value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
     if (overflow && a.kind == Kind::step) {  // seeds and offsets are 64 bits without sign
@@ -233,6 +264,8 @@ class Call {
       case Refusal::layout:
         refuse(a, PyExc_TypeError, "a C-contiguous array",
                std::string(got) + " (numpy.ascontiguousarray(" + a.name + ") makes one)");
+      case Refusal::alignment:
+        refuse(a, PyExc_TypeError, "an aligned array", std::string(got) + " (" + a.name + ".copy() makes one)");
       case Refusal::mask: refuse(a, PyExc_TypeError, "an array without a mask", got);
       case Refusal::host_memory: refuse(a, PyExc_TypeError, "memory of a GPU", got);
       case Refusal::device:
@@ -343,7 +376,7 @@ class Call {
     if (a.kind != Kind::output)
       fail(PyExc_TypeError, "%s: expected a %s %s; got none", a.name.c_str(), array_kind(), dims_words(a).c_str());
     check_factor(a);
-    Py_ssize_t shape[kMaxDims];
+    Py_ssize_t shape[kMaxDims + kMaxSlots];
     int n = 0;
     for (size_t d = 0; d < a.dims.size(); ++d) {
       if (d == 0 && a.prefix) {
@@ -358,6 +391,7 @@ class Call {
         refuse(a, PyExc_ValueError, "shape " + dims_words(a), std::to_string(size) + " for " + a.dims[d].text);
       shape[n++] = size;
     }
+    if (n > kMaxDims) refuse(a, PyExc_ValueError, "at most " + std::to_string(kMaxDims) + " axes", std::to_string(n));
     given_[i] = create(a.dtype, n, shape, &session_);
     if (!given_[i]) throw py::error_already_set();
     made_[i] = given_[i];
@@ -525,8 +559,13 @@ class Call {
       if (work > kReleaseAbove || work <= 0) break;
     }
     if (work > kReleaseAbove) {
-      py::gil_scoped_release off;
+      // Not a guard object: if the interpreter ends meanwhile, taking the GIL back ends this thread (a daemon's) by unwinding
+      // its stack, which no destructor of a guard would let through.
+      PyThreadState* state = PyEval_SaveThread();
+      gil_away_ = true;
       spec_.thunk(slots_);
+      PyEval_RestoreThread(state);
+      gil_away_ = false;
     } else {
       spec_.thunk(slots_);
     }
@@ -547,6 +586,7 @@ class Call {
   PyObject* results() {
     if (spec_.outputs == 0) Py_RETURN_NONE;
     PyObject* all = spec_.outputs > 1 ? PyTuple_New(spec_.outputs) : nullptr;
+    if (spec_.outputs > 1 && !all) throw py::error_already_set();
     Py_ssize_t k = 0;
     for (size_t i = 0; i < spec_.args.size(); ++i) {
       if (!returned(i)) continue;
@@ -572,6 +612,7 @@ class Call {
   Prefix prefix_[kMaxNames];
   StepState step_{};
   Session session_;
+  bool gil_away_ = false;
 };
 
 PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, PyObject* keywords) {

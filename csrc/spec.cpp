@@ -227,7 +227,7 @@ void parse_step(Spec& spec, Parser& p) {
       a.has_default = true;
       a.initial.i = std::stoll(p.until(",)"));
     }
-    spec.args.push_back(a);
+    spec.args.push_back(std::move(a));
   } while (p.eat(","));
   if (!p.eat(")")) bad_spec(spec, "expected )");
 }
@@ -299,7 +299,7 @@ void parse_argument(Spec& spec, Parser& p) {
   a.border_only = p.eat("!");
   if (!a.border_only) ++spec.slots;
   if (a.kind == Kind::output && !(a.optional && a.absent_if_left)) ++spec.outputs;
-  spec.args.push_back(a);
+  spec.args.push_back(std::move(a));
 }
 
 // Scalars may be used by shapes that stand before them, so their names are collected ahead of the rest.
@@ -363,7 +363,7 @@ void parse(Spec& spec) {
     condition.text = left + (std::strcmp(condition.relation, ":=") ? condition.relation : "=") + condition.right.text;
     for (const Op& op : condition.left.ops)
       if (op.code == 'n' && condition.subject < 0) condition.subject = op.name;
-    spec.conditions.push_back(condition);
+    spec.conditions.push_back(std::move(condition));
     c.eat(",");
   }
   for (Argument& a : spec.args) a.key = PyUnicode_InternFromString(a.name.c_str());

@@ -368,7 +368,7 @@ def test_border_takes_whatever_has_the_interface(emu):
         (dict(typestr="<f8"), TypeError, "x: expected float32 in native byte order; got float"),
         (dict(typestr=">f4"), TypeError, "x: expected float32 in native byte order; got"),
         (dict(strides=(4, 8)), TypeError, r"x: expected a C-contiguous array; got strides \(4, 8\)"),
-        (dict(data=(4097, False)), TypeError, "x: expected a C-contiguous array; got an address that is not a multiple"),
+        (dict(data=(4097, False)), TypeError, "x: expected an aligned array; got an address that is not a multiple"),
         (dict(shape=None), TypeError, "x: expected a CUDA array of float32; got Foreign"),
     ],
 )

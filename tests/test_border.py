@@ -1,0 +1,195 @@
+"""What callers can do to the border besides wrong shapes: strange objects, strange numbers, the interpreter's end."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from fastdl import kernels
+
+f32 = np.float32
+
+
+@pytest.fixture
+def x():
+    return np.arange(12, dtype=f32).reshape(3, 4)
+
+
+# ------------------------------------------------------------------------------------------------------ arrays
+
+
+@pytest.mark.parametrize("axes", [0, 1, 32, 33, 64])
+def test_any_number_of_axes(axes):
+    """NumPy's arrays have up to 64, and so may outputs that are made."""
+    y = kernels.activation_forward(np.full((1,) * axes, -2, f32), "relu")
+    assert y.shape == (1,) * axes and y.sum() == 0
+    y, mean, rstd = kernels.layer_norm_forward(np.ones((1,) * max(axes, 1), f32), None, None)
+    assert mean.shape == rstd.shape == y.shape[:-1]
+
+
+def test_more_axes_than_numpy_has():
+    with pytest.raises(ValueError, match="y: expected at most 64 axes; got 65"):
+        kernels.embedding_forward(np.ones((2, 3), f32), np.zeros((1,) * 64, np.int64))
+
+
+def test_an_array_that_is_not_aligned():
+    memory = np.zeros(64, np.uint8)
+    for offset in (1, 2, 3):
+        off = np.ndarray(12, f32, buffer=memory.data, offset=offset)
+        with pytest.raises(TypeError, match=r"x: expected an aligned array; got an address .* \(x.copy\(\) makes one\)"):
+            kernels.activation_forward(off, "relu")
+        with pytest.raises(TypeError, match="y: expected an aligned array"):
+            kernels.activation_forward(np.zeros(12, f32), "relu", out=off)
+        kernels.activation_forward(off.copy(), "relu")
+
+
+def test_a_mask_is_not_overlooked(x):
+    masked = np.ma.masked_greater(x, 3)
+    with pytest.raises(TypeError, match="x: expected an array without a mask; got one with a mask"):
+        kernels.activation_forward(masked, "relu")
+    with pytest.raises(TypeError, match="y: expected an array without a mask"):
+        kernels.activation_forward(x, "relu", out=masked)
+    assert kernels.activation_forward(masked.filled(0), "relu").sum() == 6
+
+
+def test_subclasses_are_arrays(x, tmp_path):
+    class Own(np.ndarray):
+        @property
+        def shape(self):  # what Python code says of an array does not count
+            return (10**6,)
+
+    expected = kernels.activation_forward(x, "relu")
+    for array in (x.view(Own), x.view(np.matrix), x.view(np.recarray)):
+        np.testing.assert_array_equal(kernels.activation_forward(array, "relu"), expected)
+    mapped = np.memmap(tmp_path / "x", f32, "w+", shape=(3, 4))
+    assert kernels.activation_forward(x, "relu", out=mapped) is mapped
+    np.testing.assert_array_equal(mapped, expected)
+
+
+class Raises:
+    __array_interface__ = __cuda_array_interface__ = property(lambda self: 1 / 0)
+
+    def __dlpack__(self, **_):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("object_", [Raises(), f32(2), [1.0], "x", memoryview(b"abcd"), np.float32], ids=repr)
+def test_what_is_no_array(object_):
+    with pytest.raises(TypeError, match="x: expected a NumPy array of float32; got"):
+        kernels.activation_forward(object_, "relu")
+
+
+# ----------------------------------------------------------------------------------------------------- numbers
+
+
+def test_flags_are_true_or_false(x):
+    """Kernels take flags as C's int, which the upper half of a larger number would not survive."""
+    both = kernels.matmul(x, x, trans_b=True)
+    for flag in (1, np.True_, np.int8(1)):
+        np.testing.assert_array_equal(kernels.matmul(x, x, trans_b=flag), both)
+    for wrong in (2, -1, 2**32, 2**33 + 1):
+        with pytest.raises(ValueError, match=f"trans_b: expected True or False; got {wrong}"):
+            kernels.matmul(x, x, trans_b=wrong)
+    for wrong in ("yes", 1.0, None, x):
+        with pytest.raises(TypeError, match="trans_b: expected True or False; got"):
+            kernels.matmul(x, x, trans_b=wrong)
+
+
+class Interrupts:
+    def __index__(self):
+        raise KeyboardInterrupt
+
+    __float__ = __index__
+
+
+def test_exceptions_of_others_go_through(x):
+    with pytest.raises(KeyboardInterrupt):
+        kernels.get_columns(x, Interrupts(), np.zeros((3, 1), f32))
+    with pytest.raises(KeyboardInterrupt):
+        kernels.activation_forward(x, "relu", slope=Interrupts())
+    with pytest.raises(ValueError, match="slope: expected a number that a float can hold; got a larger one"):
+        kernels.activation_forward(x, "relu", slope=10**400)
+
+
+def test_words_of_any_length_and_script(x):
+    with pytest.raises(ValueError, match="act: expected one of none, relu"):
+        kernels.activation_forward(x, "é" * 5000)
+    with pytest.raises(TypeError, match="activation_forward: unexpected argument é"):
+        kernels.activation_forward(x, "relu", **{"é" * 5000: 1})
+    with pytest.raises(TypeError, match="activation_forward: unexpected argument"):
+        kernels.activation_forward(x, "relu", **{"\ud800": 1})
+
+
+def test_stream(x):
+    for none in (None, 0):
+        kernels.activation_forward(x, "relu", stream=none)
+    with pytest.raises(TypeError, match="stream: expected an address, as an integer; got str"):
+        kernels.activation_forward(x, "relu", stream="0")
+
+
+# ------------------------------------------------------------------------------------------------- references
+
+
+def wrong_calls(x):
+    read_only = x.copy()
+    read_only.flags.writeable = False
+    return [
+        lambda: kernels.dense_forward(x.astype(float), x),
+        lambda: kernels.dense_forward(x, x),
+        lambda: kernels.dense_forward(x, None),
+        lambda: kernels.layer_norm_forward(x, None, None, mean=np.zeros(9, f32)),
+        lambda: kernels.softmax_cross_entropy_forward(x, np.array([0, 1, 9])),
+        lambda: kernels.activation_forward(x, "relu", out=x[:2]),
+        lambda: kernels.activation_forward(x, "relu", out=read_only),
+        lambda: kernels.activation_forward(x, "relu", slope=-1.0),
+        lambda: kernels.activation_forward(x, "relu", unknown=1),
+        lambda: kernels.sum_squares(x, work=read_only),
+        lambda: kernels.matmul(x, x, trans_b=1, beta=1.0),
+        lambda: kernels.matmul(x, x, trans_b=2**70),
+    ]
+
+
+def test_errors_keep_no_references(x):
+    for k, call in enumerate(wrong_calls(x)):
+        counts = []
+        for _ in range(2):
+            for _ in range(50):
+                with pytest.raises((TypeError, ValueError)):
+                    call()
+            counts.append((sys.getrefcount(x), sys.getrefcount(np.dtype(f32))))
+        assert counts[0] == counts[1], k
+
+
+# ------------------------------------------------------------------------------------------ the interpreter's end
+
+AT_EXIT = """
+import atexit, sys, threading, time
+import numpy as np
+from fastdl import kernels
+
+x = np.ones((400, 400), np.float32)
+started = threading.Event()
+
+def compute():  # a daemon thread, in a kernel when the interpreter ends
+    while True:
+        kernels.matmul(x, x)
+        started.set()
+
+class Late:
+    def __del__(self):
+        print("del", int(matmul(x, x)[0, 0]))
+
+matmul = kernels.matmul
+sys.late = Late()
+atexit.register(lambda: print("atexit", int(kernels.matmul(x, x)[0, 0])))
+threading.Thread(target=compute, daemon=True).start()
+started.wait()
+"""
+
+
+def test_a_thread_computes_when_the_interpreter_ends():
+    for _ in range(3):
+        done = subprocess.run([sys.executable, "-P", "-c", AT_EXIT], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[0] == "atexit 400"
