@@ -180,6 +180,12 @@ def test_set_num_threads_refuses(bad):
         fastdl.set_num_threads(bad)
 
 
+@pytest.mark.parametrize("bad", [2.5, "2", None])
+def test_set_num_threads_takes_integers(bad):
+    with pytest.raises(TypeError, match="threads: expected an integer; got " + type(bad).__name__):
+        fastdl.set_num_threads(bad)
+
+
 def count_in_new_process(**environment):
     clean = {k: v for k, v in os.environ.items() if k not in ("FASTDL_NUM_THREADS", "OMP_NUM_THREADS")}
     code = "import fastdl; print(fastdl.get_num_threads(), fastdl.backend.cpu.default_num_threads()[1])"

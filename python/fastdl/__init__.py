@@ -1,6 +1,6 @@
 """fastdl: deep learning on hand-written kernels, for NumPy arrays."""
 
-from . import kernels, ops
+from . import kernels
 from ._files import get_include, get_sources
 from .backend import (
     array,
@@ -45,6 +45,7 @@ _SUBMODULES = (
     "module",
     "nn",
     "onnx",
+    "ops",
     "optim",
     "random",
     "schedules",
@@ -75,4 +76,4 @@ def __getattr__(name):
 
 
 def __dir__():
-    return [*__all__, *_SUBMODULES, "choose", "__version__"]
+    return sorted({*__all__, *_SUBMODULES, "choose", "__version__"})

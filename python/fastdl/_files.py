@@ -1,12 +1,11 @@
 """Where the headers and the sources of the kernels lie, for those who compile them into programs of their own."""
 
-import pathlib
-
-_PACKAGE = pathlib.Path(__file__).parent
 
 
 def _folder(name):
-    folder = _PACKAGE / name
+    from pathlib import Path  # takes longer to import than all of fastdl's own files
+
+    folder = Path(__file__).parent / name
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: expected an installed package (pip install .); got a source tree")
     return folder

@@ -15,6 +15,7 @@ import warnings
 import numpy as np
 
 from . import _runtime
+from ._arguments import positive
 
 _ORDER = ("avx512", "avx2", "base")  # best first
 _loaded = {}
@@ -98,12 +99,10 @@ def set_num_threads(threads):
 
     Raises
     ------
-    ValueError
-        For less than 1.
+    TypeError, ValueError
+        For what is no integer, less than 1 or more than 512.
     """
-    threads = int(threads)
-    if threads < 1:
-        raise ValueError(f"threads: expected at least 1; got {threads}")
+    threads = positive("threads", threads)
     for module in _loaded.values():
         module.set_num_threads(threads)
 

@@ -126,6 +126,23 @@ class Tensor:
             t.grad, t.parents, t.step = None, (), _spent
 
 
+def _loading_ops(name):
+    def method(self, *args, **options):
+        from . import ops  # noqa: F401, puts its own in the place of this one
+
+        return getattr(self, name)(*args, **options)
+
+    return method
+
+
+# Arithmetic is of `ops`, which loads when first used: whoever wants kernels alone need not wait for it.
+for _name in (
+    "__add__", "__matmul__", "__mul__", "__neg__", "__radd__", "__rmul__", "__rsub__", "__rtruediv__", "__sub__", "__truediv__",
+    "mean", "reshape", "sum",
+):  # fmt: skip
+    setattr(Tensor, _name, _loading_ops(_name))
+
+
 def _spent(dy):
     raise RuntimeError("backward: this graph was already used; add the losses, then call it once")
 
