@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-GUIDE = Path(__file__).resolve().parent.parent / "docs" / "guide"
+ROOT = Path(__file__).resolve().parent.parent
+GUIDE = ROOT / "docs" / "guide"
 PAGES = {path.stem: re.findall(r"```python\n(.*?)```", path.read_text(), re.S) for path in sorted(GUIDE.glob("*.md"))}
 LONG = {"autoencoders-and-gans"}  # trains for minutes
 NEEDS = {"simple-enough": "sklearn", "in-practice": "sklearn", "which-net": "sklearn"}
@@ -35,3 +36,38 @@ def test_page(page, tmp_path, monkeypatch):
 def test_every_page_is_in_the_table_of_contents():
     listed = re.search(r":maxdepth: 1\n\n(.*?)```", (GUIDE / "index.md").read_text(), re.S)[1].split()
     assert sorted(listed) == sorted(set(PAGES) - {"index"})
+
+
+def test_readme(tmp_path, monkeypatch):
+    """Its blocks run, with few epochs and a photo of ours."""
+    first, kernel = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    monkeypatch.chdir(tmp_path)
+    assert "epochs=20" in first
+    exec(compile(first.replace("epochs=20", "epochs=1"), "README.md", "exec"), {})
+    assert (tmp_path / "digits.safetensors").exists()
+    image = pytest.importorskip("PIL.Image")
+    image.new("RGB", (9, 7), (40, 80, 120)).save("photo.jpg", quality=100)
+    exec(compile(kernel, "README.md", "exec"), {})
+    brighter = image.open("brighter.jpg")
+    assert brighter.size == (8, 6)  # a pixel is half the sum of four
+    assert all(abs(got - 2 * was) <= 4 for got, was in zip(brighter.getpixel((3, 3)), (40, 80, 120)))
+
+
+def test_contributing_quotes_the_code():
+    """What shows how to add a kernel is that kernel, line by line."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    folders = {"csrc": ("h", "cpp"), "cuda": ("cu", "cuh"), "python": ("py",), "tests": ("py",)}
+    files = (f for folder, ends in folders.items() for end in ends for f in (ROOT / folder).rglob(f"*.{end}"))
+    lines = {line.strip() for f in files if f.name != "test_guide.py" for line in f.read_text().splitlines()}
+    for block in re.findall(r"```(?:cpp|python)\n(.*?)```", text, re.S):
+        quoted = [line.split("  //")[0].strip() for line in block.splitlines()]
+        assert [q for q in quoted if q and q != "..." and q not in lines] == []
+
+
+@pytest.mark.parametrize("page", sorted(p.relative_to(ROOT).as_posix() for p in [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")]))
+def test_links_lead_somewhere(page):
+    here = (ROOT / page).parent
+    text = re.sub(r"```.*?```", "", (ROOT / page).read_text(), flags=re.S)
+    for target in re.findall(r"\]\(([^)#][^)]*)\)", text):
+        if "://" not in target:
+            assert (here / target.split("#")[0]).exists(), target
