@@ -122,7 +122,7 @@ unsigned merge_blocks(i64 C) { return blocks_for(C, kMergeColumns, INT32_MAX); }
 struct ChannelGrid {
   dim3 grid, block;
   ChannelGrid(i64 n, i64 groups) : grid(RowGrid(n, groups).grid), block(RowGrid(n, groups).block) {
-    const i64 most = 4096 / (grid.x < 4096 ? grid.x : 4096);
+    const i64 most = 4096 / (grid.x == 0 ? 1 : grid.x < 4096 ? grid.x : 4096);  // no channels: an empty grid
     if (grid.y > most) grid.y = static_cast<unsigned>(most);
   }
 };

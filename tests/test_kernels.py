@@ -4,6 +4,7 @@ import inspect
 import os
 import re
 import types
+import warnings
 import zlib
 
 import numpy as np
@@ -239,6 +240,37 @@ def test_nan_is_not_hidden(target, row, rng):
     inputs[name][...] = np.nan
     got = run(target, case, inputs, buffers(case, target, inputs, expected, np.zeros))
     assert any(np.isnan(a).any() for a in got.values() if a.dtype.kind == "f" and a.size)
+
+
+def rows_with_a_zero(kernel):
+    """Of every size of the kernel its smallest row, with that size zero."""
+    smallest = {}
+    for case, sizes in (row for row in ROWS if row[0].kernel == kernel):
+        numbers = {k: n for k, n in sizes.items() if type(n) is int}
+        for name in numbers:
+            size = np.prod([float(n) for k, n in numbers.items() if k != name])
+            if name not in smallest or size < smallest[name][0]:
+                smallest[name] = size, case, {**sizes, name: 0}
+    return [(case, sizes) for _, case, sizes in smallest.values()]
+
+
+@pytest.mark.parametrize("kernel", sorted({case.kernel for case, _ in ROWS}))
+def test_sizes_of_zero(target, kernel, rng):
+    """They are refused by name, or there is nothing to do: on a GPU no empty launch, on the host no division by them."""
+    for case, sizes in rows_with_a_zero(kernel):
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            try:
+                inputs, expected, _ = prepare(case, sizes, rng)
+            except (ValueError, IndexError, ZeroDivisionError):
+                continue  # NumPy cannot make it
+            try:
+                got = run(target, case, inputs, buffers(case, target, inputs, expected, np.zeros))
+            except ValueError as error:
+                assert "expected" in str(error)
+                continue
+        for name, value in named(case, target, expected).items():
+            np.testing.assert_allclose(got[name], value, rtol=1e-3, atol=1e-4, err_msg=f"{name} {sizes}")
 
 
 # No sum in them whose order a target chooses, and no fused multiply-add: formulas, copies, draws, updates, plain sums.
