@@ -204,6 +204,25 @@ def test_weight_gradients_in_parts(gpu, rng):
     same_bits(got, expected)
 
 
+def test_the_last_part_of_a_sum_may_be_shorter(gpu, rng):
+    """132 products of one tile, and five chunks of K: room for four parts, but three of two chunks do, and the last has one."""
+    groups, pixels = 132, 4 * 256 + 10
+    x, dy = normal(rng, 1, 1, pixels, 2 * groups), normal(rng, 1, 1, pixels, groups)
+
+    def gradient(k, part, dw, beta):
+        there = [between_nan(a[:, :, part]) for a in (x, dy)]
+        return k.conv2d_backward_weight(*there, 1, 1, 0, 0, 1, 1, groups, dw=dw, beta_dw=beta)
+
+    got = np.full((1, 1, 2, groups), 0.25, np.float32)
+    expected = 0.5 * got
+    gradient(gpu, slice(None), got, 0.5)
+    for begin in range(0, pixels, 512):
+        part = np.empty_like(expected)
+        gradient(cpu, slice(begin, begin + 512), part, 0.0)
+        expected += part
+    same_bits(got, expected)
+
+
 def rounded(x, bits):
     """To the nearest float with that many significant bits; ties away from zero for tf32, to even for bf16."""
     drop = 24 - bits
