@@ -1,11 +1,15 @@
 """Kernels without Python: by address from ctypes, and compiled into a C++ program (docs/guide/below-python.md)."""
 
 import ctypes
+import importlib
+import importlib.util
 import os
 import pathlib
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 
 import numpy as np
 import pytest
@@ -51,6 +55,50 @@ def test_the_guide_calls_a_kernel_from_ctypes():
     space = {}
     exec(compile(code, str(GUIDE), "exec"), space)
     np.testing.assert_allclose(space["c"], space["a"] @ space["b"], rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("default")  # Numba's own
+def test_the_guide_calls_a_kernel_from_numba(target, rng, monkeypatch):
+    try:
+        importlib.import_module("numba")
+    except ImportError as error:  # or it is there, but not for this NumPy
+        pytest.skip(str(error))
+    monkeypatch.setattr(kernels, "address", target.ADDRESSES.__getitem__)
+    space = {}
+    for code in (next(c for c in blocks("python") if "ctypes" in c), next(c for c in blocks("py") if "numba" in c)):
+        exec(compile(code, str(GUIDE), "exec"), space)
+    a = rng.standard_normal((20, 20), dtype=np.float32)
+    a = a @ a.T
+    x = np.ones(20, np.float32)
+    found = space["largest_eigenvalue"](a, x, 300)
+    values, vectors = np.linalg.eigh(a.astype(np.float64))
+    np.testing.assert_allclose(found, values[-1], rtol=1e-5)
+    np.testing.assert_allclose(abs(vectors[:, -1] @ x), 1, rtol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def guide_in_cython(tmp_path_factory):
+    """The guide's Cython, compiled: imported under a name of its own it takes its kernels anew."""
+    pytest.importorskip("Cython")
+    folder = tmp_path_factory.mktemp("cython")
+    (folder / "guide.pyx").write_text(blocks("cython")[0])
+    subprocess.run([sys.executable, "-m", "cython", "--cplus", "-Werror", "guide.pyx"], cwd=folder, check=True)
+    flags = ["-O0", "-w", "-shared", "-fPIC", f"-I{sysconfig.get_path('include')}"]
+    subprocess.run([COMPILER, *flags, "guide.cpp", "-o", "guide.so"], cwd=folder, check=True)
+    return folder / "guide.so"
+
+
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+def test_the_guide_calls_a_kernel_from_cython(guide_in_cython, target, rng, monkeypatch, tmp_path):
+    monkeypatch.setattr(kernels, "address", target.ADDRESSES.__getitem__)
+    shutil.copy(guide_in_cython, tmp_path)
+    spec = importlib.util.spec_from_file_location("guide", tmp_path / "guide.so")
+    guide = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(guide)
+    a, b = rng.standard_normal((5, 7), dtype=np.float32), rng.standard_normal((7, 3), dtype=np.float32)
+    c = np.empty((5, 3), np.float32)
+    guide.multiply(a, b, c)
+    np.testing.assert_array_equal(c, target.matmul(a, b))
 
 
 def test_folders_want_an_installation(monkeypatch):
