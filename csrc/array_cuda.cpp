@@ -53,7 +53,10 @@ void check(cudaError_t error, const char* what) {
 py::object interface_of(PyObject* object) {
   static PyObject* const name = key("__cuda_array_interface__");
   py::object dict = py::reinterpret_steal<py::object>(PyObject_GetAttr(object, name));
-  if (!dict) PyErr_Clear();
+  if (!dict) {
+    if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
+    PyErr_Clear();
+  }
   if (dict && !PyDict_Check(dict.ptr())) return {};
   return dict;
 }

@@ -251,8 +251,13 @@ class Call {
   }
 
   void refuse_array(const Argument& a, PyObject* object, Refusal why) {
-    if (why == Refusal::not_an_array && elsewhere() && PyObject_HasAttrString(object, "__cuda_array_interface__"))
-      throw Elsewhere{};
+    if (why == Refusal::not_an_array && elsewhere()) {
+      // What says that it is no CUDA array just now (a tensor that wants its gradient recorded) knows better why.
+      if (py::reinterpret_steal<py::object>(PyObject_GetAttrString(object, "__cuda_array_interface__")))
+        throw Elsewhere{};
+      if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
+      PyErr_Clear();
+    }
     char got[256];
     describe(object, why, session_, got, sizeof got);
     std::string name = dtype_name(a.dtype);

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 
+import fastdl
 from fastdl import kernels
 
 f32 = np.float32
@@ -67,14 +68,37 @@ def test_subclasses_are_arrays(x, tmp_path):
     np.testing.assert_array_equal(mapped, expected)
 
 
+def test_array_makes_what_kernels_take(x):
+    """`fastdl.array` is the one converter."""
+    off = np.frombuffer(bytes(49), f32, 12, offset=1)
+    for odd in (off, x.T, x.astype(">f4"), x.astype(int), x[::-1], np.ma.array(x), x.view(np.matrix), x.tolist()):
+        assert (kernels.activation_forward(fastdl.array(odd), "relu") == np.asarray(odd)).all()
+    assert fastdl.array(x) is x
+    with pytest.raises(TypeError, match=r"expected an array without masked elements; got a masked array \(its filled"):
+        fastdl.array(np.ma.masked_greater(x, 3))
+    with pytest.raises(TypeError, match="expected an array or what makes one; got None"):
+        fastdl.array(None)
+
+
 class Raises:
-    __array_interface__ = __cuda_array_interface__ = property(lambda self: 1 / 0)
+    """As a tensor of PyTorch on a GPU that wants a gradient: it says itself what to do."""
+
+    __array_interface__ = property(lambda self: 1 / 0)
+
+    @property
+    def __cuda_array_interface__(self):
+        raise RuntimeError("call detach() first")
 
     def __dlpack__(self, **_):
-        raise ZeroDivisionError
+        raise RuntimeError
 
 
-@pytest.mark.parametrize("object_", [Raises(), f32(2), [1.0], "x", memoryview(b"abcd"), np.float32], ids=repr)
+def test_an_array_that_will_not_be_taken():
+    with pytest.raises(RuntimeError, match=r"call detach\(\) first"):
+        kernels.activation_forward(Raises(), "relu")
+
+
+@pytest.mark.parametrize("object_", [f32(2), [1.0], "x", memoryview(b"abcd"), np.float32], ids=repr)
 def test_what_is_no_array(object_):
     with pytest.raises(TypeError, match="x: expected a NumPy array of float32; got"):
         kernels.activation_forward(object_, "relu")

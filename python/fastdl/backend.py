@@ -374,6 +374,8 @@ def array(obj, dtype=np.float32, device=None):
         A CUDA array, in a build without CUDA kernels or without CuPy.
     BufferError
         On a device that is neither a CPU nor a CUDA GPU.
+    TypeError
+        None, or a masked array with something masked.
     """
     if type(obj) not in _homes or obj is None:
         obj = _adopt(obj)
@@ -382,12 +384,17 @@ def array(obj, dtype=np.float32, device=None):
     if device is not None:
         obj = move(np.asarray(obj, dtype, order="C") if home(obj) is _cpu else obj, device)
     # ascontiguousarray would turn a number into an array of one axis
-    return home(obj).library.asarray(obj, dtype, order="C")
+    made = home(obj).library.asarray(obj, dtype, order="C")
+    return made.copy() if home(made) is _cpu and not made.flags.aligned else made
 
 
 def _adopt(obj):
     """The memory of some other library's array as one of ours, or a list as an array."""
+    if obj is None:
+        raise TypeError("expected an array or what makes one; got None")
     if isinstance(obj, np.ndarray):
+        if np.ma.is_masked(obj):
+            raise TypeError("expected an array without masked elements; got a masked array (its filled() makes one)")
         return obj
     if _is_cuda(obj):
         return cuda().library.asarray(obj)

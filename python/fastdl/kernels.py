@@ -13,6 +13,9 @@ Arrays are never converted or copied: float32 (int64 for indices and labels, uin
 of the right shape, or an error names the argument. An output that is left out is made and returned; `out=` (one array, or a
 tuple where a kernel returns several) writes into yours. ``help(kernels.conv2d_forward)`` lists a kernel's arguments.
 
+Any number of threads may call kernels, and longer ones let go of the GIL. While a kernel runs, its arrays are its own: what
+another thread writes into them meanwhile makes results undefined, and indices have been checked before.
+
 CUDA arrays (CuPy's, PyTorch's on a GPU, whatever has ``__cuda_array_interface__``) go to the CUDA kernel of the same name, where
 fastdl was built with them: on the arrays' GPU and CuPy's current stream, or the one of the argument `stream`. Indices that lie on
 a GPU are not checked, as that would wait for it.
