@@ -131,7 +131,7 @@ def test_the_guide_compiles_into_a_program(tmp_path):
         include = tmp_path / "include"
         (include / "fastdl").mkdir(parents=True)
         shutil.copy(ROOT / "csrc" / "kernels.h", include / "fastdl")
-        sources = [*(ROOT / "csrc" / "cpu").glob("*.cpp"), ROOT / "csrc" / "threads.cpp"]
+        sources = [*(ROOT / "csrc" / "cpu").glob("*.cpp"), *(ROOT / "csrc").glob("thread*.cpp")]
     needed = [p for p in sources if p.stem in ("gemm", "threads")]
     csrc = next(p for p in needed if p.stem == "threads").parent
     program = tmp_path / "program"

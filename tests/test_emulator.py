@@ -34,7 +34,7 @@ def module(name):
 FLAGS = ["-std=c++17", "-O1", "-ffp-contract=off", "-Wno-unknown-pragmas", "-pthread", *(
     f"-I{ROOT / folder}" for folder in ("cuda/emu", "cuda", "csrc")),
     *(["-march=x86-64-v3"] if platform.machine() == "x86_64" else [])]  # fmt: skip
-EMULATOR = ["cuda/launch.cu", "cuda/emu/emulator.cpp", "cuda/emu/device.cpp", "csrc/threads.cpp"]
+EMULATOR = ["cuda/launch.cu", "cuda/emu/emulator.cpp", "cuda/emu/device.cpp", "csrc/threads.cpp", "csrc/thread_count.cpp"]
 # What is compiled with which flags; the objects of one program are linked together.
 PROGRAMS = {
     "plain": [([*EMULATOR, "tests/cpp/planted.cu"], [])],

@@ -278,7 +278,7 @@ def test_thread_pool_in_cpp(tmp_path, sanitizer):
     program = tmp_path / "threads_test"
     flags = ["-std=c++17", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-pthread"]
     flags += ["-g", f"-fsanitize={sanitizer}"] if sanitizer != "none" else []
-    sources = [ROOT / "tests/cpp/threads_test.cpp", ROOT / "csrc/threads.cpp"]
+    sources = [ROOT / "tests/cpp/threads_test.cpp", ROOT / "csrc/threads.cpp", ROOT / "csrc/thread_count.cpp"]
     command = [COMPILER, *flags, "-I", ROOT / "csrc", *sources, "-o", program]
     built = subprocess.run(command, capture_output=True, text=True)
     if sanitizer != "none" and "cannot find" in built.stderr:

@@ -52,4 +52,4 @@ def get_sources(target="cpu"):
     sources = _folder("sources")
     if target == "cuda":
         return sorted(map(str, sources.glob("cuda/*.cu")))
-    return sorted(map(str, [*sources.glob("csrc/cpu/*.cpp"), sources / "csrc" / "threads.cpp"]))
+    return sorted(map(str, [*sources.glob("csrc/cpu/*.cpp"), *sources.glob("csrc/thread*.cpp")]))

@@ -1,5 +1,6 @@
 // Tests of csrc/threads.cpp that need no Python. Build and run, also with -fsanitize=thread:
-//   g++ -std=c++17 -O2 -Icsrc tests/cpp/threads_test.cpp csrc/threads.cpp -pthread -o threads_test && ./threads_test
+//   g++ -std=c++17 -O2 -Icsrc tests/cpp/threads_test.cpp csrc/thread*.cpp -pthread -o threads_test &&
+//   ./threads_test
 #include "threads.h"
 
 #include <signal.h>
