@@ -1,5 +1,6 @@
 """Checks of arguments that several files share."""
 
+from numbers import Real
 from operator import index
 
 
@@ -28,3 +29,19 @@ def positive(name, value):
     if value < 1:
         raise ValueError(f"{name}: expected at least 1; got {value}")
     return int(value)
+
+
+def sizes(name, values):
+    """A tuple of whole numbers from 1 on, of one number or a sequence of them (units of layers)."""
+    if hasattr(values, "__index__"):
+        values = (values,)
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name}: expected integers, one a layer; got {values!r}")
+    return tuple(positive(name, v) for v in values)
+
+
+def chance(name, value):
+    """A number from 0 on and below 1: how often something is left out."""
+    if not isinstance(value, Real) or not 0.0 <= value < 1.0:
+        raise ValueError(f"{name}: expected 0 <= {name} < 1; got {value!r}")
+    return value

@@ -14,6 +14,7 @@ A family with a training loop of its own uses `Run`; see `fastdl.models.Perceptr
 
 import contextlib
 import dataclasses
+import json
 import os
 import zlib
 from pathlib import Path
@@ -123,6 +124,25 @@ class Run:
                 "target": backend.target,
             },
         )
+
+
+def must_be_the_same_model(about, checkpoint, resume):
+    """Whether the file to go on from is of a model with the same settings; else a ValueError names the first that differs.
+
+    Weights of another activation or dropout would fit as well, and the run that went on would be another one.
+    """
+    if about is None or resume is None or resume is False:
+        return
+    path = getattr(checkpoint, "path", None) if resume is True else resume
+    if path is None or not os.path.isfile(path):
+        return  # what is wrong is told by Run, which also takes True where there is no file yet
+    then = load_state(path, KIND).get("about")
+    if not then or "params" not in then or "params" not in about:
+        return
+    now = json.loads(json.dumps({"model": about["model"], **about["params"]}, default=lambda v: getattr(v, "item", str)()))
+    for name, old in {"model": then["model"], **then["params"]}.items():
+        if name in now and now[name] != old:
+            raise ValueError(f"{name}: expected {old!r}, as in the checkpoint {os.fspath(path)}; got {now[name]!r}")
 
 
 def glob_safe(name):

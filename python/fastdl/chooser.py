@@ -10,6 +10,7 @@ import numpy as np
 
 from . import models, recipes
 from ._judge import Judgement, judge
+from .data.sequences import pad
 
 __all__ = ["TASKS", "Choice", "Rule", "choose"]
 
@@ -218,8 +219,20 @@ def _named(task):
     raise ValueError(f"task: expected one of {known}; got {task!r}")
 
 
-def _is_text(data):
-    return isinstance(data, (list, tuple)) and len(data) > 0 and all(isinstance(d, str) for d in data)
+def _texts(data):
+    """The list of texts that data are, or None: one string, a list or an array of them."""
+    if isinstance(data, str):
+        return [data]
+    if getattr(getattr(data, "dtype", None), "kind", "") in "UO" and getattr(data, "ndim", 0) == 1:
+        data = data.tolist()
+    return list(data) if isinstance(data, (list, tuple)) and data and all(isinstance(d, str) for d in data) else None
+
+
+def _ragged(data):
+    """A list of sequences of several lengths, padded with NaN to [N,T,...]; None if data are no such thing."""
+    if not isinstance(data, (list, tuple)) or len({np.shape(d)[:1] for d in data if not isinstance(d, str)}) < 2:
+        return None
+    return pad(data, np.nan if any(np.asarray(d).dtype.kind == "f" for d in data) else 0, name="data")[0]
 
 
 def _table(data, labels):
@@ -227,14 +240,29 @@ def _table(data, labels):
     x = np.asarray(data)
     if x.dtype.kind not in "fiub":
         raise TypeError(f"data: expected an array of real numbers, or a list of strings; got {x.dtype}")
-    if x.ndim == 0 or len(x) == 0:
-        raise ValueError(f"data: expected one sample or more; got shape {list(x.shape)}")
+    if x.ndim == 0 or 0 in x.shape:
+        raise ValueError(f"data: expected one sample or more, of one value or more; got shape {list(x.shape)}")
+    if x.dtype.kind == "f" and np.isinf(x).any():
+        raise ValueError("data: expected finite numbers, or NaN where one is missing; got infinity")
     if labels is None or isinstance(labels, bool):
         return x, labels or None
+    return x, _labels(labels, len(x))
+
+
+def _labels(labels, n):
+    """Labels [N] or quantities [N,K]. One column is taken for [N], and columns of which each row marks one for classes."""
     y = np.asarray(labels)
-    if y.ndim not in (1, 2) or len(y) != len(x):
-        raise ValueError(f"labels: expected {len(x)} of them, as many as samples in data; got shape {list(y.shape)}")
-    return x, y
+    if y.ndim not in (1, 2) or len(y) != n:
+        raise ValueError(f"labels: expected {n} of them, as many as samples in data; got shape {list(y.shape)}")
+    if y.dtype.kind == "O" and all(isinstance(v, str) for v in y.reshape(-1)):
+        y = y.astype(str)
+    if y.dtype.kind not in "fiubU":
+        raise TypeError(f"labels: expected numbers or strings, one kind for all; got {y.dtype}")
+    if y.ndim == 2 and y.shape[1] == 1:
+        return y[:, 0]
+    if y.ndim == 2 and y.dtype.kind != "U" and np.isin(y, (0, 1)).all() and (y.sum(1) == 1).all():
+        return y.argmax(1)
+    return y
 
 
 def _continuous(y):
@@ -286,7 +314,12 @@ def _build(family, cls, x, y):
     if family == "Forecaster":
         spread = x.std(0)
         return cls().build(1 if x.ndim == 1 else x.shape[1], x.mean(0), np.where(spread > 0, spread, 1.0))
-    model = cls()
+    inside = x.dtype == np.uint8 or (x.min() >= 0 and x.max() <= 1)  # what binary units and sigmoids can be
+    options = {}
+    if not inside:
+        options = {"RBM": {"visible": "gaussian"}, "DBN": {"visible": "gaussian"}, "Autoencoder": {"output": "none"},
+                   "GAN": {"output": "none"}}.get(family, {})  # fmt: skip
+    model = cls(**options)
     if classes is not None:
         return model.build(x.shape[1:], classes)
     return model.build(x.shape[1:])
@@ -299,11 +332,13 @@ def _model(family, x, y, notes, texts=()):
 
         return cls().build(Vocabulary.of("".join(texts)))
     if x is None or y is True:
-        try:
-            return cls()
-        except TypeError as error:
-            notes.append(f"{family} needs more to be made: {error}")
-            return None
+        return cls()
+    if y is None and issubclass(cls, (models._base.Classifier, models._base.Regressor)):
+        notes.append(f"{family} is not built: its shape depends on the labels")
+        return cls()
+    if family in ("RNTN", "Captioner"):
+        notes.append(f"{family} is not built: it takes its vocabulary from what it is trained on")
+        return cls()
     try:
         return _build(family, cls, x, y)
     except (TypeError, ValueError, AttributeError) as error:
@@ -318,12 +353,12 @@ def choose(task=None, data=None, labels=None, seed=0):
     ----------
     task : str, optional
         A key of `TASKS` or another word for it; seen from the data if left out.
-    data : array [N,...], or list of str, optional
+    data : array [N,...], list of sequences, list of str or str, optional
         Arrays are looked at: with labels, a logistic regression and a support vector machine with RBF kernel (for quantities
         a ridge regression and its like) are trained first, and where they do well enough the answer says so. They need
         scikit-learn.
-    labels : array [N] or bool, optional
-        True: there are some.
+    labels : array [N], [N,K] or bool, optional
+        Classes, or quantities; K columns of which each row marks one with 1 are classes. True: there are some.
     seed : int
         Of the samples that the simple models are judged on.
 
@@ -350,16 +385,26 @@ def choose(task=None, data=None, labels=None, seed=0):
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, or data; got neither")
     x = y = None
     notes, judgement = [], None
-    if data is not None and _is_text(data):
+    texts = ragged = None
+    if data is not None:
+        texts, ragged = _texts(data), _ragged(data)
+    if texts is not None:
+        if labels is not None and not isinstance(labels, bool):
+            _labels(labels, len(texts))
         if task is None:
             task = "sentiment" if labels is not None and labels is not False else "characters"
     elif data is not None:
-        x, y = _table(data, labels)
-        task = _seen(x, y) if task is None else task
+        x, y = _table(data if ragged is None else ragged, labels)
+        if task is None:
+            task = "sequences" if ragged is not None and y is not None else _seen(x, y)
     name = _named(task)
     rule = TASKS[name]
+    if ragged is not None and x.ndim == 2:
+        x = x[:, :, None]  # one value a step
     if isinstance(y, np.ndarray):
         quantity = name == "regression" or (name != "classification" and _continuous(y))
+        if name == "classification" and _continuous(y) and y.dtype.kind == "f":
+            raise ValueError(f"labels: expected classes, for the task {name}; got quantities (task 'regression')")
         if not quantity and len(np.unique(y)) < 2:
             raise ValueError("labels: expected two classes or more; got one")
         try:
@@ -371,8 +416,7 @@ def choose(task=None, data=None, labels=None, seed=0):
     family = known[0] if known else None
     if len(known) > 1:
         notes.append(f"or {', '.join(known[1:])}")
-    texts = data if x is None and data is not None else ()
-    model = _model(family, x, y, notes, texts) if family else None
+    model = _model(family, x, y, notes, texts or ()) if family else None
     if texts and family == "RNTN":
         notes.append("RNTN reads sentences as trees (fastdl.data.parse_trees); RNNClassifier reads them as words")
     return Choice(name, family, model, rule.reason, rule.baseline, _recipe(rule), judgement, notes)

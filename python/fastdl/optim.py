@@ -4,6 +4,7 @@ Weight decay applies to the parameters declared with decay (weights), not to bia
 """
 
 import math
+from numbers import Real
 
 import numpy as np
 
@@ -37,6 +38,9 @@ class Optimizer:
     state_names = ()
 
     def __init__(self, target, lr, weight_decay=0.0, clip=None):
+        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("clip", 1.0 if clip is None else clip)):
+            if not isinstance(value, (Real, np.number)):
+                raise TypeError(f"{name}: expected a number; got {type(value).__name__}")
         if not lr >= 0.0:
             raise ValueError(f"lr: expected 0 or more; got {lr}")
         if not weight_decay >= 0.0:

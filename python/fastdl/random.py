@@ -24,6 +24,8 @@ class Stream:
     __slots__ = ("offset", "seed")
 
     def __init__(self, seed=0, offset=0):
+        if not hasattr(seed, "__index__") and not isinstance(seed, float):
+            raise TypeError(f"seed: expected an integer; got {type(seed).__name__}")
         if not 0 <= int(seed) <= _MASK:
             raise ValueError(f"seed: expected an integer from 0 to 2**64 - 1; got {seed}")
         self.seed, self.offset = int(seed), int(offset)

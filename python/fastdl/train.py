@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import backend, ops, random
+from ._arguments import positive
 from .checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from .random import Stream
 from .tensor import Tensor, inference
@@ -246,8 +247,9 @@ def fit(
         Number of updates instead of epochs; the last epoch may then be a part of one.
     batch_size : int
         The last batch of an epoch may be smaller.
-    validation : (x, y), optional
-        Judged after every epoch: `val_loss` and metrics.
+    validation : (x, y) or callable, optional
+        Judged after every epoch: `val_loss` and metrics. A function ``validation() -> dict`` gives the figures itself, 'loss'
+        among them; they are recorded as ``val_<name>``.
     metrics : dict of str to callable, optional
         ``metric(outputs, targets) -> float`` on all validation outputs, larger is better; recorded as ``val_<name>``.
     schedule : callable, optional
@@ -265,7 +267,7 @@ def fit(
     seed : int
         Decides the order of samples and the augmentation.
     callbacks, on_step : sequence of callables
-        ``f(state)`` after every epoch, after every update; see `State`.
+        ``f(state)`` after every epoch, after every update; see `State`. One alone will do.
     progress : bool
         Show a bar (needs tqdm).
     checkpoint : path or `fastdl.checkpoint.Checkpoint`, optional
@@ -297,9 +299,11 @@ def fit(
         raise ValueError(f"y: expected {n} targets, as many as samples in x; got {len(y)}")
     if n == 0:
         raise ValueError("x: expected one sample or more; got none")
-    for name, value in (("epochs", epochs), ("batch_size", batch_size), ("steps", 1 if steps is None else steps)):
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1; got {value}")
+    epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
+    for name, value in (("steps", steps), ("patience", patience)):
+        if value is not None:
+            positive(name, value)
+    callbacks, on_step = (((f,) if callable(f) else f) for f in (callbacks, on_step))
     loss_of = LOSSES.get(loss, loss)
     if not callable(loss_of):
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)} or a function; got {loss!r}")
@@ -320,6 +324,11 @@ def fit(
     history = {"epoch": [], "loss": [], "lr": [], "seconds": [], "stopped": "done"}
     state = State(module, optimizer, history, epochs, total)
     watch = watch or ("loss" if validation is None else "val_loss")
+    judged = [] if validation is None else ["val_loss", *(f"val_{name}" for name in metrics or {})]
+    if not callable(validation):
+        if validation is not None and len(validation[0]) == 0:
+            raise ValueError("validation: expected one sample or more; got none")
+        _must_be_watchable(watch, ["loss", *judged])
     restore_best = patience is not None if restore_best is None else restore_best
     first_lr, waited, buffers = optimizer.lr, 0, _Buffers(module)
     in_order, first, begin, summed, seen = np.arange(n), 1, 0, 0.0, 0
@@ -330,7 +339,7 @@ def fit(
         {
             "x": fingerprint(x),
             "y": fingerprint(y),
-            "validation": None if validation is None else fingerprint(validation[0]),
+            "validation": _name_of(validation),
             "loss": called(loss),
             "batch_size": batch_size,
             "seed": seed,
@@ -415,7 +424,12 @@ def fit(
                 history["loss"].append(state.loss)
                 history["lr"].append(optimizer.lr)
                 if validation is not None and not interrupts.asked:
-                    for name, value in evaluate(module, *validation, loss=loss_of, metrics=metrics).items():
+                    figures = (
+                        validation()
+                        if callable(validation)
+                        else evaluate(module, *validation, loss=loss_of, metrics=metrics)
+                    )
+                    for name, value in figures.items():
                         history.setdefault(f"val_{name}", []).append(value)
                 history["seconds"].append(time.perf_counter() - begun)
                 if bar is not None:
@@ -466,10 +480,7 @@ def _update(module, loss_of, optimizer, xb, yb):
 
 def _judge(state, watch, min_delta, keep, waited):
     """Compare the epoch with the best so far; returns for how many epochs there was no improvement."""
-    if watch not in state.history:
-        raise ValueError(
-            f"watch: expected one of {', '.join(k for k in state.history if 'loss' in k or 'val_' in k)}; got {watch!r}"
-        )
+    _must_be_watchable(watch, [k for k in state.history if k == "loss" or k.startswith("val_")])
     value = state.history[watch][-1]
     value = value if watch.endswith("loss") else -value
     if value < state.best - min_delta:
@@ -478,6 +489,18 @@ def _judge(state, watch, min_delta, keep, waited):
             state.keep()
         return 0
     return waited + 1
+
+
+def _must_be_watchable(watch, known):
+    if watch not in known:
+        raise ValueError(f"watch: expected one of {', '.join(known)}; got {watch!r}")
+
+
+def _name_of(validation):
+    """What a run that goes on compares."""
+    if validation is None:
+        return None
+    return getattr(validation, "fingerprint", None) or called(validation) if callable(validation) else fingerprint(validation[0])
 
 
 def _bar(progress, total, done):

@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def pad(sequences, value=0, length=None):
+def pad(sequences, value=0, length=None, name="sequences"):
     """Sequences side by side in one array, filled up at their ends.
 
     Parameters
@@ -14,6 +14,8 @@ def pad(sequences, value=0, length=None):
         What fills up.
     length : int, optional
         T; the longest if left out.
+    name : str
+        What errors call them.
 
     Returns
     -------
@@ -33,22 +35,27 @@ def pad(sequences, value=0, length=None):
     >>> x.tolist(), lengths.tolist()
     ([[1, 2, 3], [4, 0, 0]], [3, 1])
     """
-    arrays = [np.asarray(s) for s in sequences]
+    arrays = []
+    for i, s in enumerate(sequences):
+        try:
+            arrays.append(np.asarray(s))
+        except ValueError as error:
+            raise ValueError(f"{name}[{i}]: expected steps of one shape; got {error}") from None
     if not arrays:
-        raise ValueError("sequences: expected one or more; got none")
+        raise ValueError(f"{name}: expected one or more; got none")
     for i, a in enumerate(arrays):
         if a.ndim == 0:
-            raise ValueError(f"sequences[{i}]: expected an axis of steps; got a single number")
+            raise ValueError(f"{name}[{i}]: expected an axis of steps; got a single number")
         if a.dtype.kind not in "fiub":
-            raise TypeError(f"sequences[{i}]: expected real numbers; got {a.dtype}")
+            raise TypeError(f"{name}[{i}]: expected real numbers; got {a.dtype}")
     steps = [a.shape[1:] for a in arrays if len(a)] or [arrays[0].shape[1:]]
     for i, a in enumerate(arrays):
         if len(a) and a.shape[1:] != steps[0]:
-            raise ValueError(f"sequences[{i}]: expected steps of shape {list(steps[0])}; got {list(a.shape[1:])}")
+            raise ValueError(f"{name}[{i}]: expected steps of shape {list(steps[0])}; got {list(a.shape[1:])}")
     lengths = np.array([len(a) for a in arrays], np.int64)
     longest = int(lengths.max())
     if length is not None and longest > length:
-        raise ValueError(f"sequences[{int(lengths.argmax())}]: expected at most {length} steps; got {longest}")
+        raise ValueError(f"{name}[{int(lengths.argmax())}]: expected at most {length} steps; got {longest}")
     whole = all(a.dtype.kind in "iub" for a in arrays if len(a))
     x = np.full((len(arrays), longest if length is None else length, *steps[0]), value, np.int64 if whole else np.float32)
     for row, a in zip(x, arrays, strict=True):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from .. import backend, optim, train
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, must_be_the_same_model
 from ..io import save as _write
 from ..random import Stream, permutation
 from ..tensor import inference
@@ -26,7 +26,10 @@ def as_input(x, name="X"):
     ValueError
         No axis of samples.
     """
-    a = x if isinstance(x, np.ndarray) else backend.array(x, None)
+    try:
+        a = x if isinstance(x, np.ndarray) else backend.array(x, None)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{name}: expected samples of one shape; got {error}") from None
     if a.dtype.kind not in _REAL:
         raise TypeError(f"{name}: expected an array of real numbers; got {a.dtype}")
     if a.ndim == 0:
@@ -41,7 +44,10 @@ def _ready(a):
 
 def as_labels(y, n, name="y"):
     """A one-dimensional array of n integer, boolean or string labels."""
+    mixed = isinstance(y, (list, tuple)) and len({isinstance(v, str) for v in y}) > 1
     y = backend.array(y, None, "cpu")
+    if mixed and y.dtype.kind == "U":  # NumPy would make strings of all
+        raise TypeError(f"{name}: expected integer or string labels; got some of both")
     if y.dtype.kind == "O" and all(isinstance(v, str) for v in y.reshape(-1)):
         y = y.astype(str)
     if y.dtype.kind not in "iubUS":
@@ -49,6 +55,33 @@ def as_labels(y, n, name="y"):
     if y.shape != (n,):
         raise ValueError(f"{name}: expected shape [{n}], a label for each sample; got {list(y.shape)}")
     return y
+
+
+def must_have_some(x, name="X"):
+    """Refuse data without a sample, of which there is no mean."""
+    if len(x) == 0:
+        raise ValueError(f"{name}: expected one sample or more; got none")
+    return x
+
+
+def scale_of(targets, name="y"):
+    """Mean and spread of each column of float64 targets [N,K]; the spread of a constant one is 1."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, spread = targets.mean(0), targets.std(0)
+    if not np.isfinite(spread).all():
+        raise ValueError(f"{name}: expected numbers whose squares are below 1e308; got one of {np.abs(targets).max():.2g}")
+    return mean, np.where(spread > 0, spread, 1.0)
+
+
+def must_be_within(x, low, high, why, name="X"):
+    """Refuse values that an output of that range can never give back; a little beyond may come of rounding."""
+    a = backend.to_host(x)
+    if a.dtype == np.uint8 or a.size == 0:
+        return
+    least, most, slack = float(a.min()), float(a.max()), 1e-3 * (high - low)
+    if least < low - slack or most > high + slack:
+        got = least if least < low - slack else most
+        raise ValueError(f"{name}: expected values from {low} to {high}, {why}; got {got:.3g}")
 
 
 class Model:
@@ -95,9 +128,9 @@ class Model:
         if not (warm_start and hasattr(self, "module_")):
             for name in self._fitted:
                 self.__dict__.pop(name, None)
-        x = self._input(X)
-        if len(x) == 0:
-            raise ValueError("X: expected one sample or more; got none")
+        x = must_have_some(self._input(X))
+        if 0 in x.shape[1:]:
+            raise ValueError(f"X: expected one value a sample or more; got samples of shape {list(x.shape[1:])}")
         return x
 
     def _split(self, x, targets, validation):
@@ -117,16 +150,18 @@ class Model:
             vx, vy = validation
         except (TypeError, ValueError):
             raise ValueError(f"validation: expected (X, y) or a number; got {type(validation).__name__}") from None
-        vx = self._input(vx, "validation X")
+        vx = must_have_some(self._input(vx, "validation X"), "validation X")
         return x, targets, (vx, self._targets(vy, len(vx), "validation y"))
 
-    def _checkpoint(self, checkpoint):
-        """Where to write, with what it takes to make the model of a checkpoint."""
-        if checkpoint is None:
-            return None
-        if not isinstance(checkpoint, Checkpoint):
+    def _checkpoint(self, checkpoint, resume=None):
+        """Where to write, with what it takes to make the model of a checkpoint; what is resumed must be this model's."""
+        about = self._describe() if self._can_be_saved() else None
+        if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint(checkpoint)
-        return Checkpoint(checkpoint.path, checkpoint.every, self._describe() if self._can_be_saved() else None)
+        if checkpoint is not None and checkpoint.about is not None:
+            about = checkpoint.about  # of the model that this one is a part of
+        must_be_the_same_model(about, checkpoint, resume)
+        return None if checkpoint is None else Checkpoint(checkpoint.path, checkpoint.every, about)
 
     # ------------------------------------------------------------------------------------------ public
 
@@ -188,6 +223,9 @@ class Model:
             A setting is a function, which a file can't hold (`get_weights` can be saved by `fastdl.io.save`).
         """
         self._need_fit()
+        self._write(path)
+
+    def _write(self, path):
         if not self._can_be_saved():
             name = next(n for n, v in self.get_params().items() if callable(v))
             raise ValueError(f"{name}: expected a name, to save a whole model; got a function")
@@ -324,7 +362,7 @@ class Classifier(Model):
             The loss became infinite or NaN; the message says where.
         """
         x, codes, validation = self._prepare(X, y, validation, warm_start)
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         opt = optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None})
         self.history_ = train.fit(
@@ -351,6 +389,7 @@ class Classifier(Model):
             # Validation is judged without smoothing, so that its figure can be compared.
             return plain(output, target, None, smooth if self.module_.training else 0.0)
 
+        loss.__qualname__ = f"softmax_cross_entropy, smoothing {smooth:g}"  # what a run that goes on compares
         return loss
 
     def _prepare(self, X, y, validation, warm_start):
@@ -377,19 +416,30 @@ class Classifier(Model):
     def predict(self, X):
         """The most probable label of each sample, [N]."""
         outputs = self.decision_function(X)
+        unknown = np.isnan(outputs).any(1)
+        if unknown.any():
+            raise ValueError(
+                f"X: expected samples for which the network gives numbers; got NaN for {unknown.sum()} of {len(outputs)}, the "
+                f"first at {int(np.argmax(unknown))}"
+            )
         return self.classes_[train.argmax(outputs)]
 
     def score(self, X, y):
         """Accuracy, 0 to 1."""
-        predicted = self.predict(X)
+        predicted = must_have_some(self.predict(X))
         return float(np.mean(predicted == as_labels(y, len(predicted))))
 
     def _describe(self):
-        labels = {"classes": self.classes_.tolist(), "classes_dtype": self.classes_.dtype.str}
-        return super()._describe() | labels
+        classes = self.classes_.tolist()
+        if self.classes_.dtype.kind == "S":  # JSON has no bytes
+            classes = [c.decode("latin-1") for c in classes]
+        return super()._describe() | {"classes": classes, "classes_dtype": self.classes_.dtype.str}
 
     def _build_from(self, config):
-        return self.build(tuple(config["input_shape"]), np.array(config["classes"], config["classes_dtype"]))
+        classes = config["classes"]
+        if np.dtype(config["classes_dtype"]).kind == "S":
+            classes = [c.encode("latin-1") for c in classes]
+        return self.build(tuple(config["input_shape"]), np.array(classes, config["classes_dtype"]))
 
 
 class Regressor(Model):
@@ -496,12 +546,10 @@ class Regressor(Model):
         x = self._begin(X, warm_start)
         if not hasattr(self, "module_"):
             targets = self._quantities(y, len(x))
-            spread = targets.std(0)
-            # a constant target has no spread
-            self.build(x.shape[1:], targets.shape[1], targets.mean(0), np.where(spread > 0, spread, 1.0))
+            self.build(x.shape[1:], targets.shape[1], *scale_of(targets))
             self.single_ = np.ndim(y) == 1
         x, targets, validation = self._split(x, self._targets(y, len(x)), validation)
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         self.history_ = train.fit(
             self.module_,
@@ -525,7 +573,7 @@ class Regressor(Model):
 
     def score(self, X, y):
         """Coefficient of determination R^2, mean over the targets: 1 is perfect, 0 no better than the mean."""
-        predicted = self.predict(X)
+        predicted = must_have_some(self.predict(X))
         targets = self._quantities(y, len(predicted))
         if targets.shape[1] != len(self.mean_):
             raise ValueError(f"y: expected {len(self.mean_)} targets a sample; got {targets.shape[1]}")

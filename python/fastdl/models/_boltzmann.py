@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from .. import backend, init, optim
+from .._arguments import positive
 from ..module import Module, Parameter
 from ..random import Stream
 from ..tensor import Tensor
@@ -139,8 +140,12 @@ class Rule:
             value = getattr(self, name)
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
                 raise ValueError(f"{name}: expected an integer of at least {least}; got {value!r}")
-        if self.chains is not None and self.chains < 1:
-            raise ValueError(f"chains: expected at least 1; got {self.chains}")
+        if self.chains is not None:
+            positive("chains", self.chains)
+        for name in ("sparsity_cost", "fast_lr"):
+            value = getattr(self, name)
+            if value is not None and not 0.0 <= value < math.inf:
+                raise ValueError(f"{name}: expected 0 or more; got {value}")
         if self.sparsity is not None and not 0.0 < self.sparsity < 1.0:
             raise ValueError(f"sparsity: expected 0 < sparsity < 1; got {self.sparsity}")
 

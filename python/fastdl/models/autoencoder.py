@@ -5,9 +5,10 @@ import math
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
+from .._arguments import positive, sizes
 from ..random import Stream
 from ..tensor import Tensor, inference
-from ._base import Model, as_input
+from ._base import Model, as_input, must_be_within, must_have_some
 from .cnn import CNN
 
 
@@ -18,7 +19,7 @@ class Autoencoder(Model):
 
     Parameters
     ----------
-    hidden : tuple of int
+    hidden : int or sequence of int
         Units between input and code; with kind 'conv' filters of 3x3 convolutions of stride 2.
     code : int
         Numbers in a code.
@@ -26,7 +27,7 @@ class Autoencoder(Model):
     act, code_act : {'none', 'relu', 'leaky_relu', 'sigmoid', 'tanh', 'gelu'}
         Of hidden units; of the code.
     output : {'sigmoid', 'none'}
-        'sigmoid' for values in [0,1].
+        'sigmoid' for values in [0,1], such as images; 'none' for any.
     loss : {'mse', 'binary_cross_entropy'}
         The squared error, or the cross entropy of values in [0,1], in nats. Both are sums over a sample's values.
     tied : bool
@@ -105,11 +106,16 @@ class Autoencoder(Model):
                 "contraction: expected 0 or more, with act and code_act 'sigmoid', 'tanh' or 'none' and a code that is "
                 f"not variational; got {contraction} with {act!r} and {code_act!r}"
             )
-        if noise is not None:
-            nn.Noise(noise, noise_level)  # says what is wrong
+        if noise not in (None, "gaussian", "mask", "salt"):
+            raise ValueError(f"noise: expected None, 'gaussian', 'mask' or 'salt'; got {noise!r}")
+        if noise is not None and not (0.0 <= noise_level and (noise == "gaussian" or noise_level < 1.0)):
+            raise ValueError(f"noise_level: expected 0 or more, below 1 but for 'gaussian'; got {noise_level}")
+        if not sparsity_weight >= 0.0:
+            raise ValueError(f"sparsity_weight: expected 0 or more; got {sparsity_weight}")
+        positive("code", code)
         if not beta >= 0.0:
             raise ValueError(f"beta: expected 0 or more; got {beta}")
-        self.hidden, self.code, self.kind, self.act, self.code_act = tuple(hidden), code, kind, act, code_act
+        self.hidden, self.code, self.kind, self.act, self.code_act = sizes("hidden", hidden), code, kind, act, code_act
         self.output, self.loss, self.tied, self.noise, self.noise_level = output, loss, tied, noise, noise_level
         self.sparsity, self.sparsity_weight, self.contraction = sparsity, sparsity_weight, contraction
         self.variational, self.beta, self.image_shape, self.seed = variational, beta, image_shape, seed
@@ -216,6 +222,7 @@ class Autoencoder(Model):
             The loss became infinite or NaN; the message says where.
         """
         x = self._begin(X, warm_start)
+        self._must_fit_output(x)
         if not hasattr(self, "module_"):
             self.build(as_input(X).shape[1:])
         places = np.arange(len(x))  # the network remembers what it was given: no targets are gathered
@@ -223,14 +230,15 @@ class Autoencoder(Model):
             x, places, held = self._split(x, places, validation)
             held = held and held[0]
         else:
-            held = self._input(validation, "validation")
+            held = must_have_some(self._input(validation, "validation"), "validation")
+            self._must_fit_output(held, "validation")
         if held is not None:
             held = (held, _floats(held))
         if pretrain:
             self._pretrain(x, pretrain, batch_size, optimizer, lr)
         if options.get("augment") is not None and len(self.sample_shape_) > 1:
             x = x.reshape(len(x), *self.sample_shape_)
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         try:
             self.history_ = train.fit(
@@ -247,6 +255,10 @@ class Autoencoder(Model):
         finally:
             self.module_.forget()
         return self
+
+    def _must_fit_output(self, x, name="X"):
+        if self.output == "sigmoid":
+            must_be_within(x, 0, 1, "which output 'sigmoid' gives (output='none' gives any)", name)
 
     def _pretrain(self, x, epochs, batch_size, optimizer, lr):
         """Each layer and its mirror image alone, the lowest first, on the codes of those below."""
@@ -359,13 +371,13 @@ class Autoencoder(Model):
     def score_samples(self, X):
         """Minus the squared error of each sample, summed over its values, float64 [N]: low for what is unlike the data."""
         x = self._input(X)
-        y = self.reconstruct(X).reshape(len(x), -1)
+        y = self.reconstruct(X).reshape(len(x), math.prod(self.input_shape_))
         x = backend.to_host(_floats(x)).reshape(y.shape)
         return -np.square(x.astype(np.float64) - y).sum(1)
 
     def score(self, X, y=None):
         """Mean of `score_samples`: minus the squared error a sample."""
-        return float(np.mean(self.score_samples(X)))
+        return float(np.mean(must_have_some(self.score_samples(X))))
 
 
 def _floats(x):
@@ -376,7 +388,7 @@ def _floats(x):
 def _weights_of(rbm, i):
     """(w [V,H], b_visible [V], b_hidden [H]) of a machine or tuple."""
     if not isinstance(rbm, (tuple, list)):
-        weights = rbm.get_weights() if callable(getattr(rbm, "get_weights", None)) else vars(rbm)
+        weights = rbm.get_weights() if callable(getattr(rbm, "get_weights", None)) else getattr(rbm, "__dict__", {})
         found = [next((n for n in known if n in weights), None) for known in _NAMES]
         if None in found:
             raise ValueError(f"rbms[{i}]: expected an RBM or (w, b_visible, b_hidden); got {type(rbm).__name__}")

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 
 from .. import backend, decode, nn, ops, optim, train
+from .._arguments import chance, positive, sizes
 from ..data.text import Vocabulary
 from ..module import Module
 from ..random import uniform
 from ..tensor import Tensor, inference
-from ._base import Model
+from ._base import Model, must_have_some
 
 END, UNKNOWN = "<end>", "<unknown>"
 
@@ -100,7 +101,12 @@ class Captioner(Model):
 
     def __init__(self, filters=(32, 64, 128), features=256, units=256, embedding=128, dropout=0.3, word_dropout=0.0,
                  bag=0.0, at_least=1, seed=0):  # fmt: skip
-        self.filters, self.features, self.units, self.embedding = tuple(filters), features, units, embedding
+        for name, value in (("features", features), ("units", units), ("embedding", embedding), ("at_least", at_least)):
+            positive(name, value)
+        chance("dropout", dropout), chance("word_dropout", word_dropout)
+        if not 0.0 <= bag < np.inf:
+            raise ValueError(f"bag: expected 0 or more; got {bag}")
+        self.filters, self.features, self.units, self.embedding = sizes("filters", filters), features, units, embedding
         self.dropout, self.word_dropout, self.bag, self.at_least, self.seed = dropout, word_dropout, bag, at_least, seed
 
     def _shape(self, x, name="X"):
@@ -110,9 +116,11 @@ class Captioner(Model):
 
     def _captions(self, captions, n, name="captions"):
         """int64 [N,T]: words and the end, then -1; -1 also for words that are not known."""
-        captions = [str(c).split() for c in captions]
+        captions = [c.split() for c in _strings(captions, name)]
         if len(captions) != n:
             raise ValueError(f"{name}: expected {n}, one for each image; got {len(captions)}")
+        if any(END in c for c in captions):
+            raise ValueError(f"{name}: expected words other than {END!r}, which ends a caption; got it inside one")
         numbers = {word: i for i, word in enumerate(self.vocabulary_.symbols)}
         width = max((len(c) for c in captions), default=0) + 1
         codes = np.full((n, width), -1, np.int64)
@@ -174,17 +182,17 @@ class Captioner(Model):
         The model itself.
         """
         x = self._begin(X, warm_start)
-        captions = list(captions)
+        captions = _strings(captions)
         if not hasattr(self, "module_"):
-            words = [str(c).split() for c in captions]
+            words = [[w for w in c.split() if w != END] for c in captions]
             kept = Vocabulary.of(*words, least=self.at_least, unknown=UNKNOWN).symbols
             self.build(x.shape[1:], Vocabulary([END, *kept], UNKNOWN))
         codes = self._captions(captions, len(x))
         if validation is not None:
-            vx, vc = validation
-            vx = self._input(vx, "validation X")
-            validation = vx, self._captions(list(vc), len(vx), "validation captions")
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+            vx, vc = _pair(validation, "validation")
+            vx = must_have_some(self._input(vx, "validation X"), "validation X")
+            validation = vx, self._captions(vc, len(vx), "validation captions")
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         opt = optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None})
         module = self.module_
@@ -192,6 +200,7 @@ class Captioner(Model):
         def loss(g, target):
             return self._loss(g, target, smoothing if module.training else 0.0)
 
+        loss.__qualname__ = f"cross entropy of words, smoothing {smoothing:g}"  # what a run that goes on compares
         self.history_ = train.fit(
             module,
             x,
@@ -237,6 +246,8 @@ class Captioner(Model):
         self._need_fit()
         module, end = self.module_, int(self.vocabulary_.encode([END])[0])
         found, features = [], train.predict(module, self._input(X))
+        if not np.isfinite(backend.to_host(features)).all():
+            raise ValueError("X: expected images of finite numbers; got one whose features are not")
         with inference(), backend.pooled():
             for begin in range(0, len(features), 64):
                 g = Tensor(features[begin : begin + 64])
@@ -275,7 +286,10 @@ class Captioner(Model):
         """
         found = self.hypotheses(X, width, length_penalty, max_length)
         if known is not None:
-            near = self._near(X, *known, neighbours)
+            positive("neighbours", neighbours)
+            if not 0.0 <= share <= 1.0:
+                raise ValueError(f"share: expected a number from 0 to 1; got {share}")
+            near = self._near(X, *_pair(known, "known"), neighbours)
             found = [_weigh(own, 1.0 - share) + _weigh(others, share) for own, others in zip(found, near, strict=True)]
         chosen = []
         for election in found:
@@ -286,9 +300,10 @@ class Captioner(Model):
 
     def _near(self, X, known, captions, k):
         """For each image the captions of the k nearest known ones, as hypotheses."""
-        codes, captions = self._captions(captions, len(known), "known captions"), list(captions)
+        captions = _strings(captions, "known captions")
+        codes = self._captions(captions, len(known), "known captions")
         codes[codes < 0] = self.vocabulary_.encode([UNKNOWN])[0]
-        lengths = [len(str(caption).split()) + 1 for caption in captions]
+        lengths = [len(caption.split()) + 1 for caption in captions]
         own, others = (g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 1e-12) for g in map(self.transform, (X, known)))
         result = []
         for cosines in own @ others.T:
@@ -301,6 +316,24 @@ class Captioner(Model):
 
     def _build_from(self, config):
         return self.build(tuple(config["input_shape"]), Vocabulary(config["words"], UNKNOWN))
+
+
+def _strings(captions, name="captions"):
+    """A list of captions, each a string: neither one string nor lists of words."""
+    if isinstance(captions, str) or not hasattr(captions, "__iter__"):
+        raise TypeError(f"{name}: expected a sequence of strings, one an image; got {type(captions).__name__}")
+    captions = list(captions)
+    for c in captions:
+        if not isinstance(c, str):
+            raise TypeError(f"{name}: expected strings of words between blanks; got {type(c).__name__}")
+    return captions
+
+
+def _pair(value, name):
+    """(X, captions)."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise TypeError(f"{name}: expected (X, captions); got {type(value).__name__}")
+    return value
 
 
 def _weigh(hypotheses, share):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from .. import nn
+from .._arguments import chance, positive, sizes
 from ._base import Classifier, Regressor
 
 
@@ -87,6 +88,9 @@ class CNN(Classifier):
     def __init__(self, architecture="small", image_shape=None, width=32, dropout=0.25, seed=0):
         if architecture not in ("small", "lenet5") and not callable(architecture):
             raise ValueError(f"architecture: expected 'small', 'lenet5' or a function; got {architecture!r}")
+        if image_shape is not None and len(sizes("image_shape", image_shape)) not in (2, 3):
+            raise ValueError(f"image_shape: expected (rows, columns) or (rows, columns, channels); got {image_shape!r}")
+        positive("width", width), chance("dropout", dropout)
         self.architecture, self.image_shape, self.width, self.dropout = architecture, image_shape, width, dropout
         self.seed = seed
 

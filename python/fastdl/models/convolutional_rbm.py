@@ -175,7 +175,7 @@ class ConvolutionalRBM(Model):
             errors.append(float(np.mean((backend.to_host(v).astype(np.float64) - backend.to_host(again)) ** 2)))
             state.history["error"] = errors
 
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {} if lr is None else {"lr": lr}
         try:
             self.history_ = train.fit(

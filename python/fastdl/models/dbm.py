@@ -52,7 +52,7 @@ class DBM(Model):
     _fitted = ("joint_", "input_shape_")
 
     def __init__(self, hidden=(500, 1000), mean_field=10, seed=0):
-        sizes = tuple(hidden)
+        sizes = tuple(hidden) if hasattr(hidden, "__iter__") else (hidden,)
         if len(sizes) != 2 or any(isinstance(h, bool) or not hasattr(h, "__index__") or h < 1 for h in sizes):
             raise ValueError(f"hidden: expected two layers, of at least 1 unit; got {hidden!r}")
         if isinstance(mean_field, bool) or not hasattr(mean_field, "__index__") or mean_field < 1:
@@ -87,7 +87,8 @@ class DBM(Model):
         model.module_.set_weights(weights)
         return model
 
-    def fit(self, X, y=None, *, epochs=10, k=5, lr=0.02, centre=True, warm_start=False, checkpoint=None, **options):
+    def fit(self, X, y=None, *, epochs=10, k=5, lr=0.02, centre=True, warm_start=False, checkpoint=None, resume=None,
+            **options):  # fmt: skip
         """Learn the distribution of samples by persistent chains.
 
         Parameters
@@ -100,8 +101,8 @@ class DBM(Model):
         lr : float
         centre : bool
             Use the gradient of the centred machine.
-        warm_start, checkpoint, **options
-            As in `RBM.fit`: batch_size, schedule, momentum, weight_decay, stochastic, callbacks, resume, ...
+        warm_start, checkpoint, resume, **options
+            As in `RBM.fit`: batch_size, schedule, momentum, weight_decay, stochastic, callbacks, ...
 
         Returns
         -------
@@ -118,7 +119,8 @@ class DBM(Model):
         if fresh:
             self.joint_._first(self.joint_._values(wide))
         self.joint_.fit(
-            wide, epochs=epochs, k=k, lr=lr, centre=centre, warm_start=True, checkpoint=self._checkpoint(checkpoint), **options
+            wide, epochs=epochs, k=k, lr=lr, centre=centre, warm_start=True, checkpoint=self._checkpoint(checkpoint, resume),
+            resume=resume, **options
         )
         self.history_ = self.joint_.history_
         return self
@@ -127,6 +129,10 @@ class DBM(Model):
         """[v h2] and h1 of samples: values and means, arrays on the machine's device."""
         self._need_fit()
         x = self._input(X)
+        a = backend.to_host(x)
+        if a.dtype != np.uint8 and a.size and not (a.min() >= 0 and a.max() <= 1):
+            worst = a.min() if a.min() < 0 else a.max()
+            raise ValueError(f"X: expected values from 0 to 1, for Bernoulli units; got {worst:g}")
         v = train.Rows(x, "X", self.module_.w.data).take(np.arange(len(x)))
         wide = backend.empty((len(x), self.module_.sizes[0]), v)
         backend.assign(wide[:, : v.shape[1]], v)
@@ -182,6 +188,9 @@ class _Joint(RBM):
     """Visible units of which only the first `observed` have data."""
 
     observed = passes = 0
+
+    def _checkpoint(self, checkpoint, resume=None):
+        return checkpoint  # the DBM's, which has looked at it
 
     def _first(self, x):
         super()._first(x)

@@ -5,8 +5,9 @@ import os
 import numpy as np
 
 from .. import backend, nn
+from .._arguments import chance, positive, sizes
 from ..random import permutation
-from ._base import Classifier
+from ._base import Classifier, must_have_some
 from ._boltzmann import stream_of
 from .rbm import RBM
 
@@ -22,7 +23,7 @@ class DBN(Classifier):
 
     Parameters
     ----------
-    hidden : sequence of int
+    hidden : int or sequence of int
         Units of the hidden layers.
     visible : {'bernoulli', 'gaussian'}
         Kind of the visible units.
@@ -52,16 +53,18 @@ class DBN(Classifier):
     """
 
     def __init__(self, hidden=(500, 500, 2000), visible="bernoulli", dropout=0.0, input_dropout=0.0, seed=0):
-        self.hidden, self.visible = hidden, visible
-        self.dropout, self.input_dropout, self.seed = dropout, input_dropout, seed
+        self.hidden, self.visible = sizes("hidden", hidden), visible
+        if not self.hidden:
+            raise ValueError(f"hidden: expected one layer or more; got {hidden!r}")
+        if visible not in ("bernoulli", "gaussian"):
+            raise ValueError(f"visible: expected 'bernoulli' or 'gaussian'; got {visible!r}")
+        self.dropout, self.input_dropout = chance("dropout", dropout), chance("input_dropout", input_dropout)
+        self.seed = seed
 
     # -------------------------------------------------------------------------------------- without labels
 
     def _machines(self):
-        sizes = tuple(self.hidden)
-        if not sizes or any(not hasattr(h, "__index__") or h < 1 for h in sizes):
-            raise ValueError(f"hidden: expected one layer or more, of at least 1 unit; got {self.hidden!r}")
-        return [RBM(int(h), "bernoulli" if i else self.visible, seed=self.seed + i) for i, h in enumerate(sizes)]
+        return [RBM(h, "bernoulli" if i else self.visible, seed=self.seed + i) for i, h in enumerate(self.hidden)]
 
     def pretrain(self, X, *, epochs=10, lr=None, checkpoint=None, resume=None, show=None, **options):
         """Train the stack greedily, each machine on the hidden means of the one below, drawn anew each time.
@@ -93,7 +96,7 @@ class DBN(Classifier):
         rates = [lr] * count if lr is None or np.ndim(lr) == 0 else list(lr)
         if len(epochs) != count or len(rates) != count:
             raise ValueError(f"epochs, lr: expected one number, or {count}; got {len(epochs)} and {len(rates)}")
-        self.stack_ = []
+        stack = []  # of the model only when it is whole
         for i, rbm in enumerate(machines):
             rbm.to(self._device)
             rate = (0.001 if i == 0 and self.visible == "gaussian" else 0.05) if rates[i] is None else rates[i]
@@ -106,10 +109,10 @@ class DBN(Classifier):
             if show:
                 error = rbm.history_["error"][-1] if rbm.history_["error"] else float("nan")
                 show(f"machine {i + 1} of {count}: reconstruction error {error:.4f}")
-            self.stack_.append(rbm)
+            stack.append(rbm)
             if i + 1 < count:
                 x = rbm.transform(x)
-        self.input_shape_ = self.stack_[0].input_shape_
+        self.stack_, self.input_shape_ = stack, stack[0].input_shape_
         # What infers the hidden layers; up-down training parts it from what generates.
         self.recognition_ = [[w.copy() for w in (r.module_.w.data, r.module_.c.data)] for r in self.stack_[:-1]]
         return self
@@ -158,7 +161,10 @@ class DBN(Classifier):
         The model itself.
         """
         self._need_stack()
-        x = self._input(X)
+        positive("epochs", epochs), positive("batch_size", batch_size), positive("k", k)
+        if not lr >= 0.0:
+            raise ValueError(f"lr: expected 0 or more; got {lr}")
+        x = must_have_some(self._input(X))
         stream, shuffling = stream_of(self.seed, "up-down"), stream_of(self.seed, "up-down shuffle")
         n = len(x)
         for _ in range(epochs):
@@ -253,6 +259,7 @@ class DBN(Classifier):
         self._need_stack()
         if self.visible != "bernoulli":
             raise ValueError(f"visible: expected 'bernoulli', for the bound; got {self.visible!r}")
+        positive("samples", samples)
         z = self.stack_[-1].anneal(chains, temperatures, seed)
         x, stream, total = self.stack_[0]._floats(X), stream_of(seed, "bound"), 0.0
 
@@ -322,12 +329,29 @@ class DBN(Classifier):
         return x
 
     def _need_fit(self):
-        if not hasattr(self, "stack_") or hasattr(self, "module_"):
-            super()._need_fit()
+        if hasattr(self, "stack_") and not hasattr(self, "module_"):
+            raise RuntimeError("DBN: expected a classifier trained by fit; got a stack alone, trained by pretrain")
+        super()._need_fit()
+
+    def _need_some(self):
+        if not hasattr(self, "stack_"):
+            self._need_fit()
+
+    def save(self, path):
+        """Write classifier and stack, or what there is of them; see `Classifier.save`."""
+        self._need_some()
+        self._write(path)
+
+    def summary(self):
+        """A table of the classifier's layers, or of the machines where there is none yet."""
+        self._need_some()
+        if hasattr(self, "module_"):
+            return super().summary()
+        return "\n".join([repr(self), *(rbm.summary() for rbm in self.stack_)])
 
     def get_weights(self):
         """Copies of all arrays: ``net.*`` of the classifier, ``machine0.*`` and so on of the stack."""
-        self._need_fit()
+        self._need_some()
         found = {f"net.{k}": a for k, a in self.module_.get_weights().items()} if hasattr(self, "module_") else {}
         for i, rbm in enumerate(getattr(self, "stack_", [])):
             found |= {f"machine{i}.{k}": a for k, a in rbm.get_weights().items()}
@@ -338,7 +362,7 @@ class DBN(Classifier):
 
     def set_weights(self, weights):
         """Copy arrays, as from `get_weights`, into the classifier and the stack; returns the model."""
-        self._need_fit()
+        self._need_some()
 
         def part(prefix):
             return {k[len(prefix) :]: a for k, a in weights.items() if k.startswith(prefix)}

@@ -3,10 +3,10 @@
 import numpy as np
 
 from .. import backend, init, nn, ops, optim, train
-from .._arguments import positive
+from .._arguments import chance, positive
 from ..data.sequences import windows
 from ..tensor import inference
-from ._base import Model
+from ._base import Model, scale_of
 from .rnn import _CELLS, recurrent
 
 
@@ -31,7 +31,9 @@ def ridge(x, y, alpha):
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     mx, my = x.mean(0), y.mean(0)
     xc = x - mx
-    w = np.linalg.solve(xc.T @ xc + alpha * np.eye(x.shape[1]), xc.T @ (y - my))
+    products, with_y = xc.T @ xc + alpha * np.eye(x.shape[1]), xc.T @ (y - my)
+    # without a penalty columns may depend on each other: the smallest of the solutions then
+    w = np.linalg.solve(products, with_y) if alpha > 0.0 else np.linalg.lstsq(products, with_y, rcond=None)[0]
     return w, my - mx @ w
 
 
@@ -82,8 +84,9 @@ class Forecaster(Model):
             positive(name, value)
         if cell not in _CELLS:
             raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
-        if alpha < 0.0:
+        if not 0.0 <= alpha < np.inf:
             raise ValueError(f"alpha: expected 0 or more; got {alpha}")
+        chance("dropout", dropout)
         self.window, self.ahead, self.units, self.cell, self.layers = window, ahead, units, cell, layers
         self.dropout, self.linear, self.alpha, self.seed = dropout, linear, alpha, seed
 
@@ -138,12 +141,16 @@ class Forecaster(Model):
                 self.__dict__.pop(name, None)
         s = self._series(series)
         held = 0 if validation is None else positive("validation", validation)
-        known = s[: len(s) - held]
+        if held and held < self.ahead:
+            raise ValueError(f"validation: expected at least ahead={self.ahead} values; got {held}")
+        known = s[: max(len(s) - held, 0)]
         if len(known) < self.window + self.ahead:
-            raise ValueError(f"series: expected {self.window + self.ahead} values or more to train on; got {len(known)}")
+            less = f", {held} of {len(s)} set aside" if held else ""
+            raise ValueError(
+                f"series: expected {self.window + self.ahead} values or more to train on; got {len(known)}{less}"
+            )
         if not hasattr(self, "module_"):
-            spread = known.std(0)
-            self.build(s.shape[1], known.mean(0), np.where(spread > 0, spread, 1.0))
+            self.build(s.shape[1], *scale_of(known, "series"))
             self.single_ = np.ndim(series) == 1
             if self.linear:
                 x, y = self._pairs(known)
@@ -154,7 +161,7 @@ class Forecaster(Model):
         judged = None
         if held:
             judged = self._pairs(s[len(known) - self.window :])
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         self.history_ = train.fit(
             self.module_, x, y, loss=loss,

@@ -8,10 +8,11 @@ import warnings
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
+from .._arguments import positive, sizes
 from ..checkpoint import Run, called, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
 from ..tensor import Tensor, frozen, inference
-from ._base import Model, as_input
+from ._base import Model, as_input, must_be_within
 from .cnn import CNN
 
 LOSSES = ("non_saturating", "least_squares", "hinge", "wasserstein")
@@ -39,7 +40,7 @@ class GAN(Model):
         at least 4x4 pixels.
     latent : int
         Random numbers a sample.
-    hidden : tuple of int
+    hidden : int or sequence of int
         Units of G's hidden layers ('mlp'); D has them in reverse.
     batch_norm : bool
         Batch normalisation of G's hidden layers ('mlp'; 'dcgan' always has it): a bad start then does not fold it up.
@@ -113,9 +114,8 @@ class GAN(Model):
         if not clip_weights > 0.0:
             raise ValueError(f"clip_weights: expected more than 0; got {clip_weights}")
         for name, value in (("latent", latent), ("width", width), ("steps_d", steps_d)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1; got {value}")
-        self.architecture, self.latent, self.hidden, self.width = architecture, latent, tuple(hidden), width
+            positive(name, value)
+        self.architecture, self.latent, self.hidden, self.width = architecture, latent, sizes("hidden", hidden), width
         self.output, self.loss, self.smoothing, self.spectral_norm = output, loss, smoothing, spectral_norm
         if not 0.0 <= average < 1.0:
             raise ValueError(f"average: expected 0 <= average < 1; got {average}")
@@ -196,11 +196,13 @@ class GAN(Model):
         """
         if on_collapse not in ("warn", "stop", "ignore"):
             raise ValueError(f"on_collapse: expected 'warn', 'stop' or 'ignore'; got {on_collapse!r}")
-        if epochs < 1:
-            raise ValueError(f"epochs: expected at least 1; got {epochs}")
+        positive("epochs", epochs), positive("batch_size", batch_size)
         x = self._begin(X, warm_start)
         if not 1 <= batch_size <= len(x):
             raise ValueError(f"batch_size: expected 1 to {len(x)}, the samples; got {batch_size}")
+        if self.output != "none":
+            low = 0 if self.output == "sigmoid" else -1
+            must_be_within(x, low, 1, f"which output {self.output!r} gives (output='none' gives any)")
         if not hasattr(self, "module_"):
             self.build(as_input(X).shape[1:])
         pair, n = self.module_, len(x)
@@ -219,7 +221,7 @@ class GAN(Model):
                     "schedule": None if schedule is None else epochs, "lr": lr, "lr_d": lr if lr_d is None else lr_d,
                     "beta1": beta1, "optimizer": called(optimizer), "steps_d": self.steps_d,
                     "smoothing": self.smoothing, "average": self.average}  # fmt: skip
-        run, first = Run(self._checkpoint(checkpoint), resume, identity), 1
+        run, first = Run(self._checkpoint(checkpoint, resume), resume, identity), 1
         if run.state is not None:
             first = self._resume(run.state, players, shuffling, draws, state)
         duel, steps_d = _Duel(self, players, draws, batch_size), min(self.steps_d, steps)
@@ -310,8 +312,8 @@ class GAN(Model):
     def sample(self, n, seed=0):
         """n new samples, float32 [n,...] in the shape of the data's samples; the same for the same seed."""
         self._need_fit()
-        if n < 0:
-            raise ValueError(f"n: expected 0 or more; got {n}")
+        if n != 0:
+            positive("n", n)
         return self.generate(normal((n, self.latent), seed=seed))
 
     def generate(self, z):

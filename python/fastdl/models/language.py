@@ -5,13 +5,14 @@ import math
 import numpy as np
 
 from .. import backend, init, nn, ops, optim, random, train
-from .._arguments import positive
+from .._arguments import chance, positive
+from ..checkpoint import fingerprint
 from ..data.text import Vocabulary, words
 from ..module import Parameter
 from ..random import Stream
 from ..tensor import Tensor, inference
 from ._base import Model
-from .rnn import recurrent
+from .rnn import _CELLS, recurrent
 
 
 class _TiedHead(nn.Module):
@@ -88,7 +89,9 @@ class LanguageModel(Model):
     _fitted = ("module_", "input_shape_", "vocabulary_")
 
     def __init__(self, units=256, cell="lstm", layers=1, embedding=64, dropout=0.0, tied=False, seed=0):
-        positive("units", units), positive("layers", layers), positive("embedding", embedding)
+        positive("units", units), positive("layers", layers), positive("embedding", embedding), chance("dropout", dropout)
+        if cell not in _CELLS:
+            raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
         if tied and embedding != units:
             raise ValueError(f"embedding: expected units={units} where tied; got {embedding}")
         self.units, self.cell, self.layers, self.embedding = units, cell, layers, embedding
@@ -115,6 +118,8 @@ class LanguageModel(Model):
         ----------
         vocabulary : fastdl.data.Vocabulary
         """
+        if not isinstance(vocabulary, Vocabulary):
+            raise TypeError(f"vocabulary: expected a fastdl.data.Vocabulary; got {type(vocabulary).__name__}")
         self.vocabulary_, self.input_shape_ = vocabulary, (1,)
         layers = recurrent(self.cell, self.units, layers=self.layers, dropout=self.dropout)
         self.module_ = _Language(len(vocabulary), self.embedding, layers, self.dropout, self.tied)
@@ -125,8 +130,8 @@ class LanguageModel(Model):
         """int64 [T] of a text; a symbol that is not known is an error, or `vocabulary_.unknown` where there is one."""
         return self.vocabulary_.encode(self._symbols(text))
 
-    def fit(self, text, *, epochs=10, batch_size=32, window=64, optimizer="adam", lr=None, weight_decay=None, clip=1.0,
-            vocabulary=None, warm_start=False, **options):  # fmt: skip
+    def fit(self, text, *, epochs=10, batch_size=32, window=64, validation=None, optimizer="adam", lr=None, weight_decay=None,
+            clip=1.0, vocabulary=None, warm_start=False, **options):  # fmt: skip
         """Train on a text, read by `batch_size` readers side by side, each from a place of its own.
 
         Parameters
@@ -135,6 +140,8 @@ class LanguageModel(Model):
         epochs, batch_size : int
         window : int
             Steps that gradients flow back through; states flow on from window to window.
+        validation : str, or list of symbols, optional
+            Another text, judged after every epoch: `val_loss` is its `nats`.
         optimizer, lr, weight_decay, clip
             As in `Classifier.fit`.
         vocabulary : fastdl.data.Vocabulary, optional
@@ -157,6 +164,7 @@ class LanguageModel(Model):
                 raise ValueError("text: expected one symbol or more; got an empty text")
             self.build(self._first_vocabulary(symbols) if vocabulary is None else vocabulary)
         codes = self.vocabulary_.encode(symbols)
+        judge = None if validation is None else _Judge(self, validation)
         pieces = (len(codes) - 1) // (batch_size * window)
         if pieces < 1:
             raise ValueError(
@@ -169,7 +177,7 @@ class LanguageModel(Model):
             for s in (0, 1)
         )
         self.module_.carry(batch_size)
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         try:
             self.history_ = train.fit(
@@ -181,6 +189,7 @@ class LanguageModel(Model):
                 epochs=epochs,
                 batch_size=batch_size,
                 shuffle=False,
+                validation=judge,
                 **{"seed": self.seed} | options,
             )
         finally:
@@ -190,9 +199,8 @@ class LanguageModel(Model):
     def nats(self, text, window=1024):
         """Mean cross entropy of a text's symbols, each given all before it (the first is given), in nats."""
         self._need_fit()
-        codes = self.encode(text)
-        if len(codes) < 2:
-            raise ValueError(f"text: expected two symbols or more; got {len(codes)}")
+        positive("window", window)
+        codes = self._two_or_more(text)
         total, state = 0.0, None
         loss = train.LOSSES["softmax_cross_entropy"]
         with train.evaluating(self.module_), inference():
@@ -201,6 +209,12 @@ class LanguageModel(Model):
                 logits, state = self._run(x[: len(y)], state)
                 total += loss(logits, backend.to_device(y[None], logits.data)).item() * len(y)
         return total / (len(codes) - 1)
+
+    def _two_or_more(self, text, name="text"):
+        codes = self.encode(text)
+        if len(codes) < 2:
+            raise ValueError(f"{name}: expected two symbols or more; got {len(codes)}")
+        return codes
 
     def perplexity(self, text):
         """exp of `nats`."""
@@ -223,6 +237,7 @@ class LanguageModel(Model):
 
     def next(self, prompt, k=5):
         """The k most probable next symbols with their probabilities, best first."""
+        positive("k", k)
         p = self.predict_proba(prompt)
         return [(self.vocabulary_.symbols[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:k]]
 
@@ -248,8 +263,10 @@ class LanguageModel(Model):
         self._need_fit()
         if not temperature > 0.0:
             raise ValueError(f"temperature: expected a number above 0; got {temperature}")
-        if top_k is not None and top_k < 1:
-            raise ValueError(f"top_k: expected at least 1; got {top_k}")
+        if top_k is not None:
+            positive("top_k", top_k)
+        if n != 0:
+            positive("n", n)
         codes = np.zeros(1, np.int64) if prompt is None else self.encode(prompt)
         if not len(codes):
             raise ValueError("prompt: expected one symbol or more; got none")
@@ -274,6 +291,17 @@ class LanguageModel(Model):
         self.build(Vocabulary(config["vocabulary"]["symbols"], config["vocabulary"]["unknown"]))
         self.module_.carry(config["carried"])
         return self
+
+
+class _Judge:
+    """Judges a text after every epoch."""
+
+    def __init__(self, model, text):
+        self.model, self.text = model, text
+        self.fingerprint = fingerprint(model._two_or_more(text, "validation"))
+
+    def __call__(self):
+        return {"loss": self.model.nats(self.text)}
 
 
 class CharLM(LanguageModel):

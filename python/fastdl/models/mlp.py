@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from .. import init, nn
+from .._arguments import chance, sizes
 from ._base import Classifier, Regressor
 
 
@@ -15,7 +16,7 @@ class MLP(Classifier):
 
     Parameters
     ----------
-    hidden : tuple of int
+    hidden : int or sequence of int
         Units of each hidden layer.
     act : {'relu', 'leaky_relu', 'sigmoid', 'tanh', 'gelu'}
     dropout : float
@@ -44,8 +45,9 @@ class MLP(Classifier):
     def __init__(self, hidden=(128,), act="relu", dropout=0.0, norm=None, input_dropout=0.0, seed=0):
         if norm not in (None, "batch", "layer"):
             raise ValueError(f"norm: expected None, 'batch' or 'layer'; got {norm!r}")
-        self.hidden, self.act, self.dropout, self.norm = tuple(hidden), act, dropout, norm
-        self.input_dropout, self.seed = input_dropout, seed
+        self.hidden, self.act, self.norm = sizes("hidden", hidden), act, norm
+        self.dropout, self.input_dropout = chance("dropout", dropout), chance("input_dropout", input_dropout)
+        self.seed = seed
 
     def _make(self, input_shape, outputs):
         layers = [nn.Dropout(self.input_dropout)] if self.input_dropout else []

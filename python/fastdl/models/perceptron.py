@@ -5,6 +5,7 @@ import time
 import numpy as np
 
 from .. import backend, nn, random, train
+from .._arguments import positive
 from ..checkpoint import Run, fingerprint
 from ..random import Stream
 from ._base import Classifier
@@ -84,6 +85,9 @@ class Perceptron(Classifier):
         The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came
         by), `seconds` and, with validation, `val_accuracy`.
         """
+        positive("epochs", epochs)
+        if not 0.0 < lr < np.inf:
+            raise ValueError(f"lr: expected a number above 0; got {lr}")
         x, codes, validation = self._prepare(X, y, validation, warm_start)
         layer = self.module_[0]
         # Classes first, so that an update runs along rows; the bias is one more weight of an input that is always 1.
@@ -95,7 +99,7 @@ class Perceptron(Classifier):
         n, count = len(x), 0
         state = train.State(self.module_, None, history, epochs, epochs * n)
         run = Run(
-            self._checkpoint(checkpoint),
+            self._checkpoint(checkpoint, resume),
             resume,
             {"X": fingerprint(x), "y": fingerprint(codes), "lr": lr, "average": self.average, "seed": self.seed},
         )
@@ -116,6 +120,8 @@ class Perceptron(Classifier):
                 index = order[start : start + 256]
                 batch = np.ones((len(index), w.shape[1]), np.float32)
                 batch[:, :-1] = rows.take(index)
+                if not np.isfinite(batch).all():
+                    raise ValueError("X: expected finite numbers; got NaN or infinity")
                 for i, label in enumerate(codes[index].tolist()):
                     count += 1
                     k.matmul(batch[i : i + 1], w, False, True, 0.0, scores)

@@ -7,9 +7,10 @@ import time
 import numpy as np
 
 from .. import backend, train
+from .._arguments import positive
 from ..checkpoint import Run, called, fingerprint
 from ..random import permutation
-from ._base import Model, as_input
+from ._base import Model, as_input, must_have_some
 from ._boltzmann import (
     HIDDEN,
     VISIBLE,
@@ -217,8 +218,9 @@ class RBM(Model):
         """
         rule = Rule(algorithm, k, lr, momentum, weight_decay, chains, temperatures, sparsity, sparsity_cost, bool(centre),
                     fast_lr)  # fmt: skip
-        if epochs < 0 or batch_size < 1:
-            raise ValueError(f"epochs, batch_size: expected at least 0 and 1; got {epochs} and {batch_size}")
+        if epochs != 0:
+            positive("epochs", epochs)
+        positive("batch_size", batch_size)
         x = self._prepare(X, warm_start)
         n, batch = len(x), min(int(batch_size), len(x))
         trainer = self._trainer = Trainer(self.module_, rule, stream_of(self.seed, "gibbs"), batch)
@@ -232,7 +234,7 @@ class RBM(Model):
         identity = {"X": fingerprint(x), "batch_size": batch, "seed": self.seed, "schedule": called(schedule),
                     "stochastic": bool(stochastic), "epochs": epochs if schedule is not None else None,
                     **dataclasses.asdict(rule)}  # fmt: skip
-        run = Run(self._checkpoint(checkpoint), resume, identity)
+        run = Run(self._checkpoint(checkpoint, resume), resume, identity)
         first = 1
         if run.state is not None:
             first, shuffling.offset = run.state["epoch"], run.state["shuffle_offset"]
@@ -360,8 +362,8 @@ class RBM(Model):
         ----------
         n, steps : int
         seed : int
-        start : array [n,V], optional
-            Where the chains begin: where the persistent chains are, if there are any, else at random.
+        start : array [N,V], optional
+            Where the chains begin, of which there are then N: where the persistent chains are, if there are any, else at random.
         means : bool
             Give the means of the last step instead of its samples: smoother pictures.
 
@@ -371,6 +373,8 @@ class RBM(Model):
         """
         self._need_fit()
         m, stream = self.module_, stream_of(seed, "sample")
+        if n != 0:
+            positive("n", n)
         if start is not None:
             v = self._floats(start, "start")
         elif m.chain_v is not None:
@@ -393,6 +397,7 @@ class RBM(Model):
         array of float32 [N,V]
         """
         self._need_fit()
+        positive("samples", samples)
         m, x = self.module_, backend.to_host(self._values(X, missing=True))
         x = x.astype(np.float32) / np.float32(255 if x.dtype == np.uint8 else 1)
         missing = np.isnan(x)
@@ -436,7 +441,7 @@ class RBM(Model):
 
     def score(self, X, y=None):
         """Mean pseudo-likelihood of samples."""
-        return float(self.pseudo_likelihood(X).mean())
+        return float(must_have_some(self.pseudo_likelihood(X)).mean())
 
     def log_z(self):
         """The logarithm of the partition function, exact, where one layer has at most 22 Bernoulli units."""

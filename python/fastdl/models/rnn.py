@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import backend, nn
-from .._arguments import positive
+from .._arguments import chance, positive
 from ..data.sequences import pad
 from ..tensor import Tensor
 from ._base import Classifier, Regressor, as_input
@@ -73,7 +73,7 @@ class _Sequences:
                  seed=0):  # fmt: skip
         if cell not in _CELLS:
             raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
-        positive("units", units), positive("layers", layers), positive("embedding", embedding)
+        positive("units", units), positive("layers", layers), positive("embedding", embedding), chance("dropout", dropout)
         if vocabulary is not None:
             positive("vocabulary", vocabulary)
         self.units, self.cell, self.layers, self.bidirectional = units, cell, layers, bidirectional
@@ -100,7 +100,9 @@ class _Sequences:
         uint8 becomes values in [0,1].
         """
         if _ragged(X):
-            x, lengths = pad(X)
+            x, lengths = pad(X, name=name)
+            if not lengths.any() and hasattr(self, "input_shape_"):  # sequences of no steps have any width
+                x = np.zeros((len(x), 0, self.input_shape_[-1]))
             x = x.astype(np.float32, copy=False)
             if all(getattr(one, "dtype", None) == np.uint8 for one in X):
                 x = x / np.float32(255.0)
@@ -128,7 +130,7 @@ class _Sequences:
     def _tokens(self, X, name):
         """Rows int64 [N, T + 1] of lists of tokens, or of an array [N,T] in which negative numbers fill up."""
         if _ragged(X):
-            x, lengths = pad([np.asarray(s, np.int64) if len(s) == 0 else s for s in X])
+            x, lengths = pad([s if np.size(s) else np.zeros(0, np.int64) for s in X], name=name)
         else:
             x = np.asarray(backend.to_host(backend.array(X, None)))
             lengths = None

@@ -6,8 +6,10 @@ from functools import partial
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
+from .._arguments import chance, positive
+from ..checkpoint import fingerprint
 from ..data.text import Vocabulary
-from ..data.trees import Forest
+from ..data.trees import Forest, Tree
 from ..module import Module
 from ..tensor import Tensor, inference
 from ._base import Model
@@ -84,6 +86,7 @@ class RNTN(Model):
     def __init__(self, width=25, cell="rntn", dropout=0.0, at_least=1, seed=0):
         if cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}; got {cell!r}")
+        positive("width", width), chance("dropout", dropout), positive("at_least", at_least)
         self.width, self.cell, self.dropout = width, cell, dropout
         self.at_least, self.seed = at_least, seed
 
@@ -130,7 +133,8 @@ class RNTN(Model):
         epochs, batch_size : int
             Trees a batch.
         validation : sequence of Tree, optional
-            Judged after every epoch: `val_accuracy` (all nodes) and `val_root_accuracy` in `history_`.
+            Judged after every epoch: `val_loss`, `val_accuracy` (all nodes that have a label) and `val_root_accuracy` in
+            `history_`; any of them may be watched.
         optimizer, lr, weight_decay, clip, warm_start
             As in the classifiers' `fit`.
         root_weight : float
@@ -142,20 +146,20 @@ class RNTN(Model):
         -------
         The model itself.
         """
-        trees = list(trees)
-        if not trees:
-            raise ValueError("trees: expected one tree or more; got none")
+        trees = _some_trees(trees)
+        if not 0.0 <= root_weight < np.inf:
+            raise ValueError(f"root_weight: expected 0 or more; got {root_weight}")
         if not (warm_start and hasattr(self, "module_")):
             for name in self._fitted:
                 self.__dict__.pop(name, None)
-            labels = {node.label for tree in trees for node in tree.nodes()} - {"-1"}
+            labels = {str(node.label) for tree in trees for node in tree.nodes()} - {"-1"}
             self.build(Vocabulary.of(*(t.words() for t in trees), least=self.at_least, unknown=UNKNOWN), sorted(labels))
         module = self.module_
         module._forest = self._training_forest(trees)
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"))
-        callbacks = list(options.pop("callbacks", ()))
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
+        judge = None
         if validation is not None:
-            callbacks.insert(0, _Validation(self, self._training_forest(validation, "validation")))
+            judge = _Validation(self, self._training_forest(_some_trees(validation, "validation"), "validation"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         opt = optim.get(optimizer, module, **{k: v for k, v in given.items() if v is not None})
 
@@ -167,6 +171,7 @@ class RNTN(Model):
                 output, backend.to_device(batch.labels, like), backend.to_device(weights, like)
             )
 
+        loss.__qualname__ = f"cross entropy of nodes, roots {root_weight:g}"  # what a run that goes on compares
         # What a resumed run compares: a number for each tree.
         marks = np.array([zlib.crc32(str(tree).encode()) for tree in trees], np.int64)
         try:
@@ -178,7 +183,7 @@ class RNTN(Model):
                 optimizer=opt,
                 epochs=epochs,
                 batch_size=batch_size,
-                callbacks=callbacks,
+                validation=judge,
                 **{"seed": self.seed} | options,
             )
         finally:
@@ -189,9 +194,9 @@ class RNTN(Model):
         codes = {label: i for i, label in enumerate(self.classes_.tolist())} | {"-1": -1}
 
         def code(label):
-            if label not in codes:
+            if str(label) not in codes:
                 raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {label!r}")
-            return codes[label]
+            return codes[str(label)]
 
         return Forest(trees, self._number(), code)
 
@@ -224,20 +229,22 @@ class RNTN(Model):
     def predict_proba(self, trees):
         """Probability of each class at each node: for each tree float32 [nodes, classes], in the order of `Tree.nodes`."""
         self._need_fit()
-        forest = Forest(trees, self._number(), lambda label: -1)
+        forest = Forest(_trees(trees), self._number(), lambda label: -1)
         logits = self._logits(forest)
         return forest.by_tree(backend.kernels(logits).softmax_forward(logits))
 
     def predict(self, trees):
         """The most probable label of each node: for each tree an array [nodes], in the order of `Tree.nodes`."""
         self._need_fit()
-        forest = Forest(trees, self._number(), lambda label: -1)
+        forest = Forest(_trees(trees), self._number(), lambda label: -1)
         return [self.classes_[codes] for codes in forest.by_tree(train.argmax(self._logits(forest)))]
 
     def score(self, trees):
         """Accuracy over all nodes that have a label, 0 to 1."""
         self._need_fit()
-        forest = self._training_forest(trees)
+        forest = self._training_forest(_some_trees(trees))
+        if not (forest.labels >= 0).any():
+            raise ValueError("trees: expected a label at one node or more; got none")
         known = forest.labels >= 0
         return float(np.mean((train.argmax(self._logits(forest)) == forest.labels)[known]))
 
@@ -278,16 +285,41 @@ class RNTN(Model):
         return self.build(Vocabulary(config["words"], config["unknown"]), config["classes"])
 
 
+def _trees(trees, name="trees"):
+    """A list of trees, and nothing else."""
+    if isinstance(trees, (str, Tree)) or not hasattr(trees, "__iter__"):
+        raise TypeError(f"{name}: expected a sequence of Tree objects (fastdl.data.parse_trees); got {type(trees).__name__}")
+    trees = list(trees)
+    for tree in trees:
+        if not isinstance(tree, Tree):
+            raise TypeError(f"{name}: expected Tree objects (fastdl.data.parse_trees); got {type(tree).__name__}")
+    return trees
+
+
+def _some_trees(trees, name="trees"):
+    found = _trees(trees, name)
+    if not found:
+        raise ValueError(f"{name}: expected one tree or more; got none")
+    return found
+
+
 class _Validation:
-    """A callback that judges trees after every epoch."""
+    """Judges trees after every epoch."""
 
     def __init__(self, model, forest):
         self.model, self.forest = model, forest
+        self.fingerprint = fingerprint(forest.labels)
         before = forest._leaves + forest._inner
         self._roots = before[1:] - 1  # a root is its tree's last node
 
-    def __call__(self, state):
-        right = train.argmax(self.model._logits(self.forest)) == self.forest.labels
-        known = self.forest.labels >= 0
-        state.history.setdefault("val_accuracy", []).append(float(np.mean(right[known])))
-        state.history.setdefault("val_root_accuracy", []).append(float(np.mean(right[self._roots])))
+    def __call__(self):
+        logits, labels = self.model._logits(self.forest), self.forest.labels
+        right, known = train.argmax(logits) == labels, labels >= 0
+        with inference():
+            loss = train.LOSSES["softmax_cross_entropy"](Tensor(logits[known]), labels[known]).item()
+        roots = self._roots[known[self._roots]]
+        return {
+            "loss": loss,
+            "accuracy": float(np.mean(right[known])),
+            "root_accuracy": float(np.mean(right[roots])) if len(roots) else np.nan,
+        }

@@ -1,0 +1,210 @@
+"""What people hand to models: odd arrays and arguments are named, never learned from in silence."""
+
+import numpy as np
+import pytest
+
+from fastdl import data
+from fastdl.models import (
+    CNN,
+    DBM,
+    DBN,
+    GAN,
+    MLP,
+    RBM,
+    RNTN,
+    Autoencoder,
+    Captioner,
+    CharLM,
+    Forecaster,
+    MLPRegressor,
+    Perceptron,
+    RNNClassifier,
+    SoftmaxRegression,
+    load,
+)
+
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(40, 5))
+Y = (X[:, 0] > 0).astype(int)
+BITS = (RNG.random((40, 6)) < 0.4).astype(float)
+IMAGES = RNG.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+WAVE = np.sin(np.arange(120) * 0.3)
+TEXT = "the cat sat on the mat. " * 20
+TREES = data.parse_trees("(1 (1 good) (1 (0 a) (0 film))) (2 (2 bad) (2 (0 a) (0 film))) (0 word)")
+
+
+def mlp(**options):
+    return MLP((4,)).fit(X, Y, **{"epochs": 1} | options)
+
+
+def char_lm(**options):
+    return CharLM(units=4, embedding=4).fit(TEXT, **{"epochs": 1, "batch_size": 4, "window": 8} | options)
+
+
+def captioner(captions=("a red dog",) * 8, settings=None, **options):
+    small = {"filters": (4,), "features": 4, "units": 4, "embedding": 4} | (settings or {})
+    return Captioner(**small).fit(IMAGES, captions, epochs=1, **options)
+
+
+def rntn(trees=TREES, **options):
+    return RNTN(width=4).fit(trees, epochs=1, **options)
+
+
+def stack():
+    return DBN((4,)).pretrain(BITS, epochs=1)
+
+
+def rbm(**options):
+    return RBM(4).fit(BITS, **{"epochs": 1} | options)
+
+
+def nan(a):
+    return np.full_like(a, np.nan, dtype=float)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        # arrays
+        (lambda: MLP((4,)).fit([[1, 2], [3]], [0, 1]), ValueError, "X: expected samples of one shape"),
+        (lambda: MLP((4,)).fit(X[:, :0], Y), ValueError, "X: expected one value a sample or more; got samples of shape"),
+        (lambda: MLP((4,)).fit(X, [0, "a"] * 20), TypeError, "y: expected integer or string labels; got some of both"),
+        (lambda: mlp().predict(nan(X)), ValueError, "X: expected samples for which the network gives numbers; got NaN for 40"),
+        (lambda: Perceptron().fit(nan(X), Y), ValueError, "X: expected finite numbers"),
+        (lambda: mlp().score(X[:0], Y[:0]), ValueError, "X: expected one sample or more; got none"),
+        (lambda: mlp(validation=(X[:0], Y[:0])), ValueError, "validation X: expected one sample or more; got none"),
+        (lambda: MLPRegressor((4,)).fit(X, X[:, 0] * 1e200), ValueError, "y: expected numbers whose squares are below 1e308"),
+        (lambda: RNNClassifier(units=4).fit([[[1.0], [2, 3]], [[1.0]]], [0, 1]), ValueError, r"X\[0\]: expected steps of one"),
+        (lambda: DBM((3, 2)).fit(BITS, epochs=1).transform(BITS * 3), ValueError, "X: expected values from 0 to 1"),
+        (lambda: DBM((3, 2)).fit(BITS, epochs=1).transform(nan(BITS)), ValueError, "X: expected values from 0 to 1"),
+        (lambda: Autoencoder((4,), code=2).fit(X), ValueError, "X: expected values from 0 to 1, which output 'sigmoid' gives"),
+        (lambda: Autoencoder((4,), code=2).fit(BITS, validation=X[:, [0] * 6]), ValueError, "validation: expected values from"),
+        (lambda: Autoencoder((4,), code=2).fit(BITS, validation=BITS[:0]), ValueError, "validation: expected one sample or more"),
+        (lambda: Autoencoder((4,), code=2).fit(BITS, epochs=1).score(BITS[:0]), ValueError, "X: expected one sample or more"),
+        (lambda: GAN(hidden=(4,)).fit(X, batch_size=10), ValueError, "X: expected values from 0 to 1, which output 'sigmoid'"),
+        (lambda: GAN(output="tanh").fit(3 * X, batch_size=10), ValueError, "X: expected values from -1 to 1, which output 'tanh'"),
+        (lambda: rbm().score(BITS[:0]), ValueError, "X: expected one sample or more; got none"),
+        # settings and arguments
+        (lambda: MLP((0,)), ValueError, "hidden: expected at least 1; got 0"),
+        (lambda: MLP("8"), TypeError, "hidden: expected integers, one a layer; got '8'"),
+        (lambda: MLP((4,), dropout=1.0), ValueError, "dropout: expected 0 <= dropout < 1; got 1.0"),
+        (lambda: MLP((4,), seed="a").fit(X, Y), TypeError, "seed: expected an integer; got str"),
+        (lambda: CNN(width=2.5), TypeError, "width: expected an integer; got float"),
+        (lambda: CNN(image_shape=(64,)), ValueError, "image_shape: expected"),
+        (lambda: mlp(epochs=1.5), TypeError, "epochs: expected an integer; got float"),
+        (lambda: mlp(batch_size=None), TypeError, "batch_size: expected an integer; got NoneType"),
+        (lambda: mlp(patience=0), ValueError, "patience: expected at least 1; got 0"),
+        (lambda: mlp(watch="val_loss"), ValueError, "watch: expected one of loss; got 'val_loss'"),
+        (lambda: mlp(watch="seconds"), ValueError, "watch: expected one of loss; got 'seconds'"),
+        (lambda: mlp(lr="fast"), TypeError, "lr: expected a number; got str"),
+        (lambda: Perceptron().fit(X, Y, lr=-1), ValueError, "lr: expected a number above 0; got -1"),
+        (lambda: Perceptron().fit(X, Y, epochs=0), ValueError, "epochs: expected at least 1; got 0"),
+        (lambda: CharLM(cell="foo"), ValueError, "cell: expected one of lstm, gru, rnn; got 'foo'"),
+        (lambda: char_lm(vocabulary="abc"), TypeError, "vocabulary: expected a fastdl.data.Vocabulary; got str"),
+        (lambda: char_lm(validation="t"), ValueError, "validation: expected two symbols or more; got 1"),
+        (lambda: char_lm().sample(-1), ValueError, "n: expected at least 1; got -1"),
+        (lambda: char_lm().sample(3, top_k=1.5), TypeError, "top_k: expected an integer; got float"),
+        (lambda: char_lm().next("a", k=-1), ValueError, "k: expected at least 1; got -1"),
+        (lambda: char_lm().nats(TEXT, window=0), ValueError, "window: expected at least 1; got 0"),
+        (lambda: Forecaster(window=8).fit(WAVE, validation=200), ValueError, "series: expected 9 values.* 200 of 120 set aside"),
+        (lambda: Forecaster(8, ahead=3).fit(WAVE, validation=1), ValueError, "validation: expected at least ahead=3 values"),
+        (lambda: Forecaster(window=8).fit(WAVE * 1e200), ValueError, "series: expected numbers whose squares"),
+        (lambda: Forecaster(alpha=np.nan), ValueError, "alpha: expected 0 or more; got nan"),
+        (lambda: rntn("(1 (1 a)(0 b))"), TypeError, "trees: expected a sequence of Tree objects"),
+        (lambda: rntn().predict(TREES[0]), TypeError, "trees: expected a sequence of Tree objects"),
+        (lambda: rntn().score([]), ValueError, "trees: expected one tree or more; got none"),
+        (lambda: rntn(validation=[]), ValueError, "validation: expected one tree or more; got none"),
+        (lambda: rntn(root_weight=-1), ValueError, "root_weight: expected 0 or more; got -1"),
+        (lambda: RNTN(dropout=1.0), ValueError, "dropout: expected"),
+        (lambda: captioner("a red d"), TypeError, "captions: expected a sequence of strings"),
+        (lambda: captioner([["a", "dog"]] * 8), TypeError, "captions: expected strings of words between blanks; got list"),
+        (lambda: captioner(["a <end> b"] * 8), ValueError, "captions: expected words other than '<end>'"),
+        (lambda: captioner(validation=0.5), TypeError, "validation: expected .X, captions.; got float"),
+        (lambda: captioner().caption(nan(IMAGES)), ValueError, "X: expected images of finite numbers"),
+        (lambda: captioner().caption(IMAGES, known=IMAGES), TypeError, "known: expected .X, captions.; got ndarray"),
+        (lambda: captioner(settings={"bag": -1}), ValueError, "bag: expected 0 or more; got -1"),
+        (lambda: captioner(settings={"features": 0}), ValueError, "features: expected at least 1; got 0"),
+        (lambda: rbm(batch_size=2.5), TypeError, "batch_size: expected an integer; got float"),
+        (lambda: rbm(algorithm="fpcd", fast_lr=-1), ValueError, "fast_lr: expected 0 or more; got -1"),
+        (lambda: rbm().sample(-1), ValueError, "n: expected at least 1; got -1"),
+        (lambda: rbm().impute(nan(BITS), samples=0), ValueError, "samples: expected at least 1; got 0"),
+        (lambda: DBN(()), ValueError, "hidden: expected one layer or more"),
+        (lambda: stack().predict(BITS), RuntimeError, "DBN: expected a classifier trained by fit; got a stack alone"),
+        (lambda: stack().fine_tune(BITS, lr=-1), ValueError, "lr: expected 0 or more; got -1"),
+        (lambda: stack().fine_tune(BITS, batch_size=0), ValueError, "batch_size: expected at least 1; got 0"),
+        (lambda: stack().lower_bound(BITS, 4, 10, samples=0), ValueError, "samples: expected at least 1; got 0"),
+        (lambda: Autoencoder(noise="foo"), ValueError, "noise: expected None, 'gaussian', 'mask' or 'salt'; got 'foo'"),
+        (lambda: Autoencoder(code=0), ValueError, "code: expected at least 1; got 0"),
+        (lambda: Autoencoder.from_rbms([1]), ValueError, r"rbms\[0\]: expected an RBM or .w, b_visible, b_hidden.; got int"),
+        (lambda: GAN(latent=2.5), TypeError, "latent: expected an integer; got float"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_named(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_one_number_stands_for_one_layer():
+    assert MLP(8).hidden == MLP((8,)).hidden == (8,)
+    assert DBN(8).hidden == Autoencoder(8).hidden == GAN(hidden=8).hidden == (8,)
+
+
+def test_one_callback_needs_no_list():
+    seen = []
+    mlp(callbacks=lambda state: seen.append(state.epoch))
+    assert seen == [1]
+
+
+def test_trees_are_judged_before_it_is_decided_whether_to_stop():
+    model = RNTN(width=4).fit(TREES, validation=TREES, epochs=30, patience=2, watch="val_root_accuracy", lr=1e-6)
+    history = model.history_
+    assert history["stopped"] == "early" and len(history["epoch"]) == len(history["val_loss"]) == 3
+    wrong = data.parse_trees("(2 (2 good) (2 (1 a) (1 film)))")
+    # the loss of training falls, that of other labels rises: it is the second that counts
+    assert RNTN(width=4).fit(TREES, validation=wrong, epochs=60, patience=1, lr=0.05).history_["stopped"] == "early"
+
+
+def test_labels_of_trees_may_be_numbers():
+    tree = data.Tree(0, children=(data.Tree(1, "a"), data.Tree(0, "b")))
+    assert set(rntn([tree]).predict([tree])[0]) <= {"0", "1"}
+
+
+def test_a_text_is_judged_after_every_epoch():
+    model = char_lm(validation=TEXT[:100], epochs=2)
+    assert len(model.history_["val_loss"]) == 2 and model.history_["val_loss"][-1] == model.nats(TEXT[:100])
+
+
+def test_sequences_of_no_steps_are_of_any_width():
+    model = RNNClassifier(units=4).fit([np.ones((2, 3)), np.zeros((1, 3))] * 4, [0, 1] * 4, epochs=1)
+    assert np.array_equal(model.predict_proba([[], []]), model.predict_proba([np.zeros((0, 3))] * 2))
+
+
+def test_a_series_that_does_not_change_needs_no_penalty():
+    assert np.allclose(Forecaster(window=8, units=2, alpha=0).fit(np.full(60, 3.0), epochs=1).predict(2), 3.0)
+
+
+def test_bytes_as_labels_are_saved(tmp_path):
+    model = MLP((4,)).fit(X, np.where(Y, b"yes", b"no"), epochs=1)
+    model.save(tmp_path / "model")
+    assert np.array_equal(load(tmp_path / "model").predict(X), model.predict(X))
+
+
+def test_a_stack_whose_training_failed_is_none():
+    model = DBN((4,))
+    with pytest.raises(ValueError, match="X: expected values from 0 to 1"):
+        model.pretrain(BITS * 5)
+    assert model.fit(BITS, Y, epochs=1).predict(BITS).shape == (40,)
+
+
+def test_a_run_goes_on_with_the_same_settings_only(tmp_path):
+    path = tmp_path / "run"
+    MLP((4,), "relu").fit(X, Y, epochs=1, checkpoint=path)
+    for other, name in ((MLP((4,), "tanh"), "act"), (MLP((4,), dropout=0.5), "dropout"), (SoftmaxRegression(), "model")):
+        with pytest.raises(ValueError, match=f"{name}: expected .*, as in the checkpoint"):
+            other.fit(X, Y, epochs=2, resume=path)
+    smooth = dict(epochs=1, smoothing=0.1)
+    MLP((4,)).fit(X, Y, checkpoint=path, **smooth)
+    with pytest.raises(ValueError, match="loss: expected softmax_cross_entropy, smoothing 0.1"):
+        MLP((4,)).fit(X, Y, resume=path, **smooth | {"smoothing": 0.2})
+    DBM((3, 2)).fit(BITS, epochs=1, checkpoint=path)
+    assert isinstance(load(path), DBM)
