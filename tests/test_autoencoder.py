@@ -261,8 +261,8 @@ def test_pca_is_the_best_linear_code():
         (dict(variational=True, tied=True), "tied: expected False with variational"),
         (dict(sparsity=0.1), "sparsity: expected a number between 0 and 1, with code_act 'sigmoid'"),
         (dict(contraction=0.1, act="relu"), "contraction: expected 0 or more, with act"),
-        (dict(noise="pepper"), "kind: expected 'gaussian', 'mask' or 'salt'"),
-        (dict(noise="mask", noise_level=1.0), "level: expected 0 or more, below 1; got 1.0"),
+        (dict(noise="pepper"), "noise: expected None, 'gaussian', 'mask' or 'salt'"),
+        (dict(noise="mask", noise_level=1.0), "noise_level: expected 0 or more, below 1 but for .*; got 1.0"),
         (dict(beta=-1.0), "beta: expected 0 or more"),
     ],
 )

@@ -111,7 +111,7 @@ def test_quantities_images_series_and_text():
     [
         ({}, ValueError, "task: expected one of unlabelled, .*, or data; got neither"),
         (dict(task="origami"), ValueError, r"task: expected one of unlabelled \(.*; got 'origami'"),
-        (dict(data=np.array(["a"])), TypeError, "data: expected an array of real numbers"),
+        (dict(data=np.array([1j])), TypeError, "data: expected an array of real numbers"),
         (dict(data=np.zeros((0, 3))), ValueError, "data: expected one sample or more"),
         (dict(data=points(20), labels=np.zeros(19)), ValueError, "labels: expected 20 of them"),
         (dict(data=points(20), labels=np.zeros(20)), ValueError, "labels: expected two classes or more; got one"),
@@ -164,3 +164,58 @@ def test_complexity_sweep(monkeypatch, tmp_path):
         assert (tmp_path / "sweep.png").stat().st_size > 5000
     assert metrics["linear_1"] > 0.98 and metrics["linear_4"] < 0.6
     assert metrics["deep_4"] > 0.85 and metrics["svm_4"] > 0.8
+
+
+NUMBERS = np.random.default_rng(2)
+TABLE = NUMBERS.random((60, 6))
+KINDS = np.arange(60) % 2
+
+
+@pytest.mark.parametrize(
+    ("given", "task", "family"),
+    [
+        (dict(data=TABLE, labels=KINDS[:, None]), "classification", "MLP"),
+        (dict(data=TABLE, labels=np.eye(2)[KINDS]), "classification", "MLP"),
+        (dict(data=TABLE, labels=TABLE[:, :2]), "regression", "MLPRegressor"),
+        (dict(data=[np.ones((n % 3 + 2, 2)) * n for n in range(60)], labels=KINDS), "sequences", "RNNClassifier"),
+        (dict(data=[np.ones(n % 3 + 2) * n for n in range(60)], labels=KINDS), "sequences", "RNNClassifier"),
+        (dict(data=np.array(["good film", "bad film"] * 30), labels=KINDS), "sentiment", "RNTN"),
+        (dict(data=np.array(["good film", "bad film"], object)), "characters", "CharLM"),
+        (dict(data="hello world"), "characters", "CharLM"),
+    ],
+)
+def test_what_data_are_is_seen(given, task, family):
+    pytest.importorskip("sklearn")
+    choice = fastdl.choose(**given)
+    assert (choice.task, choice.family) == (task, family)
+    if isinstance(given["data"], list):
+        assert choice.model.predict(given["data"]).shape == (60,)
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "message"),
+    [
+        (dict(data=TABLE, labels=[None] * 60), TypeError, "labels: expected numbers or strings, one kind for all"),
+        (dict(data=TABLE, labels=np.array([1, "a"] * 30, object)), TypeError, "labels: expected numbers or strings"),
+        (dict(data=np.where(TABLE > 0.9, np.inf, TABLE), labels=KINDS), ValueError, "data: expected finite numbers, or NaN"),
+        (dict(data=TABLE[:, :0], labels=KINDS), ValueError, "data: expected one sample or more, of one value or more"),
+        (dict(data=["a", "b"], labels=[1]), ValueError, "labels: expected 2 of them"),
+        (dict(task="classification", data=TABLE, labels=TABLE[:, 0]), ValueError, "labels: expected classes"),
+    ],
+)
+def test_odd_data_are_named(given, kind, message):
+    with pytest.raises(kind, match=message):
+        fastdl.choose(**given)
+
+
+@pytest.mark.parametrize("task", ["unlabelled", "denoising", "generation"])
+def test_the_model_suits_the_range_of_the_data(task):
+    wide = fastdl.choose(task, TABLE * 10 - 5).model
+    more = {"batch_size": 10, "on_collapse": "ignore"} if task == "generation" else {}
+    wide.fit(TABLE * 10 - 5, epochs=1, lr=1e-4, **more)
+    assert repr(fastdl.choose(task, TABLE).model) != repr(wide)
+
+
+def test_a_model_whose_shape_needs_labels_is_not_built():
+    choice = fastdl.choose("image", NUMBERS.random((10, 8, 8)))
+    assert not hasattr(choice.model, "module_") and any("depends on the labels" in note for note in choice.notes)

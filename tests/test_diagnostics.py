@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fastdl import init, nn, ops
+from fastdl.data import parse_trees
 from fastdl.diagnostics import (
     Watch,
     cap_depth,
@@ -20,7 +21,7 @@ from fastdl.diagnostics import (
     occlusion,
     receptive_fields,
 )
-from fastdl.models import CNN, MLP, SoftmaxRegression
+from fastdl.models import CNN, MLP, RBM, RNTN, Autoencoder, RNNClassifier, SoftmaxRegression
 from fastdl.tensor import Tensor, record
 from test_models import blobs, stripes
 
@@ -451,3 +452,55 @@ def test_charts(corner):
         plot.hierarchy(model, x[:50], layers=["layers.9"])
     with pytest.raises(ValueError, match="watch: expected one measurement or more"):
         Watch().plot()
+
+
+# ------------------------------------------------------------------------------------------------ models of all families
+
+
+def waves(n=24, steps=1500):
+    x = np.random.default_rng(4).standard_normal((n, steps, 1)).astype(np.float32)
+    return x, np.arange(n) % 2
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+def test_recurrent_models_are_examined_without_their_lengths(cell):
+    x, y = waves()
+    report = examine(RNNClassifier(units=4, cell=cell).build((1500, 1), 2), x, y)
+    assert report.layers and all(f.kind != "input scale" for f in report.findings)
+    x, y = waves(steps=12)
+    assert examine(RNNClassifier(units=4, cell=cell).build((12, 1), 2), list(x), y).healthy
+
+
+def test_autoencoders_are_examined_by_their_own_loss():
+    x = np.random.default_rng(4).random((32, 9))
+    report = examine(Autoencoder((8,), code=3).build((9,)), x, None)
+    assert report.healthy and 0 < report.loss < 9
+
+
+def test_what_has_no_loss_over_samples_says_so():
+    trees = parse_trees("(0 (1 a) (0 b))")
+    machine, net = RBM(3).build((5,)), RNTN(4).fit(trees, epochs=1)
+    for model in (machine, net):
+        with pytest.raises(TypeError, match="model: expected a classifier, a regressor"):
+            examine(model, np.zeros((2, 5)), [0, 1])
+    with pytest.raises(ValueError, match="model: expected a network trained by backpropagation; got RBM"):
+        cap_depth(machine)
+    with pytest.raises(TypeError, match="as deep as the trees it reads"):
+        cap_depth(net)
+
+
+def test_attributions_of_sequences_are_those_of_their_steps():
+    x, y = waves(steps=12)
+    model = RNNClassifier(units=4).fit(x, y, epochs=1)
+    shares = gradient_times_input(model, x, 1)
+    assert shares.shape == x.shape and np.abs(shares).max() > 0
+    total = integrated_gradients(model, x, 1, steps=100).sum((1, 2))
+    rise = model.decision_function(x)[:, 1] - model.decision_function(np.zeros_like(x))[:, 1]
+    assert np.allclose(total, rise, atol=1e-2)
+    with pytest.raises(ValueError, match="X: expected sequences of one length"):
+        gradient_times_input(model, [x[0], x[1, :5]])
+
+
+def test_an_operation_is_checked_along_one_direction_at_least():
+    with pytest.raises(ValueError, match="directions: expected at least 1; got 0"):
+        check_gradient(ops.tanh, np.ones((2, 2), np.float32), directions=0)

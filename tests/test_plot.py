@@ -5,6 +5,7 @@ import pytest
 
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("agg")
+pyplot = pytest.importorskip("matplotlib.pyplot")
 
 from fastdl import plot  # noqa: E402
 
@@ -14,7 +15,7 @@ RNG = np.random.default_rng(0)
 @pytest.fixture(autouse=True)
 def closed():
     yield
-    matplotlib.pyplot.close("all")
+    pyplot.close("all")
 
 
 @pytest.fixture
@@ -134,3 +135,40 @@ def test_axes_are_made_where_none_are_given(tmp_path):
     figure.savefig(tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 1000
     assert plot.gates(np.zeros((2, 2))).figure.number
+
+
+def test_a_tree_is_drawn_as_it_was_read():
+    from fastdl.data import parse_trees
+
+    tree = parse_trees("(3 (2 a) (4 treat))")[0]
+    assert words(plot.tree(tree)) == words(plot.tree((3, (2, "a"), (4, "treat"))))
+    with pytest.raises(ValueError, match="root: expected labels from 0 on; got 'good'"):
+        plot.tree(("good", "a"))
+
+
+def test_a_loss_below_zero_is_in_the_picture(ax):
+    plot.learning_curve({"epoch": [1, 2], "loss": [-1.0, -5.0], "val_accuracy": [0.5, float("nan")]}, ax)
+    assert ax.get_ylim()[0] < -5
+
+
+def test_classes_may_be_words(ax):
+    plot.embeddings(RNG.random((6, 2)), ["cat", "dog"] * 3, ax=ax)
+    assert {line.get_label() for line in ax.get_lines()} == {"cat", "dog"}
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: plot.samples("abc"), TypeError, "images: expected an array of real numbers"),
+        (lambda: plot.samples(3.0), ValueError, "images: expected images"),
+        (lambda: plot.reconstructions(RNG.random((2, 3, 3)), count=0), ValueError, "count: expected at least 1; got 0"),
+        (lambda: plot.captions(RNG.random((2, 3, 3)), ["a", "b"], axes=[None]), ValueError, "axes: expected 2, one an image"),
+        (lambda: plot.embeddings(RNG.random((6, 2)), [0, 1] * 3, names=["a"]), ValueError, "names: expected 2 or more"),
+        (lambda: plot.embeddings(np.full((6, 3), np.nan)), ValueError, "points: expected finite numbers"),
+        (lambda: plot.learning_curve(None), TypeError, "history: expected a dict"),
+        (lambda: plot.mistakes(np.ones((2, 3, 3)), ["a", "b"], [0, 1], np.ones((2, 2))), TypeError, "truth: expected columns"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()

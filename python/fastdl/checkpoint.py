@@ -133,7 +133,7 @@ def must_be_the_same_model(about, checkpoint, resume):
     """
     if about is None or resume is None or resume is False:
         return
-    path = getattr(checkpoint, "path", None) if resume is True else resume
+    path = getattr(checkpoint, "path", None) if resume is True else _path("resume", resume)
     if path is None or not os.path.isfile(path):
         return  # what is wrong is told by Run, which also takes True where there is no file yet
     then = load_state(path, KIND).get("about")

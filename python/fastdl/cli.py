@@ -1,11 +1,15 @@
 """The command line: ``fastdl train | choose | demo | bench | info | data``.
 
-Each command imports what it needs when it runs. A wrong value ends with one line that names it, and exit status 2.
+Each command imports what it needs when it runs. A wrong value ends with one line that names it, and exit status 2; files that
+cannot be read or written are told before the work begins.
 """
 
 import argparse
+import glob
 import os
+import re
 import sys
+import tempfile
 
 # What fastdl reads, for `fastdl info`.
 VARIABLES = {
@@ -70,6 +74,30 @@ def _writable(text):
         raise argparse.ArgumentTypeError(f"expected a file in a folder that exists; got {text!r}")
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"expected a file; got the folder {text!r}")
+    try:
+        if os.path.exists(text):
+            with open(text, "ab"):
+                pass
+        else:
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"expected a file that can be written; got {text!r} ({error.strerror})") from None
+    return text
+
+
+def _begun(text):
+    """A checkpoint to go on from, or those of several networks, ``FILE.name``."""
+    if not os.path.isfile(text) and not glob.glob(f"{glob.escape(text)}.*"):
+        raise argparse.ArgumentTypeError(f"expected a checkpoint that was written before; got {text!r}, which is not there")
+    return text
+
+
+def _pattern(text):
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"expected a regular expression; got {text!r} ({error})") from None
     return text
 
 
@@ -103,9 +131,8 @@ def parser():
     train.add_argument(
         "--checkpoint", metavar="FILE", type=_writable, help="write the state of the training there after every epoch"
     )
-    train.add_argument(
-        "--resume", metavar="FILE", help="go on from such a state, bit for bit, and go on writing it; same options as before"
-    )
+    about = "go on from such a state, bit for bit, and go on writing it; same options as before"
+    train.add_argument("--resume", metavar="FILE", type=_begun, help=about)
     train.add_argument("--save", metavar="FILE", type=_writable, help="weights, as safetensors")
     train.add_argument("--json", metavar="FILE", type=_writable, help="figures and settings")
     train.add_argument(
@@ -129,7 +156,7 @@ def parser():
     bench.add_argument("--against", metavar="NAMES", type=_some_of(PEERS), default=("numpy",), help=",".join(PEERS))
     bench.add_argument("--threads", metavar="N,...", type=_numbers, default=(1,), help="such as 1,2")
     bench.add_argument("--rounds", metavar="N", type=_whole(2), default=21, help="at most so many samples a visit")
-    bench.add_argument("--only", metavar="REGEX", help="rows whose name matches")
+    bench.add_argument("--only", metavar="REGEX", type=_pattern, help="rows whose name matches")
     about = "cpu: time that the calling thread ran, for one thread on a machine that is not quiet"
     bench.add_argument("--clock", metavar="NAME", type=_one_of(tuple(CLOCKS)), default="wall", help=about)
     bench.add_argument("--json", metavar="FILE", type=_writable)

@@ -247,6 +247,8 @@ def from_torch(model, state, input_shape=None):
     ValueError
         Another number of layers, a missing array, another shape. Nothing is changed then.
     """
+    if not hasattr(state, "items"):
+        raise TypeError(f"state: expected a dict of arrays, as from state_dict(); got {type(state).__name__}")
     module, shape = _network(model, input_shape)
     layers, groups = _layers(module, shape), {}
     for key, value in state.items():

@@ -62,6 +62,10 @@ def _digest(arrays, text):
 def replace_file(path, blob):
     """Put bytes under a name at once: whoever reads sees the old file or the new one, whenever the process dies."""
     folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{os.fspath(path)}: expected a file in a folder that exists; got {folder!r}, which does not")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{os.fspath(path)}: expected a file; got a folder")
     descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:

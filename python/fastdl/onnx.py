@@ -366,10 +366,10 @@ def export(model, path=None, input_shape=None):
         if input_shape is None:
             raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
         module, shape = model, tuple(int(s) for s in np.atleast_1d(input_shape))
-    elif hasattr(model, "module_"):
+    elif hasattr(model, "module_") and hasattr(model, "input_shape_"):
         module, shape = model.module_, tuple(model.input_shape_)
     else:
-        raise ValueError(f"model: expected one that was built or fitted, or a Module; got {type(model).__name__}")
+        raise ValueError(f"model: expected one that was built or fitted, over arrays, or a Module; got {type(model).__name__}")
     tokens = getattr(model, "vocabulary", None) is not None or _begins_with_embedding(module)
     shapes = {}
     with np.errstate(all="ignore"):

@@ -37,6 +37,13 @@ def input_of(model, X):
     return x if like is None else backend.to_device(x, like)
 
 
+def steps_of(model, x):
+    """Samples without what only says how long they are: sequences that travel as rows, as steps [N,T,I]."""
+    if not hasattr(model, "_steps") or getattr(model, "vocabulary", None) is not None or x.ndim != 2:
+        return x
+    return x[:, :-1].reshape(len(x), -1, model.input_shape_[-1])
+
+
 def host(a):
     """A float64 copy on the CPU, for statistics."""
     return backend.to_host(a).astype(np.float64)

@@ -5,17 +5,24 @@ import math
 import numpy as np
 
 from .. import backend, nn, random
+from .._arguments import positive
 from ..module import observing
 from ..random import Stream
 from ..tensor import Tensor, frozen, inference
-from ._network import input_of, module_of, undisturbed
+from ._network import input_of, module_of, steps_of, undisturbed
 
 
 def _float_input(model, X):
     x = input_of(model, X)
     if x.dtype != np.float32:
         raise TypeError(f"X: expected numbers whose change means something; got {x.dtype} (indices)")
-    return x
+    steps = steps_of(model, x)
+    if steps is x:
+        return x
+    # The network reads lengths beside the steps, and no gradient goes through that; of whole sequences it takes the steps.
+    if (backend.to_host(x)[:, -1] != steps.shape[1]).any():
+        raise ValueError(f"X: expected sequences of one length, {steps.shape[1]} steps here; got shorter ones")
+    return backend.array(steps)
 
 
 def _targets(model, target, n, width):
@@ -69,6 +76,7 @@ def gradient_times_input(model, X, target=None):
     Returns
     -------
     float32 array of X's shape, as the network sees it
+        Of a recurrent model's sequences, which must be of one length, [N,T,I].
 
     Source
     ------
@@ -101,8 +109,7 @@ def integrated_gradients(model, X, target=None, baseline=0.0, steps=32):
     ------
     Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks" (2017).
     """
-    if steps < 1:
-        raise ValueError(f"steps: expected at least 1; got {steps}")
+    positive("steps", steps)
     x, module = _float_input(model, X), module_of(model)
     start = np.asarray(baseline, np.float32)
     if start.ndim and start.shape != x.shape[1:]:
@@ -143,8 +150,9 @@ def occlusion(model, images, target=None, size=4, stride=2, fill=0.0):
     x, module = _float_input(model, images), module_of(model)
     if x.ndim != 4:
         raise ValueError(f"images: expected shape [N,Y,X,C]; got {list(x.shape)}")
-    if size < 1 or stride < 1 or size > min(x.shape[1:3]):
-        raise ValueError(f"size, stride: expected at least 1 and a square inside {list(x.shape[1:3])}; got {size}, {stride}")
+    positive("size", size), positive("stride", stride)
+    if size > min(x.shape[1:3]):
+        raise ValueError(f"size: expected a square inside {list(x.shape[1:3])}; got {size}")
     from ..train import predict
 
     whole = backend.to_host(predict(module, x))

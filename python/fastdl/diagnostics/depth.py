@@ -48,6 +48,10 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
     """
     module = module_of(model)
     shape = input_shape if input_shape is not None else getattr(model, "input_shape_", None)
+    if hasattr(model, "vocabulary_") and not hasattr(model, "input_shape_"):
+        raise TypeError(
+            f"model: expected a network of one depth; got {type(model).__name__}, as deep as the trees it reads"
+        )
     if shape is None:
         raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
     if steps is not None and steps < 1:
@@ -69,6 +73,8 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
         finally:
             for p, flag in flags:
                 p.wants_grad = flag
+        if out.step is None and module is not model:
+            raise ValueError(f"model: expected a network trained by backpropagation; got {type(model).__name__}")
         if out.step is None:
             return 0
         nodes, todo = {out.order: out}, [out]

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .. import backend, nn, train
+from ..models._base import Model
 from ..module import observing
 from ..tensor import Tensor, record
-from ._network import host, input_of, module_of, undisturbed
+from ._network import host, input_of, module_of, steps_of, undisturbed
 
 # Where a figure stops being harmless. Gradient norms of neighbouring layers differ by small factors in a sound network;
 # over its whole depth they stay within three powers of ten.
@@ -165,7 +166,7 @@ def examine(model, X, y, loss=None):
     X : array [N,...]
         A few dozen to a few hundred samples, as for training.
     y : array [N]
-        Labels or targets, as for training.
+        Labels or targets, as for training; None for an autoencoder.
     loss : str or callable, optional
         As in `fastdl.train.fit`; a model's own, for a Module 'softmax_cross_entropy'.
 
@@ -189,11 +190,15 @@ def examine(model, X, y, loss=None):
     Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010); Hochreiter, diploma
     thesis (1991).
     """
-    module, x = module_of(model), input_of(model, X)
-    if hasattr(model, "_targets"):
+    module = module_of(model)
+    if module is not model and (not hasattr(model, "_loss") or type(model)._targets is Model._targets):
+        raise TypeError(
+            f"model: expected a classifier, a regressor, an autoencoder or a Module; got a {type(model).__name__}, which is not "
+            "trained by one loss from samples"
+        )
+    x = input_of(model, X)
+    if module is not model:
         target = model._targets(y, len(x))
-    elif hasattr(model, "_codes"):
-        target = model._codes(y, len(x))
     else:
         target = backend.array(y, None)
         target = backend.array(target, np.float32 if target.dtype.kind == "f" else np.int64)
@@ -203,7 +208,7 @@ def examine(model, X, y, loss=None):
     loss_of = train.LOSSES.get(loss, loss)
     if not callable(loss_of):
         raise ValueError(f"loss: expected one of {', '.join(train.LOSSES)} or a function; got {loss!r}")
-    findings = _of_input(x)
+    findings = _of_input(steps_of(model, x))
     if findings and findings[0].kind == "input not finite":
         return Report(findings, [])
 
@@ -320,7 +325,7 @@ def _of_layers(module, layers, loss, reached):
     last = weighted[-1] if weighted else None
     for r in weighted:
         w = getattr(r.module, "w", None)
-        if w is None or r is last or not r.trunk or w.data.ndim < 2 or w.data.shape[-1] < 2:
+        if not isinstance(w, nn.Parameter) or r is last or not r.trunk or w.data.ndim < 2 or w.data.shape[-1] < 2:
             continue
         a = host(w.data)
         if np.all(a == a[..., :1]):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import backend, random
+from .._arguments import positive
 from ..random import Stream
 from ..tensor import Tensor
 
@@ -67,6 +68,9 @@ def check_gradient(f, *inputs, directions=4, tolerance=1e-2, seed=0):
     >>> bool(check_gradient(lambda x: ops.multiply(ops.tanh(x), x), x))
     True
     """
+    if not callable(f):
+        raise TypeError(f"f: expected a function of Tensors; got {type(f).__name__}")
+    positive("directions", directions)
     if not inputs:
         raise ValueError("inputs: expected one array or more; got none")
     arrays = [backend.array(a) for a in inputs]

@@ -108,7 +108,7 @@ class Autoencoder(Model):
             )
         if noise not in (None, "gaussian", "mask", "salt"):
             raise ValueError(f"noise: expected None, 'gaussian', 'mask' or 'salt'; got {noise!r}")
-        if noise is not None and not (0.0 <= noise_level and (noise == "gaussian" or noise_level < 1.0)):
+        if noise is not None and not (noise_level >= 0.0 and (noise == "gaussian" or noise_level < 1.0)):
             raise ValueError(f"noise_level: expected 0 or more, below 1 but for 'gaussian'; got {noise_level}")
         if not sparsity_weight >= 0.0:
             raise ValueError(f"sparsity_weight: expected 0 or more; got {sparsity_weight}")
@@ -255,6 +255,13 @@ class Autoencoder(Model):
         finally:
             self.module_.forget()
         return self
+
+    @property
+    def _loss(self):
+        return self.module_.objective
+
+    def _targets(self, y, n, name="y"):
+        return np.arange(n)  # the network remembers what it was given
 
     def _must_fit_output(self, x, name="X"):
         if self.output == "sigmoid":

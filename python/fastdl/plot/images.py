@@ -2,18 +2,21 @@
 
 import numpy as np
 
+from .._arguments import positive
 from ._figure import axes_of, require, tiles
 
 
 def as_images(images, name="images"):
     """float32 [N,Y,X] or [N,Y,X,3] in [0,1] of images [N,Y,X], [N,Y,X,C], or rows [N,V] with V a square number."""
     a = np.asarray(images)
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected an array of real numbers; got {a.dtype}")
     if a.ndim == 2 and int(a.shape[1] ** 0.5) ** 2 == a.shape[1] > 0:
         side = int(a.shape[1] ** 0.5)
         a = a.reshape(len(a), side, side)
     if a.ndim == 4 and a.shape[-1] == 1:
         a = a[..., 0]
-    if len(a) == 0 or not (a.ndim == 3 or (a.ndim == 4 and a.shape[-1] == 3)):
+    if a.ndim == 0 or len(a) == 0 or not (a.ndim == 3 or (a.ndim == 4 and a.shape[-1] == 3)):
         raise ValueError(
             f"{name}: expected images [N,Y,X], [N,Y,X,1], [N,Y,X,3] or rows of square images; got shape {list(np.shape(images))}"
         )
@@ -70,6 +73,7 @@ def reconstructions(images, *others, names=None, ax=None, count=12, cmap="gray")
     -------
     matplotlib Axes
     """
+    positive("count", count)
     lines = [as_images(a, "images" if i == 0 else f"others[{i - 1}]")[:count] for i, a in enumerate((images, *others))]
     for i, line in enumerate(lines):
         if line.shape != lines[0].shape:
@@ -110,6 +114,8 @@ def captions(images, texts, truth=None, axes=None, columns=4, width=28):
     if axes is None:
         lines = -(-len(a) // columns)
         axes = require().subplots(lines, columns, squeeze=False, figsize=(2.4 * columns, 2.8 * lines))[1].reshape(-1)
+    if len(axes) < len(a):
+        raise ValueError(f"axes: expected {len(a)}, one an image; got {len(axes)}")
     for ax in axes:
         ax.set_axis_off()
     used = list(axes)[: len(a)]
@@ -165,6 +171,7 @@ def mistakes(images, truth, predicted, probabilities, axes=None, count=12, names
     images : array [N,Y,X,C]
         uint8, or float in [0,1].
     truth, predicted : int array [N]
+        Classes by their columns of `probabilities`.
     probabilities : array [N,classes]
     axes : sequence of matplotlib Axes, optional
         One for each mistake; a new figure if left out.
@@ -178,6 +185,9 @@ def mistakes(images, truth, predicted, probabilities, axes=None, count=12, names
         Those that hold a mistake; fewer than `count` where there were fewer.
     """
     truth, predicted = np.asarray(truth), np.asarray(predicted)
+    for name, a in (("truth", truth), ("predicted", predicted)):
+        if a.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected columns of probabilities, integers from 0; got {a.dtype}")
     if not len(images) == len(truth) == len(predicted) == len(probabilities):
         raise ValueError(
             "images: expected as many as truth, predicted and probabilities; got "

@@ -58,9 +58,10 @@ def embeddings(points, labels=None, names=None, texts=None, ax=None):
     ----------
     points : array [N,D]
         D at least 2; of more than two axes the two principal ones are shown, with their shares of the variance.
-    labels : int array [N], optional
+    labels : array [N], optional
+        Integers or strings.
     names : sequence of str, optional
-        Of the classes 0, 1, ...
+        Of the classes 0, 1, ...; of labels that are no such numbers, in sorted order.
     texts : sequence of str [N], optional
         Written instead of points.
     ax : matplotlib Axes, optional
@@ -72,6 +73,8 @@ def embeddings(points, labels=None, names=None, texts=None, ax=None):
     x = np.asarray(points, np.float64)
     if x.ndim != 2 or x.shape[1] < 2 or not len(x):
         raise ValueError(f"points: expected shape [N,D], N at least 1 and D at least 2; got {list(x.shape)}")
+    if not np.isfinite(x).all():
+        raise ValueError("points: expected finite numbers; got NaN or infinity")
     for name, given in (("labels", labels), ("texts", texts)):
         if given is not None and len(given) != len(x):
             raise ValueError(f"{name}: expected {len(x)}, one a point; got {len(given)}")
@@ -82,12 +85,17 @@ def embeddings(points, labels=None, names=None, texts=None, ax=None):
         x, share = x @ axes[:2].T, spread**2 / max((spread**2).sum(), 1e-300)
         about = [f"principal axis {i + 1}, {share[i]:.0%} of the variance" for i in (0, 1)]
     labels = np.zeros(len(x), int) if labels is None else np.asarray(labels)
-    several = len(np.unique(labels)) > 1
-    for c in np.unique(labels):
-        here = x[labels == c]
-        colour = f"C{int(c) % 10}"
+    classes = np.unique(labels)
+    several = len(classes) > 1
+    counted = classes.dtype.kind in "iu" and classes.min() >= 0
+    need = int(classes.max()) + 1 if counted else len(classes)
+    if names is not None and len(names) < need:
+        raise ValueError(f"names: expected {need} or more, one a class; got {len(names)}")
+    for i, c in enumerate(classes):
+        here, place = x[labels == c], int(c) if counted else i
+        colour = f"C{place % 10}"
         if texts is None:
-            name = str(c) if names is None else names[int(c)]
+            name = str(c) if names is None else names[place]
             ax.plot(here[:, 0], here[:, 1], ".", color=colour, markersize=3, label=name if several else None)
         else:
             for (a, b), text in zip(here, np.asarray(texts)[labels == c], strict=True):

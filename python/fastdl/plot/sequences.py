@@ -50,9 +50,10 @@ def tree(root, ax=None, names=_SENTIMENT, colours=_RED_TO_GREEN):
 
     Parameters
     ----------
-    root : tuple
-        ``(label, word)`` for a leaf, ``(label, child, child, ...)`` for a node above; labels are classes from 0. A label
-        ``(predicted, true)`` shows the prediction, with a black rim where it is wrong.
+    root : tuple or fastdl.data.Tree
+        ``(label, word)`` for a leaf, ``(label, child, child, ...)`` for a node above; labels are classes from 0, as numbers or
+        as the digits that trees and `RNTN` have. A label ``(predicted, true)`` shows the prediction, with a black rim where it
+        is wrong.
     ax : matplotlib Axes, optional
     names, colours : sequence of str
         Of the classes; by default the five of sentiment, from very negative to very positive.
@@ -66,8 +67,16 @@ def tree(root, ax=None, names=_SENTIMENT, colours=_RED_TO_GREEN):
     >>> from fastdl import plot
     >>> ax = plot.tree((3, (2, "quite"), (3, (2, "a"), (3, "treat"))))  # doctest: +SKIP
     """
+    if hasattr(root, "as_tuple"):
+        root = root.as_tuple()
     ax = axes_of(ax)
     words, nodes = [], []
+
+    def number(label):
+        try:
+            return int(label)
+        except (TypeError, ValueError):
+            raise ValueError(f"root: expected labels from 0 on; got {label!r}") from None
 
     def place(node):
         """(x, height, label) of a node, its parts drawn first."""
@@ -87,7 +96,7 @@ def tree(root, ax=None, names=_SENTIMENT, colours=_RED_TO_GREEN):
 
     place(root)
     for (x, y), label in nodes:
-        predicted, true = label if isinstance(label, (tuple, list)) else (label, label)
+        predicted, true = map(number, label if isinstance(label, (tuple, list)) else (label, label))
         if not 0 <= predicted < min(len(names), len(colours)):
             raise ValueError(f"root: expected labels from 0 to {min(len(names), len(colours)) - 1}; got {predicted}")
         rim = "k" if predicted != true else colours[predicted]

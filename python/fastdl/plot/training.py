@@ -19,10 +19,14 @@ def learning_curve(history, ax=None):
     -------
     matplotlib Axes
     """
+    if not hasattr(history, "get"):
+        raise TypeError(f"history: expected a dict, such as a model's history_; got {type(history).__name__}")
     epochs = history.get("epoch", [])
     if not epochs:
         raise ValueError("history: expected one epoch or more; got none")
     ax = axes_of(ax)
+    from matplotlib.ticker import MaxNLocator
+
     curves = {"loss": "training loss", "errors": "mistakes while training", "error": "error of reconstructions"}
     curves["val_loss"] = "validation loss"
     for name, label in curves.items():
@@ -30,14 +34,15 @@ def learning_curve(history, ax=None):
             # a run that was interrupted has an epoch without validation
             ax.plot(epochs[: len(history[name])], history[name], label=label)
     ax.set_xlabel("epoch")
-    ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.set_ylim(bottom=0)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True, steps=[1, 2, 2.5, 5, 10]))
+    if ax.dataLim.ymin >= 0:  # a Wasserstein loss may be below
+        ax.set_ylim(bottom=0)
     handles = list(ax.get_lines())
     accuracy = history.get("val_accuracy")
     if accuracy:
         right = ax.twinx()
         handles += right.plot(epochs[: len(accuracy)], accuracy, color="tab:green", label="validation accuracy")
-        right.set_ylim(min(0.9, min(accuracy)), 1.0)
+        right.set_ylim(np.nanmin([0.9, *accuracy]), 1.0)
         right.set_ylabel("accuracy")
     ax.set_ylabel("loss")
     ax.legend(handles=handles, loc="center right", frameon=False)
