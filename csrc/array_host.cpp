@@ -31,16 +31,34 @@ const char* dtype_name(DType dtype) { return kNames[static_cast<int>(dtype)]; }
 i64 dtype_bytes(DType dtype) { return kBytes[static_cast<int>(dtype)]; }
 const char* array_kind() { return "NumPy array"; }
 
-Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Session*) {
-  static const auto& api = py::detail::npy_api::get();
-  const bool plain = Py_TYPE(object) == api.PyArray_Type_;
-  if (!plain && !api.PyArray_Check_(object)) return Refusal::not_an_array;
+namespace {
+
+constexpr int kLayout = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+constexpr int kWriteable = py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+
+// Of what is no plain array with all that is wanted.
+__attribute__((cold)) Refusal look_closer(PyObject* object, DType dtype, bool writeable, bool plain) {
   const auto* array = py::detail::array_proxy(object);
   if (!same_type(array, dtype)) return Refusal::dtype;
   if (!(array->flags & py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_)) return Refusal::layout;
   if (!(array->flags & py::detail::npy_api::NPY_ARRAY_ALIGNED_)) return Refusal::alignment;
   if (!plain && PyObject_HasAttrString(object, "mask")) return Refusal::mask;  // numpy.ma: a kernel would not heed it
-  if (writeable && !(array->flags & py::detail::npy_api::NPY_ARRAY_WRITEABLE_)) return Refusal::read_only;
+  if (writeable && !(array->flags & kWriteable)) return Refusal::read_only;
+  return Refusal::none;
+}
+
+}  // namespace
+
+Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Session*) {
+  static const auto& api = py::detail::npy_api::get();
+  const bool plain = Py_TYPE(object) == api.PyArray_Type_;
+  if (!plain && !api.PyArray_Check_(object)) return Refusal::not_an_array;
+  const auto* array = py::detail::array_proxy(object);
+  const int wanted = writeable ? kLayout | kWriteable : kLayout;
+  if (!plain || (array->flags & wanted) != wanted || !same_type(array, dtype)) {
+    const Refusal why = look_closer(object, dtype, writeable, plain);
+    if (why != Refusal::none) return why;
+  }
   out->data = array->data;
   out->ndim = array->nd;
   out->shape = reinterpret_cast<const Py_ssize_t*>(array->dimensions);
