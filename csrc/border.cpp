@@ -122,7 +122,7 @@ class Call {
     }
   }
 
-  void take_stream(PyObject* value) {
+  __attribute__((noinline)) void take_stream(PyObject* value) {
     if (value == Py_None) return;
     if (!PyLong_Check(value))
       fail(PyExc_TypeError, "stream: expected an address, as an integer; got %s", Py_TYPE(value)->tp_name);
@@ -186,7 +186,7 @@ class Call {
     refuse(a, PyExc_TypeError, expected, Py_TYPE(o)->tp_name);
   }
 
-  double to_real(const Argument& a, PyObject* o) {
+  __attribute__((noinline)) double to_real(const Argument& a, PyObject* o) {
     const double value = PyFloat_AsDouble(o);
     if (value == -1 && PyErr_Occurred()) {
       if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
@@ -199,7 +199,7 @@ class Call {
   }
 
   // 0 or 1, as kernels take it: a larger number would lose its upper half on the way.
-  i64 to_flag(const Argument& a, PyObject* o) {
+  __attribute__((noinline)) i64 to_flag(const Argument& a, PyObject* o) {
     if (o == Py_True || o == Py_False) return o == Py_True;
     if (std::strcmp(Py_TYPE(o)->tp_name, "numpy.bool") == 0) return PyObject_IsTrue(o);
     const i64 value = to_integer(a, o, "True or False");
