@@ -71,6 +71,7 @@ def nan(a):
         (lambda: MLP((4,)).fit(X, [0, "a"] * 20), TypeError, "y: expected integer or string labels; got some of both"),
         (lambda: mlp().predict(nan(X)), ValueError, "X: expected samples for which the network gives numbers; got NaN for 40"),
         (lambda: Perceptron().fit(nan(X), Y), ValueError, "X: expected finite numbers"),
+        (lambda: mlp().score(X, np.where(Y, "1", "0")), ValueError, "y: expected labels such as 0; got <U1"),
         (lambda: mlp().score(X[:0], Y[:0]), ValueError, "X: expected one sample or more; got none"),
         (lambda: mlp(validation=(X[:0], Y[:0])), ValueError, "validation X: expected one sample or more; got none"),
         (lambda: MLPRegressor((4,)).fit(X, X[:, 0] * 1e200), ValueError, "y: expected numbers whose squares are below 1e308"),
@@ -208,3 +209,18 @@ def test_a_run_goes_on_with_the_same_settings_only(tmp_path):
         MLP((4,)).fit(X, Y, resume=path, **smooth | {"smoothing": 0.2})
     DBM((3, 2)).fit(BITS, epochs=1, checkpoint=path)
     assert isinstance(load(path), DBM)
+
+
+def test_bytes_and_floats_up_to_255_are_not_taken_for_each_other(tmp_path):
+    images, y = IMAGES, np.arange(8) % 2
+    small = CNN(width=2).fit(images, y, epochs=1)
+    assert np.allclose(small.predict_proba(images / 255.0), small.predict_proba(images), atol=1e-5)
+    small.save(tmp_path / "model")
+    for model in (small, load(tmp_path / "model")):
+        with pytest.raises(ValueError, match="X: expected uint8, as in training, or values from 0 to 1"):
+            model.predict(images.astype(float))
+    with pytest.raises(ValueError, match="validation X: expected uint8, as in training"):
+        CNN(width=2).fit(images, y, epochs=1, validation=(images.astype(float), y))
+    with pytest.raises(ValueError, match="X: expected floats on the scale of training"):
+        CNN(width=2).fit(images.astype(float), y, epochs=1).predict(images)
+    assert small.fit(images.astype(float), y, epochs=1).predict(images.astype(float)).shape == (8,)

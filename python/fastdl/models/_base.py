@@ -84,6 +84,13 @@ def must_be_within(x, low, high, why, name="X"):
         raise ValueError(f"{name}: expected values from {low} to {high}, {why}; got {got:.3g}")
 
 
+def _is_wide(x):
+    """Whether values go well beyond 1; a file on disk, which may be larger than memory, is not read for it."""
+    if isinstance(x, np.memmap) or x.size == 0:
+        return False
+    return float(backend.to_host(x).max()) > 2.0
+
+
 class Model:
     """Base of the models: a network behind a door where data are converted, with its files.
 
@@ -117,7 +124,18 @@ class Model:
                 f"{name}: expected samples of shape {list(self.input_shape_)}, as the model was made for; "
                 f"got {list(x.shape[1:])}"
             )
+        self._must_be_on_the_same_scale(x, name)
         return x
+
+    def _must_be_on_the_same_scale(self, x, name):
+        """Bytes are read as values in [0,1]: the same image as floats up to 255 would be another one, 255 times as bright."""
+        scale = getattr(self, "scale_", None)
+        if scale == "wide" and x.dtype == np.uint8:
+            raise ValueError(
+                f"{name}: expected floats on the scale of training, which went beyond 1; got uint8, read as values from 0 to 1"
+            )
+        if scale == "bytes" and x.dtype != np.uint8 and _is_wide(x):
+            raise ValueError(f"{name}: expected uint8, as in training, or values from 0 to 1; got values beyond 1")
 
     def _need_fit(self):
         if not hasattr(self, "module_"):
@@ -126,11 +144,13 @@ class Model:
     def _begin(self, X, warm_start):
         """Samples of a fit; what an earlier fit learned is forgotten unless training goes on from it."""
         if not (warm_start and hasattr(self, "module_")):
-            for name in self._fitted:
+            for name in (*self._fitted, "scale_"):
                 self.__dict__.pop(name, None)
         x = must_have_some(self._input(X))
         if 0 in x.shape[1:]:
             raise ValueError(f"X: expected one value a sample or more; got samples of shape {list(x.shape[1:])}")
+        if not hasattr(self, "scale_"):
+            self.scale_ = "bytes" if x.dtype == np.uint8 else "wide" if _is_wide(x) else "unit"
         return x
 
     def _split(self, x, targets, validation):
@@ -212,7 +232,8 @@ class Model:
 
     def _describe(self):
         """All that makes a model of this kind but its weights, for JSON."""
-        return {"model": type(self).__name__, "params": self.get_params(), "input_shape": list(self.input_shape_)}
+        about = {"model": type(self).__name__, "params": self.get_params(), "input_shape": list(self.input_shape_)}
+        return about | ({"scale": self.scale_} if hasattr(self, "scale_") else {})
 
     def save(self, path):
         """Write weights, classes and settings to a safetensors file, whole or not at all.
@@ -252,7 +273,10 @@ class Model:
     @classmethod
     def _from_file(cls, weights, config):
         params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
-        return cls(**params)._build_from(config).set_weights(weights)
+        model = cls(**params)._build_from(config).set_weights(weights)
+        if "scale" in config:
+            model.scale_ = config["scale"]
+        return model
 
     def __repr__(self):
         defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
@@ -427,7 +451,10 @@ class Classifier(Model):
     def score(self, X, y):
         """Accuracy, 0 to 1."""
         predicted = must_have_some(self.predict(X))
-        return float(np.mean(predicted == as_labels(y, len(predicted))))
+        y = as_labels(y, len(predicted))
+        if (y.dtype.kind in "US") != (self.classes_.dtype.kind in "US"):
+            raise ValueError(f"y: expected labels such as {self.classes_.tolist()[0]!r}; got {y.dtype}")
+        return float(np.mean(predicted == y))
 
     def _describe(self):
         classes = self.classes_.tolist()

@@ -1,0 +1,453 @@
+"""Readers: IDX, memory maps, npz, CSV and folders of images; what is malformed is named."""
+
+import gzip
+import os
+import pickle
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from data_files import DATA, fails, needs_data, no_data_directory  # noqa: F401
+from fastdl import data
+from fastdl.data import DataError, MissingDataError
+
+# ---------------------------------------------------------------------------------------------------- IDX
+
+IDX_DTYPES = (np.uint8, np.int8, np.int16, np.int32, np.float32, np.float64)
+idx_arrays = st.sampled_from(IDX_DTYPES).flatmap(
+    lambda dtype: hnp.arrays(dtype, hnp.array_shapes(min_dims=1, max_dims=4, min_side=0, max_side=5))
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(idx_arrays, st.sampled_from(["", ".gz", ".xz"]), st.booleans())
+def test_idx_round_trip(tmp_path, array, suffix, swapped):
+    path = tmp_path / f"array{suffix}"
+    data.write_idx(path, array.astype(array.dtype.newbyteorder()) if swapped else array)
+    back = data.read_idx(path)
+    assert back.dtype == array.dtype
+    assert back.flags.writeable
+    np.testing.assert_array_equal(back, array)
+    assert os.listdir(tmp_path) == [path.name]
+    path.unlink()
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(idx_arrays, st.sampled_from(["", ".gz", ".xz"]), st.data())
+def test_idx_of_any_other_length_is_an_error(tmp_path, array, suffix, choose):
+    path = tmp_path / f"array{suffix}"
+    data.write_idx(path, array)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: choose.draw(st.integers(0, len(whole) - 1))])
+    with pytest.raises(DataError, match=re.escape(str(path))):
+        data.read_idx(path)
+    if not suffix:
+        path.write_bytes(whole + b"\0")
+        with pytest.raises(DataError, match=re.escape(str(path))):
+            data.read_idx(path)
+
+
+def test_idx_bytes_are_those_of_the_format(tmp_path):
+    path = tmp_path / "a"
+    data.write_idx(path, np.array([[1, -2, 3]], np.int16))
+    assert path.read_bytes() == bytes.fromhex("00000b02 00000001 00000003 0001 fffe 0003")
+
+
+def test_idx_non_contiguous(tmp_path):
+    array = np.arange(24, dtype=np.uint8).reshape(4, 6)[::2, ::3].T
+    data.write_idx(tmp_path / "a", array)
+    np.testing.assert_array_equal(data.read_idx(tmp_path / "a"), array)
+
+
+def test_idx_gz_bytes_depend_on_the_array_alone(tmp_path):
+    for name in ("one.gz", "two.gz"):
+        data.write_idx(tmp_path / name, np.arange(9, dtype=np.uint8))
+    one = (tmp_path / "one.gz").read_bytes()
+    assert one == (tmp_path / "two.gz").read_bytes()
+    assert one[4:8] == bytes(4)  # no time
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "got"),
+    [
+        (b"", "an IDX file", "an empty file"),
+        (b"\0\0\x08", "an IDX file", "00 00 08"),
+        (b"\x93NUMPY", "an IDX file", "93 4e 55 4d"),
+        (b"\0\0\x0a\x01\0\0\0\0", "an IDX file", "00 00 0a 01"),
+        (b"\0\0\x08\0", "an IDX file", "00 00 08 00"),
+        (b"\0\0\x08\x02\0\0\0\x01", "2 axis sizes", "4 bytes"),
+        (b"\0\0\x08\x01\0\0\0\x03ab", r"3 bytes of data for the shape \[3\]", "2"),
+        (b"\0\0\x08\x01\0\0\0\x03abcd", r"3 bytes of data for the shape \[3\]", "4"),
+        # A header that claims 2**96 bytes must fail at once, not try to have them.
+        (b"\0\0\x08\x03" + b"\xff" * 12 + b"x", "bytes of data", "1"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_idx_malformed(tmp_path, content, expected, got, packed):
+    path = tmp_path / "bad"
+    path.write_bytes(gzip.compress(content) if packed else content)
+    with fails(DataError, path, expected, got):
+        data.read_idx(path)
+
+
+def test_idx_damaged_gzip(tmp_path):
+    path = tmp_path / "bad.gz"
+    data.write_idx(path, np.arange(200, dtype=np.uint8))
+    whole = bytearray(path.read_bytes())
+    whole[-6] ^= 1  # its checksum
+    path.write_bytes(whole)
+    with fails(DataError, path, "a whole gzip file", "CRC"):
+        data.read_idx(path)
+
+
+def test_idx_absent(tmp_path):
+    with fails(MissingDataError, tmp_path / "none", "a file", "nothing there"):
+        data.read_idx(tmp_path / "none")
+    with fails(MissingDataError, tmp_path, "a file", "a folder"):
+        data.read_idx(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.complex64, object])
+def test_write_idx_dtype(tmp_path, dtype):
+    with pytest.raises(TypeError, match=r"array: expected one of uint8, .*; got"):
+        data.write_idx(tmp_path / "a", np.zeros(2, dtype))
+    assert not os.listdir(tmp_path)
+
+
+def test_write_idx_axes(tmp_path):
+    with pytest.raises(ValueError, match=r"array: expected 1 to 32 axes.*; got shape \[\]"):
+        data.write_idx(tmp_path / "a", np.float32(1))
+
+
+# ---------------------------------------------------------------------------------------------------- memory maps
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_memmap(tmp_path, dtype):
+    array = np.arange(60, dtype=dtype).reshape(5, 3, 4)
+    np.save(tmp_path / "a.npy", array)
+    data.write_idx(tmp_path / "a.idx", array)
+    for name in ("a.npy", "a.idx"):
+        mapped = data.open_memmap(tmp_path / name)
+        assert isinstance(mapped, np.memmap)
+        assert not mapped.flags.writeable
+        np.testing.assert_array_equal(mapped[[3, 1]], array[[3, 1]])
+
+
+def test_memmap_of_a_file_larger_than_we_may_read(tmp_path):
+    # A sparse file of 64 GiB: reading it, rather than mapping it, could not end well.
+    path = tmp_path / "big.npy"
+    rows = 1 << 16
+    with open(path, "wb") as file:
+        np.lib.format.write_array_header_1_0(
+            file, {"descr": "|u1", "fortran_order": False, "shape": (rows, 1024, 1024)}
+        )
+        try:
+            file.truncate(file.tell() + (rows << 20))
+        except OSError:
+            pytest.skip("no sparse files here")
+    mapped = data.open_memmap(path)
+    assert mapped.shape == (rows, 1024, 1024)
+    assert mapped[rows - 1, 5, 5] == 0
+
+
+def test_memmap_empty(tmp_path):
+    data.write_idx(tmp_path / "a", np.empty((0, 3), np.uint8))
+    assert data.open_memmap(tmp_path / "a").shape == (0, 3)
+
+
+def test_memmap_malformed(tmp_path):
+    path = tmp_path / "a"
+    np.save(tmp_path / "o.npy", np.array([{}], object), allow_pickle=True)
+    with fails(DataError, tmp_path / "o.npy", "numbers", ".*"):
+        data.open_memmap(tmp_path / "o.npy")
+    np.save(tmp_path / "f.npy", np.asfortranarray(np.ones((3, 4))))
+    with fails(DataError, tmp_path / "f.npy", "C order", "Fortran"):
+        data.open_memmap(tmp_path / "f.npy")
+    np.save(tmp_path / "t.npy", np.ones(1000))
+    os.truncate(tmp_path / "t.npy", 4000)
+    with fails(DataError, tmp_path / "t.npy", "whole", ".*"):
+        data.open_memmap(tmp_path / "t.npy")
+    path.write_bytes(gzip.compress(b"\0\0\x08\x01\0\0\0\x01a"))
+    with fails(DataError, path, "an uncompressed file", "a gzip file"):
+        data.open_memmap(path)
+    path.write_bytes(b"\0\0\x08\x01\0\0\0\x02a")
+    with fails(DataError, path, "2 bytes", "1"):
+        data.open_memmap(path)
+    with fails(MissingDataError, tmp_path / "none", "a file", "nothing there"):
+        data.open_memmap(tmp_path / "none")
+
+
+# ---------------------------------------------------------------------------------------------------- npz
+
+
+def test_npz(tmp_path):
+    path = tmp_path / "set.npz"
+    x, y = np.ones((4, 2), np.float32), np.array([0, 1, 1, 0], np.uint8)
+    np.savez_compressed(path, x_train=x, y_train=y, class_names=np.array(["cat", "dog"]))
+    assert set(data.read_npz(path, ("x_train",))) == {"x_train", "y_train", "class_names"}
+    loaded = data.load("set", tmp_path)
+    assert loaded.names == ("cat", "dog")
+    assert loaded.y_train.dtype == np.int64
+    assert loaded.x_test.shape == (0, 2)
+    assert "set" in data.available(tmp_path)
+    np.savez(path, x_train=x, y_train=np.ones(4))
+    assert data.load("set", tmp_path).names == ()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "expected", "got"),
+    [
+        ({"a": np.ones(2)}, "x_train and y_train", "a"),
+        ({"x_train": np.ones((4, 2)), "y_train": np.ones(3)}, r"x_train \[N,...\]", r"\[4, 2\] and \[3\]"),
+        (
+            {"x_train": np.ones((2, 2)), "y_train": np.ones(2), "x_test": np.ones((2, 3)), "y_test": np.ones(2)},
+            r"rows \[2\]",
+            r"\[2, 3\]",
+        ),
+        ({"x_train": np.ones((2, 2)), "y_train": np.ones(2), "x_test": np.ones((2, 2))}, "both", "x_test"),
+        ({"x_train": np.ones((2, 2)), "y_train": np.array(["a", "b"])}, "numbers", "<U1"),
+        ({"x_train": np.ones((2, 2)), "y_train": np.array([0, -1])}, "labels 0 to 0", "-1 to 0"),
+        (
+            {"x_train": np.ones((2, 2)), "y_train": np.array([0, 2]), "class_names": np.array(["a", "b"])},
+            "labels 0 to 1",
+            "0 to 2",
+        ),
+    ],
+)
+def test_npz_sets_that_do_not_fit(tmp_path, arrays, expected, got):
+    np.savez(tmp_path / "set.npz", **arrays)
+    with fails(DataError, tmp_path / "set.npz", expected, got):
+        data.load("set", tmp_path)
+
+
+class Boom:
+    """Unpickling this would be noticed."""
+
+    def __reduce__(self):
+        return pytest.fail, ("a pickle was loaded",)
+
+
+def test_npz_malformed(tmp_path):
+    path = tmp_path / "set.npz"
+    with fails(MissingDataError, path, "an .npz file", "nothing there"):
+        data.read_npz(path)
+    for content, got in ((b"", "none"), (b"no zip", "6e 6f 20 7a"), (pickle.dumps([1]), "80 04")):
+        path.write_bytes(content)
+        with fails(DataError, path, "a zip archive", got):
+            data.read_npz(path)
+    np.savez(path, fine=np.ones(2), evil=np.array([Boom()], object), allow_pickle=True)
+    with fails(DataError, path, "without pickled objects", "evil"):
+        data.read_npz(path)
+    np.savez(path, a=np.ones(3))
+    with fails(DataError, path, "arrays b", "a"):
+        data.read_npz(path, ("b",))
+    np.savez(path, a=np.arange(1000))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with fails(DataError, path, "zip", ".*"):
+        data.read_npz(path)
+    damaged = bytearray(whole)
+    damaged[len(whole) // 2] ^= 0xFF
+    path.write_bytes(damaged)
+    with fails(DataError, path, "whole archive", "a: .*CRC"):
+        data.read_npz(path)
+
+
+# ---------------------------------------------------------------------------------------------------- CSV
+
+
+def csv_file(tmp_path, text, name="t.csv"):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_csv(tmp_path):
+    path = csv_file(
+        tmp_path, 'age,sex, weight ,ill\n1,male,2.5,0\n?,female,,1\n3,"male",-1e3,1\n4,?,nan,0\n', "people.csv"
+    )
+    table = data.read_csv(path, "ill")
+    assert table.columns == ["age", "sex", "weight"]
+    assert table.categories == {"sex": ["female", "male"]}
+    nan = np.nan
+    np.testing.assert_array_equal(table.x, [[1, 1, 2.5], [nan, 0, nan], [3, 1, -1000], [4, nan, nan]])
+    np.testing.assert_array_equal(table.y, [0, 1, 1, 0])
+    assert (table.x.dtype, table.y.dtype, table.target) == (np.float64, np.int64, "ill")
+    loaded = data.load("people", tmp_path, target="ill")
+    assert loaded.names == ("0", "1")
+    assert loaded.x_test.shape == (0, 3)
+    assert "people" in data.available(tmp_path)
+    with pytest.raises(ValueError, match="target: expected the column to predict, one of age, sex, weight, ill"):
+        data.load("people", tmp_path)
+
+
+def test_csv_targets(tmp_path):
+    path = csv_file(tmp_path, "a,b,c\n1,x,1.0\n2,y,2.5\n3,x,3\n")
+    words = data.read_csv(path, "b")
+    assert words.categories == {"b": ["x", "y"]}
+    np.testing.assert_array_equal(words.y, [0, 1, 0])
+    assert words.columns == ["a", "c"]
+    quantity = data.read_csv(path, -1)
+    assert (quantity.y.dtype, quantity.target) == (np.float64, "c")
+    assert data.read_csv(path).y is None
+    assert data.load("t", tmp_path, target="b").names == ("x", "y")
+    big = csv_file(tmp_path, "n\n123456789012345678901234567890\n")
+    assert data.read_csv(big, "n").y.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    ("text", "has_header"),
+    [
+        ("a,b\n1,2\n", True),
+        ("1,2\n3,4\n", False),
+        ("a,1\nb,2\n", False),
+        ("name,word\nx,u\ny,v\n", True),
+        ("x,u\nx,u\ny,u\n", False),
+        ("a,?\n1,2\n", False),
+        ("a\n", True),
+    ],
+)
+def test_csv_header_detection(tmp_path, text, has_header):
+    path = csv_file(tmp_path, text)
+    if text == "a\n":
+        with fails(DataError, path, "at least one row below the header", "none"):
+            data.read_csv(path)
+        assert len(data.read_csv(path, header=False).x) == 1
+        return
+    assert len(data.read_csv(path).x) == text.count("\n") - has_header
+    assert (data.read_csv(path).columns[0] == "0") == (not has_header)
+    assert len(data.read_csv(path, header=not has_header).x) == text.count("\n") - (not has_header)
+
+
+@pytest.mark.parametrize("delimiter", list(",;\t"))
+def test_csv_delimiter_bom_gzip_and_line_ends(tmp_path, delimiter):
+    text = "\ufeffa,b\r\n1,2\r\n\r\n3,4".replace(",", delimiter)
+    for content in (text.encode(), gzip.compress(text.encode())):
+        table = data.read_csv(csv_file(tmp_path, content))
+        assert table.columns == ["a", "b"]
+        np.testing.assert_array_equal(table.x, [[1, 2], [3, 4]])
+
+
+def test_csv_with_quoted_line_breaks_names_the_right_line(tmp_path):
+    path = csv_file(tmp_path, 'a,b\n1,"two\nlines"\n3\n')
+    with fails(DataError, path, "2 cells a line", "1 in line 4"):
+        data.read_csv(path)
+
+
+def test_csv_numbers_are_numbers_only(tmp_path):
+    # Python reads 1_000 as a number; a data file means a word.
+    table = data.read_csv(csv_file(tmp_path, "a,b\n1_000,inf\n2,1\n"))
+    assert table.categories == {"a": ["1_000", "2"]}
+    assert table.x[0, 1] == np.inf
+
+
+@pytest.mark.parametrize(
+    ("content", "target", "expected", "got"),
+    [
+        (b"", None, "at least one row", "none"),
+        (b"a,b\n1,2\n1,2,3\n", None, "2 cells a line", "3 in line 3"),
+        (b"a,a\n1,2\n", None, "a name of its own", "more than one a"),
+        (b"a,b\n1,2\n", "c", "a column 'c' for the target", "columns a, b"),
+        (b"a,b\n1,2\n", 2, "a column 2 for the target", "columns a, b"),
+        (b"a,b\n1,2\n\n3,?\n", "b", "a target in every row, column 'b'", "a missing value in line 4"),
+        (b"a,b\n\xff,2\n", None, "UTF-8 text", "byte ff at 4"),
+        (b"a,b\n1,\0\n", None, "text", "a zero byte at 6"),
+        (b"a,b\n1," + b"x" * 200_000, None, "a CSV file", "line 2"),
+        (b"\x1f\x8b\x08\0", None, "a whole gzip file", ".*"),
+    ],
+)
+def test_csv_malformed(tmp_path, content, target, expected, got):
+    path = csv_file(tmp_path, content)
+    with fails(DataError, path, expected, got):
+        data.read_csv(path, target)
+
+
+@needs_data
+def test_medical_tables_of_the_data_folder():
+    if not (Path(DATA) / "medical").is_dir():
+        pytest.skip("no medical tables under FASTDL_DATA")
+    heart = data.load("medical/heart_disease", DATA, target="diameter narrowing")
+    assert heart.x_train.shape == (303, 13)
+    assert np.bincount(heart.y_train).tolist() == [164, 139]
+    assert np.isnan(heart.x_train).any(axis=1).sum() == 6
+    breast = data.load("medical/breast_cancer_wdbc", DATA, target="benign")
+    assert (breast.x_train.shape, np.bincount(breast.y_train).tolist()) == ((569, 30), [212, 357])
+
+
+# ---------------------------------------------------------------------------------------------------- image folders
+
+
+def image_set(folder, classes=("cat", "dog"), size=(5, 4), suffix=".png"):
+    pil = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
+    pixels = {}
+    for c, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(2):
+            value = np.full((*size, 3), (40 * c, 90 * i, 7), np.uint8)
+            value[0, 0] = 255
+            pil.fromarray(value).save(folder / name / f"{i}{suffix}")
+            pixels[name, i] = value
+    return pixels
+
+
+def test_image_folder(tmp_path):
+    pixels = image_set(tmp_path / "pets")
+    (tmp_path / "pets" / "cat" / "notes.txt").write_text("not an image")
+    (tmp_path / "pets" / ".hidden").mkdir()
+    x, y, names = data.read_image_folder(tmp_path / "pets")
+    assert names == ("cat", "dog")
+    np.testing.assert_array_equal(y, [0, 0, 1, 1])
+    np.testing.assert_array_equal(x, np.stack(list(pixels.values())))
+    assert data.read_image_folder(tmp_path / "pets", mode="L")[0].shape == (4, 5, 4, 1)
+    assert data.read_image_folder(tmp_path / "pets", size=(10, 6))[0].shape == (4, 10, 6, 3)
+    assert data.load("pets", tmp_path).x_train.shape == (4, 5, 4, 3)
+    assert "pets" in data.available(tmp_path)
+    with pytest.raises(ValueError, match="mode: expected 'RGB' or 'L'; got 'P'"):
+        data.read_image_folder(tmp_path / "pets", mode="P")
+
+
+def test_image_folder_in_two_parts_and_jpeg(tmp_path):
+    image_set(tmp_path / "pets" / "train", suffix=".JPG")
+    image_set(tmp_path / "pets" / "test", classes=("dog",))
+    pets = data.load("pets", tmp_path)
+    assert len(pets.x_train) == 4
+    np.testing.assert_array_equal(pets.y_test, [1, 1])
+    assert [name for name in data.available(tmp_path) if name.startswith("pets")] == ["pets"]
+    image_set(tmp_path / "pets" / "test2" / "x")
+    (tmp_path / "pets" / "test" / "cow").mkdir()
+    with fails(DataError, tmp_path / "pets" / "test", "class folders cat, dog", "cow"):
+        data.load("pets", tmp_path)
+
+
+def test_image_folder_malformed(tmp_path):
+    with fails(MissingDataError, tmp_path / "pets", "a folder", "nothing there"):
+        data.read_image_folder(tmp_path / "pets")
+    (tmp_path / "pets").mkdir()
+    with fails(DataError, tmp_path / "pets", "a folder for each class", "none"):
+        data.read_image_folder(tmp_path / "pets")
+    image_set(tmp_path / "more")
+    (tmp_path / "more" / "empty").mkdir()
+    with fails(DataError, tmp_path / "more" / "empty", "images", "none"):
+        data.read_image_folder(tmp_path / "more")
+    bad = tmp_path / "more" / "empty" / "0.png"
+    image_set(tmp_path / "other", size=(6, 4))
+    (tmp_path / "other" / "cat" / "0.png").rename(bad)
+    with fails(DataError, bad, "5x4 pixels", "6x4"):
+        data.read_image_folder(tmp_path / "more")
+    for content in (b"", bad.read_bytes()[:40], b"\x89PNG\r\n"):
+        bad.write_bytes(content)
+        with fails(DataError, bad, "a whole PNG or JPEG image", ".*"):
+            data.read_image_folder(tmp_path / "more")
+
+
+def test_image_folder_without_pillow(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(ImportError, match='optional extra "images"'):
+        data.read_image_folder(tmp_path)
