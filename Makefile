@@ -9,7 +9,7 @@
 #   make sass     compile the CUDA kernels for all architectures, and hold bars on their machine code (needs nvcc, no GPU)
 #   make gpu      build for this machine's GPU, run the suite on it, measure  (needs nvcc and a GPU)
 #   make docs     the documentation as web pages, in build/docs/html
-#   make wheel    a wheel with every target, in dist/, built in isolation
+#   make wheel    a wheel with every target, in dist/, built in isolation; fails if it is too large: 3 MiB, or 12 MB with CUDA
 #   make clean    remove what was built; distclean: the virtual environment too
 #
 # PYTHON=python3.12 chooses the interpreter, VENV=dir the environment's place, WERROR=ON makes warnings errors, and
@@ -112,9 +112,11 @@ gpu: $(VENV)/.installed-test $(VENV)/.group-test
 docs: $(VENV)/.group-docs $(INSTALLED)
 	$(call stage,documentation,$(BIN)/python -m sphinx -q -W --keep-going -b html docs build/docs/html)
 
+MOST_BYTES := $(if $(filter OFF,$(CUDA)),3145728,12000000)
 wheel: $(VENV)/.ready
 	$(call stage,wheel with every target,rm -rf dist; FASTDL_TARGETS=all FASTDL_CUDA=$(CUDA) \
-		FASTDL_CUDA_ARCHITECTURES=release $(PIP) wheel --no-deps --wheel-dir dist .; ls -l dist)
+		FASTDL_CUDA_ARCHITECTURES=release $(PIP) wheel --no-deps --wheel-dir dist .; ls -l dist; \
+		size=$$(wc -c < dist/*.whl); echo "wheel: $$size bytes of at most $(MOST_BYTES)"; [ $$size -le $(MOST_BYTES) ])
 
 clean:
 	rm -rf build dist $(VENV)/.installed-demo $(VENV)/.installed-test
