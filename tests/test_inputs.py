@@ -67,6 +67,9 @@ def nan(a):
     [
         # arrays
         (lambda: MLP((4,)).fit([[1, 2], [3]], [0, 1]), ValueError, "X: expected samples of one shape"),
+        (lambda: MLP((4,)).fit(None, Y), TypeError, "X: expected an array or what makes one; got None"),
+        (lambda: MLP((4,)).fit(X, None), TypeError, "y: expected an array or what makes one; got None"),
+        (lambda: MLP((4,)).fit(np.ma.masked_array(X, X > 1, np.float32), Y), TypeError, "X: expected an array without masked"),
         (lambda: MLP((4,)).fit(X[:, :0], Y), ValueError, "X: expected one value a sample or more; got samples of shape"),
         (lambda: MLP((4,)).fit(X, [0, "a"] * 20), TypeError, "y: expected integer or string labels; got some of both"),
         (lambda: mlp().predict(nan(X)), ValueError, "X: expected samples for which the network gives numbers; got NaN for 40"),

@@ -10,85 +10,9 @@ from ..checkpoint import Checkpoint, must_be_the_same_model
 from ..io import save as _write
 from ..random import Stream, permutation
 from ..tensor import inference
+from ._door import REAL, array_of, as_input, as_labels, is_wide, must_be_within, must_have_some, scale_of
 
-_REAL = "fiub"  # NumPy kinds
-
-
-def as_input(x, name="X"):
-    """An array that the training loop takes, converted at most once.
-
-    uint8 stays (a batch becomes values in [0,1]); every other real dtype becomes float32.
-
-    Raises
-    ------
-    TypeError
-        Not real numbers.
-    ValueError
-        No axis of samples.
-    """
-    try:
-        a = x if isinstance(x, np.ndarray) else backend.array(x, None)
-    except ValueError as error:  # rows of several lengths
-        raise ValueError(f"{name}: expected samples of one shape; got {error}") from None
-    if a.dtype.kind not in _REAL:
-        raise TypeError(f"{name}: expected an array of real numbers; got {a.dtype}")
-    if a.ndim == 0:
-        raise ValueError(f"{name}: expected an array with samples first; got a single number")
-    return a if _ready(a) else backend.array(a, np.uint8 if a.dtype == np.uint8 else np.float32)
-
-
-def _ready(a):
-    """Whether it can be used as it is (a memory-mapped file then stays on disk)."""
-    return a.dtype in (np.float32, np.uint8) and a.dtype.isnative and a.flags.c_contiguous
-
-
-def as_labels(y, n, name="y"):
-    """A one-dimensional array of n integer, boolean or string labels."""
-    mixed = isinstance(y, (list, tuple)) and len({isinstance(v, str) for v in y}) > 1
-    y = backend.array(y, None, "cpu")
-    if mixed and y.dtype.kind == "U":  # NumPy would make strings of all
-        raise TypeError(f"{name}: expected integer or string labels; got some of both")
-    if y.dtype.kind == "O" and all(isinstance(v, str) for v in y.reshape(-1)):
-        y = y.astype(str)
-    if y.dtype.kind not in "iubUS":
-        raise TypeError(f"{name}: expected integer or string labels; got {y.dtype}")
-    if y.shape != (n,):
-        raise ValueError(f"{name}: expected shape [{n}], a label for each sample; got {list(y.shape)}")
-    return y
-
-
-def must_have_some(x, name="X"):
-    """Refuse data without a sample, of which there is no mean."""
-    if len(x) == 0:
-        raise ValueError(f"{name}: expected one sample or more; got none")
-    return x
-
-
-def scale_of(targets, name="y"):
-    """Mean and spread of each column of float64 targets [N,K]; the spread of a constant one is 1."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        mean, spread = targets.mean(0), targets.std(0)
-    if not np.isfinite(spread).all():
-        raise ValueError(f"{name}: expected numbers whose squares are below 1e308; got one of {np.abs(targets).max():.2g}")
-    return mean, np.where(spread > 0, spread, 1.0)
-
-
-def must_be_within(x, low, high, why, name="X"):
-    """Refuse values that an output of that range can never give back; a little beyond may come of rounding."""
-    a = backend.to_host(x)
-    if a.dtype == np.uint8 or a.size == 0:
-        return
-    least, most, slack = float(a.min()), float(a.max()), 1e-3 * (high - low)
-    if least < low - slack or most > high + slack:
-        got = least if least < low - slack else most
-        raise ValueError(f"{name}: expected values from {low} to {high}, {why}; got {got:.3g}")
-
-
-def _is_wide(x):
-    """Whether values go well beyond 1; a file on disk, which may be larger than memory, is not read for it."""
-    if isinstance(x, np.memmap) or x.size == 0:
-        return False
-    return float(backend.to_host(x).max()) > 2.0
+__all__ = ["Classifier", "Model", "Regressor", "as_input", "as_labels", "must_be_within", "must_have_some", "scale_of"]
 
 
 class Model:
@@ -134,7 +58,7 @@ class Model:
             raise ValueError(
                 f"{name}: expected floats on the scale of training, which went beyond 1; got uint8, read as values from 0 to 1"
             )
-        if scale == "bytes" and x.dtype != np.uint8 and _is_wide(x):
+        if scale == "bytes" and x.dtype != np.uint8 and is_wide(x):
             raise ValueError(f"{name}: expected uint8, as in training, or values from 0 to 1; got values beyond 1")
 
     def _need_fit(self):
@@ -150,7 +74,7 @@ class Model:
         if 0 in x.shape[1:]:
             raise ValueError(f"X: expected one value a sample or more; got samples of shape {list(x.shape[1:])}")
         if not hasattr(self, "scale_"):
-            self.scale_ = "bytes" if x.dtype == np.uint8 else "wide" if _is_wide(x) else "unit"
+            self.scale_ = "bytes" if x.dtype == np.uint8 else "wide" if is_wide(x) else "unit"
         return x
 
     def _split(self, x, targets, validation):
@@ -244,9 +168,9 @@ class Model:
             A setting is a function, which a file can't hold (`get_weights` can be saved by `fastdl.io.save`).
         """
         self._need_fit()
-        self._write(path)
+        self._save(path)
 
-    def _write(self, path):
+    def _save(self, path):
         if not self._can_be_saved():
             name = next(n for n, v in self.get_params().items() if callable(v))
             raise ValueError(f"{name}: expected a name, to save a whole model; got a function")
@@ -487,8 +411,8 @@ class Regressor(Model):
 
     def _quantities(self, y, n, name="y"):
         """float64 [N,K] of targets [N] or [N,K]."""
-        y = backend.array(y, None, "cpu")
-        if y.dtype.kind not in _REAL:
+        y = array_of(y, name, "cpu")
+        if y.dtype.kind not in REAL:
             raise TypeError(f"{name}: expected an array of real numbers; got {y.dtype}")
         if y.ndim not in (1, 2) or len(y) != n or 0 in y.shape[1:]:
             raise ValueError(f"{name}: expected shape [{n}] or [{n},K], a target for each sample; got {list(y.shape)}")

@@ -340,7 +340,7 @@ class DBN(Classifier):
     def save(self, path):
         """Write classifier and stack, or what there is of them; see `Classifier.save`."""
         self._need_some()
-        self._write(path)
+        self._save(path)
 
     def summary(self):
         """A table of the classifier's layers, or of the machines where there is none yet."""

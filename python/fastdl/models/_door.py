@@ -1,0 +1,91 @@
+"""The door of the models: what users hand in becomes arrays, once, or is named in an error."""
+
+import numpy as np
+
+from .. import backend
+
+REAL = "fiub"  # NumPy kinds
+
+
+def array_of(x, name, *device):
+    """An array of what a user gave, in its own dtype; what will not be one is named."""
+    try:
+        return backend.array(x, None, *device)
+    except ValueError as error:  # rows of several lengths
+        raise ValueError(f"{name}: expected samples of one shape; got {error}") from None
+    except (TypeError, BufferError) as error:
+        raise TypeError(f"{name}: {error}") from None
+
+
+def as_input(x, name="X"):
+    """An array that the training loop takes, converted at most once.
+
+    uint8 stays (a batch becomes values in [0,1]); every other real dtype becomes float32.
+
+    Raises
+    ------
+    TypeError
+        Not real numbers.
+    ValueError
+        No axis of samples.
+    """
+    a = x if type(x) in (np.ndarray, np.memmap) else array_of(x, name)
+    if a.dtype.kind not in REAL:
+        raise TypeError(f"{name}: expected an array of real numbers; got {a.dtype}")
+    if a.ndim == 0:
+        raise ValueError(f"{name}: expected an array with samples first; got a single number")
+    return a if _ready(a) else backend.array(a, np.uint8 if a.dtype == np.uint8 else np.float32)
+
+
+def _ready(a):
+    """Whether it can be used as it is (a memory-mapped file then stays on disk)."""
+    return a.dtype in (np.float32, np.uint8) and a.dtype.isnative and a.flags.c_contiguous
+
+
+def as_labels(y, n, name="y"):
+    """A one-dimensional array of n integer, boolean or string labels."""
+    mixed = isinstance(y, (list, tuple)) and len({isinstance(v, str) for v in y}) > 1
+    y = array_of(y, name, "cpu")
+    if mixed and y.dtype.kind == "U":  # NumPy would make strings of all
+        raise TypeError(f"{name}: expected integer or string labels; got some of both")
+    if y.dtype.kind == "O" and all(isinstance(v, str) for v in y.reshape(-1)):
+        y = y.astype(str)
+    if y.dtype.kind not in "iubUS":
+        raise TypeError(f"{name}: expected integer or string labels; got {y.dtype}")
+    if y.shape != (n,):
+        raise ValueError(f"{name}: expected shape [{n}], a label for each sample; got {list(y.shape)}")
+    return y
+
+
+def must_have_some(x, name="X"):
+    """Refuse data without a sample, of which there is no mean."""
+    if len(x) == 0:
+        raise ValueError(f"{name}: expected one sample or more; got none")
+    return x
+
+
+def scale_of(targets, name="y"):
+    """Mean and spread of each column of float64 targets [N,K]; the spread of a constant one is 1."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, spread = targets.mean(0), targets.std(0)
+    if not np.isfinite(spread).all():
+        raise ValueError(f"{name}: expected numbers whose squares are below 1e308; got one of {np.abs(targets).max():.2g}")
+    return mean, np.where(spread > 0, spread, 1.0)
+
+
+def must_be_within(x, low, high, why, name="X"):
+    """Refuse values that an output of that range can never give back; a little beyond may come of rounding."""
+    a = backend.to_host(x)
+    if a.dtype == np.uint8 or a.size == 0:
+        return
+    least, most, slack = float(a.min()), float(a.max()), 1e-3 * (high - low)
+    if least < low - slack or most > high + slack:
+        got = least if least < low - slack else most
+        raise ValueError(f"{name}: expected values from {low} to {high}, {why}; got {got:.3g}")
+
+
+def is_wide(x):
+    """Whether values go well beyond 1; a file on disk, which may be larger than memory, is not read for it."""
+    if isinstance(x, np.memmap) or x.size == 0:
+        return False
+    return float(backend.to_host(x).max()) > 2.0
