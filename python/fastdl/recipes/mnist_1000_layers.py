@@ -21,7 +21,7 @@ from ._common import fit_and_judge, mnist
 
 LAYERS, WIDTH = 1000, 32
 EPOCHS = {"mnist": 8, "mnist-embedded": 25}  # of the residual network
-ORTHOGONAL_EPOCHS = {"mnist": 5, "mnist-embedded": 30}
+ORTHOGONAL_EPOCHS = {"mnist": 9, "mnist-embedded": 30}
 NAIVE_STEPS = 200
 
 
