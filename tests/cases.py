@@ -387,7 +387,12 @@ CASES = [
     Case(
         "conv2d_backward_data",
         make_conv_backward_data,
-        conv_sizes(),
+        conv_sizes()
+        + [  # few channels: taps as columns, with gaps between them, more rows and longer runs than are added at once
+            dict(N=3, Y=12, X=13, C=3, R=3, S=3, F=24, dilation=(1, 2)),
+            dict(N=2, Y=14, X=11, C=2, R=9, S=3, F=40, pad=(2, 1)),
+            dict(N=2, Y=9, X=10, C=7, R=3, S=5, F=64),
+        ],
         gradient_of=conv_data_gradient,
         rowwise=("dy",),
         nan="w",

@@ -113,65 +113,92 @@ Merge merge_of(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 stride_y, i64 stride_x, i6
 // The other way round: t[p, (r, s, c)] = sum over f of dy[p, f] w[r, s, c, f], a plain product with R S C columns, and
 // dx[y] = sum over the taps (r, s) of t[p, (r, s)] at the p that meets y under that tap. With few channels the product is several
 // times wider than that of a class, and no zeros are multiplied. t of some samples stays in L2.
+//
+// The taps of a filter row are neighbours in t and in dx, a run of S C floats (with a dilation: of C). Column q of all the rows of
+// dy that meet row y of dx is added up in registers and then added to the row once.
 
 constexpr i64 kTapFloats = 65536;
 
-// What the two ways cost, in lanes of fused multiply-adds. A pass over t costs about as much as two of them a float (writing) and
-// three (adding).
-bool taps_better(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x, i64 groups,
+// What the two ways cost, in lanes of fused multiply-adds; the weights are fitted to measurements (docs/kernels/conv.md).
+bool taps_better(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 dilation_x, i64 groups,
                  double other) {
   if (groups != 1 || R * S < 2 || P * Q * R * S * C > kTapFloats || C > kStripFilters) return false;
   const double product = double(P * Q) * double(F) * double(round_up(R * S * C, kTileCols));
-  const double writing = 2.0 * double(P * Q) * double(R * S * C);
-  const double adding = 3.0 * double(Y * X) * double(R * S) / double(stride_y * stride_x) * double(round_up(C, kLanes));
+  const double writing = 8.0 * double(P * Q) * double(R * S * C);
+  const double run = dilation_x == 1 ? double(round_up(S * C, kLanes)) : double(S * round_up(C, kLanes));
+  const double adding = 4.0 * double(Y * Q) * run * (double(R) / double(stride_y) + 3.0);
   return product + writing + adding < 0.9 * other;
 }
 
-// to[i * to_step ..] += from[i * from_step ..], V vectors each.
+// to[i * to_step + j] += sum over k < rows of from[k][i * from_step + j], i < count, j < lanes, in V vectors. Neighbours overlap in
+// `to`, and a load of what was only just stored waits for it, so every `apart`-th of them comes first.
 template <int V>
-void add_pixels(const float* from, i64 from_step, i64 count, float* to, i64 to_step) {
-  for (; count > 0; --count, from += from_step, to += to_step) {
-    for (int v = 0; v < V; ++v) store(to + v * kLanes, load(to + v * kLanes) + load(from + v * kLanes));
+void add_runs(const float* const* from, i64 rows, i64 from_step, i64 count, i64 apart, i64 lanes, float* to,
+              i64 to_step) {
+  ivec last = {};
+  for (i64 j = 0; j < kLanes; ++j) last[j] = j < lanes - (V - 1) * kLanes ? -1 : 0;
+  for (i64 first = 0; first < apart; ++first) {
+    for (i64 i = first; i < count; i += apart) {
+      vec sums[V] = {};
+      for (i64 k = 0; k < rows; ++k) {
+        const float* const p = from[k] + i * from_step;
+        for (int v = 0; v < V; ++v) sums[v] += load(p + v * kLanes);
+      }
+      sums[V - 1] = select(last, sums[V - 1], vec{});  // what follows belongs to others, and may be no number
+      float* const p = to + i * to_step;
+      for (int v = 0; v < V; ++v) store(p + v * kLanes, load(p + v * kLanes) + sums[v]);
+    }
+  }
+}
+
+void add_runs(const float* const* from, i64 rows, i64 from_step, i64 count, i64 lanes, float* to, i64 to_step) {
+  const i64 apart = larger<i64>(1, smaller(count, (lanes + to_step - 1) / to_step));
+  switch ((lanes + kLanes - 1) / kLanes) {
+    case 1: return add_runs<1>(from, rows, from_step, count, apart, lanes, to, to_step);
+    case 2: return add_runs<2>(from, rows, from_step, count, apart, lanes, to, to_step);
+    case 3: return add_runs<3>(from, rows, from_step, count, apart, lanes, to, to_step);
+    default: return add_runs<4>(from, rows, from_step, count, apart, lanes, to, to_step);
   }
 }
 
 void backward_by_taps(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
                       i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x,
                       const Finish& f) {
-  const i64 taps = R * S * C, width = round_up(C, kLanes), pixels = P * Q;
-  const Grid grid = {N, P, Q, F, Y, X, R, S, 1, 1, 1, 1, 0, 0};
-  const Placement place = {Y, X, C, 0, 0, 0, 1, 1, 0, 0};
-  float bias[kStripFilters + 2 * kLanes];
-  gather_bias(place, f, 0, C, bias);
+  constexpr i64 kRows = 8, kRun = 4 * kLanes;
+  const i64 taps = R * S * C, pixels = P * Q, step = stride_x * C;
+  // The row of dx as if there were no padding: columns of dy from 0 on meet all of it.
+  const i64 before = pad_x * C,
+            row_floats = larger((Q - 1) * step + (S - 1) * dilation_x * C + C, before + X * C) + kRun;
+  const i64 runs = dilation_x == 1 ? 1 : S, run = dilation_x == 1 ? S * C : C;
+  const Grid grid = {N, P, Q, F, Y, 1, R, S, 1, 1, 1, 1, 0, 0};
+  const Placement place = {Y, X, C, 0, 0, 0, 1, X, 1, X};
   const i64 samples = larger<i64>(1, kTapFloats / larger<i64>(1, pixels * taps));
   parallel_for(N, samples, [&](i64 begin, i64 end) {
-    float* const t = thread_scratch(2, static_cast<size_t>(kTapFloats + kLanes + X * width + 2 * kLanes));
-    float* const row = align(t + kTapFloats + kLanes);
+    float* const t = thread_scratch(2, static_cast<size_t>(kTapFloats + kRun + row_floats + X * C + 3 * kLanes));
+    float *const row = align(t + kTapFloats + kRun), *const bias = row + row_floats;
+    for (i64 i = 0; i < X * C + kLanes; ++i) bias[i] = f.bias && i < X * C ? f.bias[i % C] : 0.0f;
     for (i64 n0 = begin; n0 < end; n0 += samples) {
       const i64 n1 = smaller(n0 + samples, end);
       gemm((n1 - n0) * pixels, taps, F, RowsA{dy + n0 * pixels * F, F}, ColumnsB{w, F}, 0.0f, t, taps, NoEpilogue{});
       for (i64 g = n0 * Y; g < n1 * Y; ++g) {
-        const i64 y = g % Y;
         const float* const image = t + (g / Y - n0) * pixels * taps;
-        memset(row, 0, static_cast<size_t>(X * width) * sizeof(float));
-        for (i64 r = 0; r < R; ++r) {
-          const i64 down = y + pad_y - r * dilation_y, p = down / stride_y;
-          if (down < 0 || p >= P || p * stride_y != down) continue;
-          for (i64 s = 0; s < S; ++s) {
-            // Column q of dy meets column q stride + shift of dx.
-            const i64 shift = s * dilation_x - pad_x;
-            const i64 q0 = shift < 0 ? (-shift + stride_x - 1) / stride_x : 0;
-            const i64 q1 = X - 1 - shift < 0 ? 0 : smaller(Q, (X - 1 - shift) / stride_x + 1);
-            const float* from = image + (p * Q + q0) * taps + (r * S + s) * C;
-            float* to = row + (q0 * stride_x + shift) * width;
-            if (width == 2 * kLanes) {
-              add_pixels<2>(from, taps, q1 - q0, to, stride_x * width);
-              continue;
-            }
-            for (i64 c = 0; c < width; c += kLanes) add_pixels<1>(from + c, taps, q1 - q0, to + c, stride_x * width);
+        memset(row, 0, static_cast<size_t>(row_floats) * sizeof(float));
+        for (i64 r = 0; r < R;) {
+          const float* from[kRows];
+          i64 rows = 0;
+          for (; r < R && rows < kRows; ++r) {
+            const i64 down = g % Y + pad_y - r * dilation_y, p = down / stride_y;
+            if (down >= 0 && p < P && p * stride_y == down) from[rows++] = image + p * Q * taps + r * S * C;
+          }
+          if (rows == 0) continue;
+          for (i64 j = 0; j < runs * run; j += smaller(kRun, run - j % run)) {
+            const float* part[kRows];
+            for (i64 k = 0; k < rows; ++k) part[k] = from[k] + j;
+            add_runs(part, rows, taps, Q, smaller(kRun, run - j % run),
+                     row + (runs == 1 ? j : j / C * dilation_x * C + j % C), step);
           }
         }
-        finish_pixels(grid, place, f, row, width, 0, C, bias, g, g + 1, 0, X);
+        finish_pixels(grid, place, f, row + before, X * C, 0, C, bias, g, g + 1, 0, 1);
       }
     }
   });
@@ -189,7 +216,7 @@ i64 backward_workspace(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i
   if (is_depthwise(C, F, groups, R, S)) return depthwise_floats(C, R + 1, S) + kAlignSlack;
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
   const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
-  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, stride_x, groups, cost)) return 0;
+  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) return 0;
   if (merge.better) return packed_floats(merge.taps_y * merge.taps_x * F, merge.columns) + kAlignSlack;
   return packed_floats(R * S * (F / groups), C / groups) + kAlignSlack;
 }
@@ -200,7 +227,7 @@ void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, con
   if (C == 0) return;
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
   const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
-  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, stride_x, groups, cost)) {
+  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) {
     backward_by_taps(N, Y, X, C, R, S, F, P, Q, dy, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, f);
     return;
   }
