@@ -258,6 +258,18 @@ def test_cifar10_npz_and_subset(tmp_path):
     assert data.load("cifar10-small", tmp_path).name == "cifar10-small"
 
 
+def test_a_source_names_itself_before_its_place(tmp_path):
+    """Reports of recipes keep what stands before ", from": nothing of the machine they were made on."""
+    x, y = np.zeros((4, 3), np.float32), np.array([0, 1, 1, 0])
+    np.savez(tmp_path / "points.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    (tmp_path / "table.csv").write_text("a,b\n1,0\n2,1\n")
+    for name, said in (("points", "points.npz"), ("table", "table.csv")):
+        options = {"target": "b"} if name == "table" else {}
+        source, _, place = data.load(name, tmp_path, **options).source.partition(", from ")
+        assert source == said
+        assert place == str(tmp_path / said)
+
+
 # ---------------------------------------------------------------------------------------------------- names
 
 

@@ -223,7 +223,7 @@ def _load_npz_set(path: Path, name: str, names: tuple[str, ...] | None = None) -
             names = tuple(str(i) for i in range(int(labels.max(initial=-1)) + 1))
         if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < len(names):
             raise DataError(path, f"labels 0 to {len(names) - 1}", f"{labels.min()} to {labels.max()}")
-    return Dataset(x, y, x_test, y_test, names if classes else (), name, f"from {path}")
+    return Dataset(x, y, x_test, y_test, names if classes else (), name, f"{path.name}, from {path}")
 
 
 def _load_csv_set(path: Path, name: str, target: str | int | None) -> Dataset:
@@ -233,7 +233,7 @@ def _load_csv_set(path: Path, name: str, target: str | int | None) -> Dataset:
     names = table.categories.get(table.target, ())
     if not names and table.y.dtype == np.int64 and table.y.min() >= 0 and table.y.max() < len(table.y):
         names = (str(i) for i in range(int(table.y.max()) + 1))
-    return Dataset(table.x, table.y, table.x[:0], table.y[:0], tuple(names), name, f"from {path}")
+    return Dataset(table.x, table.y, table.x[:0], table.y[:0], tuple(names), name, f"{path.name}, from {path}")
 
 
 def _is_image_set(folder: Path) -> bool:
@@ -244,7 +244,7 @@ def _is_image_set(folder: Path) -> bool:
 def _load_folder_set(folder: Path, name: str) -> Dataset:
     if not (folder / "train").is_dir():
         x, y, names = read_image_folder(folder)
-        return Dataset(x, y, x[:0], y[:0], names, name, f"from {folder}")
+        return Dataset(x, y, x[:0], y[:0], names, name, f"{folder.name}, from {folder}")
     x, y, names = read_image_folder(folder / "train")
     x_test, y_test = x[:0], y[:0]
     if (folder / "test").is_dir():
@@ -253,7 +253,7 @@ def _load_folder_set(folder: Path, name: str) -> Dataset:
             raise DataError(
                 folder / "test", f"images {list(x.shape[1:])}, as for training", f"{list(x_test.shape[1:])}"
             )
-    return Dataset(x, y, x_test, y_test, names, name, f"from {folder}")
+    return Dataset(x, y, x_test, y_test, names, name, f"{folder.name}, from {folder}")
 
 
 def load(name: str, data_dir: str | os.PathLike | None = None, target: str | int | None = None) -> Dataset:
