@@ -120,7 +120,7 @@ Merge merge_of(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 stride_y, i64 stride_x, i6
 constexpr i64 kTapFloats = 65536;
 
 // What the two ways cost, in lanes of fused multiply-adds; the weights are fitted to measurements (docs/kernels/conv.md).
-bool taps_better(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 dilation_x, i64 groups,
+bool taps_better(i64 Y, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 dilation_x, i64 groups,
                  double other) {
   if (groups != 1 || R * S < 2 || P * Q * R * S * C > kTapFloats || C > kStripFilters) return false;
   const double product = double(P * Q) * double(F) * double(round_up(R * S * C, kTileCols));
@@ -216,7 +216,7 @@ i64 backward_workspace(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i
   if (is_depthwise(C, F, groups, R, S)) return depthwise_floats(C, R + 1, S) + kAlignSlack;
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
   const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
-  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) return 0;
+  if (taps_better(Y, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) return 0;
   if (merge.better) return packed_floats(merge.taps_y * merge.taps_x * F, merge.columns) + kAlignSlack;
   return packed_floats(R * S * (F / groups), C / groups) + kAlignSlack;
 }
@@ -227,7 +227,7 @@ void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, con
   if (C == 0) return;
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
   const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
-  if (taps_better(Y, X, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) {
+  if (taps_better(Y, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) {
     backward_by_taps(N, Y, X, C, R, S, F, P, Q, dy, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, f);
     return;
   }
