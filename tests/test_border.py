@@ -98,7 +98,7 @@ def test_an_array_that_will_not_be_taken():
         kernels.activation_forward(Raises(), "relu")
 
 
-@pytest.mark.parametrize("object_", [f32(2), [1.0], "x", memoryview(b"abcd"), np.float32], ids=repr)
+@pytest.mark.parametrize("object_", [f32(2), [1.0], "x", memoryview(b"abcd"), np.float32], ids=lambda o: type(o).__name__)
 def test_what_is_no_array(object_):
     with pytest.raises(TypeError, match="x: expected a NumPy array of float32; got"):
         kernels.activation_forward(object_, "relu")
