@@ -45,9 +45,9 @@ set(CMAKE_CUDA_STANDARD 17)
 set(CMAKE_CUDA_STANDARD_REQUIRED ON)
 
 file(GLOB CUDA_SOURCES CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/cuda/*.cu)
-# Three quarters of a wheel's machine code. In a release sm_86 and sm_89 run these files' code for sm_80, as the hardware allows:
+# Most of a wheel's machine code. In a release sm_86 and sm_89 run these files' code for sm_80, as the hardware allows:
 # a wheel has to stay below 12 MB. tools/sass.py knows the same list.
-set(FASTDL_LARGE_CUDA_FILES gemm conv gibbs lstm depthwise)
+set(FASTDL_LARGE_CUDA_FILES gemm conv gibbs lstm depthwise loss norm lstm_norm)
 set(LARGE_SOURCES ${CUDA_SOURCES})
 string(REPLACE ";" "|" large "${FASTDL_LARGE_CUDA_FILES}")
 list(FILTER LARGE_SOURCES INCLUDE REGEX "/(${large})\\.cu$")

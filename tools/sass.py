@@ -29,7 +29,7 @@ import sysconfig
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RELEASE = (75, 80, 86, 89, 90, 100, 120)
 # In a release the code of these files for sm_80 serves sm_86 and sm_89, too (cmake/cuda.cmake).
-LARGE, SERVED = ("gemm", "conv", "gibbs", "lstm", "depthwise"), (86, 89)
+LARGE, SERVED = ("gemm", "conv", "gibbs", "lstm", "depthwise", "loss", "norm", "lstm_norm"), (86, 89)
 READ = (75, 80, 90)
 MOST_BYTES = 7_000_000  # a wheel has 3 MB for CPUs, CUDA's runtime, and a tenth more for PTX
 FLAGS = ["-std=c++17", "-O3", "-fmad=false", "-Icsrc", "-Icuda", "-Werror", "all-warnings", "-Xptxas", "-v"]
