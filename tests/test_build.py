@@ -150,7 +150,7 @@ def test_wheel_is_small():
     sizes = {}
     for path in PACKAGE.rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(NOT_IN_A_CPU_WHEEL):
-            sizes[path.name] = len(zlib.compress(path.read_bytes(), 6)) + 200
+            sizes[str(path.relative_to(PACKAGE))] = len(zlib.compress(path.read_bytes(), 6)) + 200
     modules = {t: size for t in BUILT if t not in ONLY_TESTS for name, size in sizes.items() if name.startswith(f"_{t}.")}
     missing = {"avx2", "avx512"} - set(modules) if os.uname().machine == "x86_64" else set()
     total = sum(sizes.values()) + len(missing) * max(modules.values())
