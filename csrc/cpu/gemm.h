@@ -375,28 +375,29 @@ void gemm_rows(int rows, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
   }
 }
 
-// How the work is cut: into one piece on one thread; else into pieces large enough to pay for handing them over.
-struct Cut {
-  i64 group_rows;  // rows of a that are packed at a time
-  i64 pack_grain;  // panels of b or slices of a
-  i64 task_flops;
-};
-inline Cut cut_for(double flops) {
-  const int threads = num_threads();
-  if (threads == 1 || flops < 1e6) return {kBlockRows, INT64_MAX, INT64_MAX};
-  const double share = flops / (6.0 * threads);
-  return {kGroupRows, 4, share < 3e5 ? i64(300000) : share > 3e7 ? i64(30000000) : i64(share)};
+// Among how many threads a product is shared; below a million flops handing over costs more than it saves.
+inline int sharers(double flops) { return flops < 1e6 ? 1 : num_threads(); }
+
+// Flops of a task: small enough that threads end together, large enough to pay for handing it over and for fetching its
+// rows of a. Up to kTasks of them a thread.
+constexpr double kLeastTask = 3e5, kMostTask = 6e6;
+constexpr int kTasks = 16;
+
+// The size of equal parts, multiples of `unit` and at most `most` (which is one), that cover `total`.
+inline i64 even_part(i64 total, i64 most, i64 unit) {
+  const i64 parts = (total + most - 1) / most, part = (total + parts - 1) / parts;
+  return (part + unit - 1) / unit * unit;
 }
 
 // Columns n0..n1 of c.
 template <class A, class B, class E>
 void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
-                  const E& epilogue, const Cut& cut) {
+                  const E& epilogue, int threads) {
   if constexpr (B::kDirect && !kIsPanels<B>) {
     if (M <= 2) return gemm_rows(int(M), n0, n1, K, a, b, beta, c, ldc, epilogue);
   }
   // The caller's buffers: helpers fill and read them too.
-  float* const a_packed = thread_scratch(0, size_t((cut.group_rows + kTileRows) * kChunk));
+  float* const a_packed = thread_scratch(0, size_t(((threads > 1 ? kGroupRows : kBlockRows) + kTileRows) * kChunk));
   float* const b_packed = thread_scratch(1, size_t(kStripCols * kChunk));
   // Packing b costs about as much as multiplying it by one or two slices of a.
   const bool direct_b = kIsPanels<B> || (B::kDirect && M <= 2 * kTileRows);
@@ -427,13 +428,16 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
       }
       const i64 tile_rows = !pack_a && strip <= kLanes ? kNarrowRows : kTileRows;
       if (strip <= kLanes || strip > kLanes + 2) ten.tile = nullptr;
+      // Tiles of all kinds fill 48 rows, where slices do.
+      const i64 unit = pack_a || 48 % kTileRows != 0 ? kTileRows : 48;
+      const i64 group_rows = threads > 1 ? even_part(M, kGroupRows, unit) : kBlockRows;
 
-      for (i64 i0 = 0; i0 < M; i0 += cut.group_rows) {
-        const i64 i1 = smaller(i0 + cut.group_rows, M);
+      for (i64 i0 = 0; i0 < M; i0 += group_rows) {
+        const i64 i1 = smaller(i0 + group_rows, M);
         // Pack: the panels of b once, for the first rows; then the slices of a.
         const i64 new_panels = i0 == 0 && !kIsPanels<B> ? panels : 0;
         const i64 new_slices = pack_a ? (i1 - i0 + kTileRows - 1) / kTileRows : 0;
-        parallel_for(new_panels + new_slices, cut.pack_grain, [&](i64 begin, i64 end) {
+        parallel_for(new_panels + new_slices, threads > 1 ? 4 : INT64_MAX, [&](i64 begin, i64 end) {
           for (i64 item = begin; item < end; ++item) {
             if (item < new_panels) {
               const i64 j = item * kTileCols, cols = smaller<i64>(kTileCols, strip - j);
@@ -452,14 +456,19 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
           }
         });
 
-        // Multiply: tasks of up to kBlockRows rows and some panels.
-        const i64 block_rows = smaller(kBlockRows, i1 - i0), blocks = (i1 - i0 + kBlockRows - 1) / kBlockRows;
+        // Multiply: tasks of up to kBlockRows rows and some panels, about as large as each other.
+        const i64 block_rows = even_part(i1 - i0, kBlockRows, unit), blocks = (i1 - i0 + block_rows - 1) / block_rows;
         i64 task_panels = panels;
-        if (cut.task_flops < INT64_MAX) {
-          task_panels = smaller(cut.task_flops / (2 * block_rows * kTileCols * depth) + 1, panels);
+        if (threads > 1) {
+          const double flops = 2.0 * double(i1 - i0) * double(strip) * double(depth);
+          double tasks = kTasks * threads;
+          if (tasks > flops / kLeastTask) tasks = flops / kLeastTask;
+          if (tasks < flops / kMostTask) tasks = flops / kMostTask;
+          task_panels = smaller(i64(double(panels * blocks - 1) / tasks) + 1, panels);
         }
+        task_panels = even_part(panels, task_panels, 1);
         const i64 parts = (panels + task_panels - 1) / task_panels;
-        parallel_for(blocks * parts, cut.task_flops < INT64_MAX ? 1 : blocks * parts, [&](i64 begin, i64 end) {
+        parallel_for(blocks * parts, threads > 1 ? 1 : blocks * parts, [&](i64 begin, i64 end) {
           TileArgs t = {};
           t.runs = runs;
           t.run_count = run_count;
@@ -467,7 +476,7 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
           t.c_step = ldc;
           t.beta = k0 == 0 ? beta : 1.0f;
           for (i64 task = begin; task < end; ++task) {
-            const i64 m0 = i0 + task / parts * kBlockRows, m1 = smaller(m0 + kBlockRows, i1);
+            const i64 m0 = i0 + task / parts * block_rows, m1 = smaller(m0 + block_rows, i1);
             const i64 p0 = task % parts * task_panels, p1 = smaller(p0 + task_panels, panels);
             for (i64 p = p0; p < p1; ++p) {
               const i64 j = j0 + p * kTileCols;
@@ -515,21 +524,22 @@ void gemm(i64 M, i64 N, i64 K, const A& a, const B& b, float beta, float* c, i64
     finish_block(0, M, 0, N, c, ldc, epilogue);
     return;
   }
-  const Cut cut = cut_for(2.0 * double(M) * double(N) * double(K));
-  if (M <= 2 * kTileRows && cut.task_flops < INT64_MAX) {
+  const double flops = 2.0 * double(M) * double(N) * double(K);
+  const int threads = sharers(flops);
+  if (M <= 2 * kTileRows && threads > 1) {
     // Few rows: every column of b is used once or twice, so each thread had better fetch its own. The columns of a task
     // fill cache lines and, at a stride of pages, still give the prefetchers runs to follow.
     constexpr i64 kUnit = kIsPanels<B> ? kTileCols * 16 : 256;
-    const i64 columns = (cut.task_flops / (2 * M * K) / kUnit + 1) * kUnit;
-    const Cut whole = {kBlockRows, INT64_MAX, INT64_MAX};
+    const double share = flops / (6.0 * threads), task = share < kLeastTask ? kLeastTask : share > 3e7 ? 3e7 : share;
+    const i64 columns = (i64(task) / (2 * M * K) / kUnit + 1) * kUnit;
     parallel_for(N, columns, [&](i64 n0, i64 n1) {
       for (i64 n = n0; n < n1; n += columns) {
-        gemm_columns(M, n, smaller(n + columns, n1), K, a, b, beta, c, ldc, epilogue, whole);
+        gemm_columns(M, n, smaller(n + columns, n1), K, a, b, beta, c, ldc, epilogue, 1);
       }
     });
     return;
   }
-  gemm_columns(M, 0, N, K, a, b, beta, c, ldc, epilogue, cut);
+  gemm_columns(M, 0, N, K, a, b, beta, c, ldc, epilogue, threads);
 }
 
 }  // namespace
