@@ -360,7 +360,12 @@ CASES = [
                 (150, 70, 530),
             ]
         ]
-        + [dict(B=3, M=5, N=7, K=9), dict(B=0, M=2, N=2, K=2), dict(B=2, M=33, N=48, K=65, trans_b=1)],
+        + [dict(B=3, M=5, N=7, K=9), dict(B=0, M=2, N=2, K=2), dict(B=2, M=33, N=48, K=65, trans_b=1)]
+        + [  # shared by threads: several blocks of rows, two groups of those, two strips of columns
+            dict(M=m, N=n, K=k, trans_a=ta)
+            for ta in (0, 1)
+            for m, n, k in [(400, 33, 300), (1000, 70, 20), (1000, 10, 60), (1000, 8, 70), (20, 2100, 30)]
+        ],
     ),
     Case(
         "dense_forward",
@@ -398,7 +403,16 @@ CASES = [
         nan="w",
     ),  # the first element of dy may see nothing but padding
     Case(
-        "conv2d_backward_weight", make_conv_backward_weight, conv_sizes(fills_image), gradient_of=conv_weight_gradient
+        "conv2d_backward_weight",
+        make_conv_backward_weight,
+        conv_sizes(fills_image)
+        + [  # shared by threads: few rows, the same in groups, with more filters than a strip; many rows
+            dict(N=8, Y=28, X=28, C=1, R=3, S=3, F=32),
+            dict(N=4, Y=20, X=20, C=6, R=3, S=3, F=66, groups=3),
+            dict(N=3, Y=19, X=19, C=2, R=3, S=3, F=140, pad=(1, 1)),
+            dict(N=3, Y=9, X=9, C=70, R=3, S=3, F=21, pad=(1, 1)),
+        ],
+        gradient_of=conv_weight_gradient,
     ),
     Case(
         "conv_transpose2d_forward",

@@ -6,18 +6,20 @@
 namespace fastdl {
 namespace {
 
-constexpr i64 kBlockTaps = kTileRows * 4;
+constexpr i64 kFewRows = kTileRows * 8;      // of dw: threads share the pixels instead
 constexpr i64 kPackedRows = kTileRows * 16;  // 96 KiB of a chunk with AVX2
 constexpr i64 kFarApart = 64;                // floats; beyond, a chunk's pixels do not fit in L1
 
-// Rows m0 .. m1 of (r, s, c), columns n0 .. n1 of the group's filters, all pixels.
+// Rows m0 .. m1 of (r, s, c), columns n0 .. n1 of the group's filters, pixels from k0 to k1. Each chunk of pixels has a dw of
+// its own, chunk_step floats after the one before, or all have one (0).
 struct WeightTask {
   Grid grid;
   const float *image, *dy;
   i64 c0, channels, f0, F;  // F: filters of all groups
-  i64 m0, m1, n0, n1;
+  i64 m0, m1, n0, n1, k0, k1;
   float beta;
   float* dw;
+  i64 chunk_step;
 };
 
 // Where in the band the rows of a weight gradient lie, one after another.
@@ -66,13 +68,14 @@ void pack_rows(TapRows& taps, i64 rows, const float* base, const ConvRun* runs, 
 void weight_task(const WeightTask& w) {
   const Grid& grid = w.grid;
   const i64 K = grid.rows() * grid.Q, columns = w.n1 - w.n0;
+  float* dw = w.dw;
   float* const panels = thread_scratch(1, static_cast<size_t>(kStripFilters * kChunk + kPanelSlack));
   Band band;
   ConvRun runs[kChunk + 2];
   ConvTile t = {};
   t.runs = runs;
   t.c_step = t.from_step = w.F;
-  for (i64 k0 = 0; k0 < K; k0 += kChunk) {
+  for (i64 k0 = w.k0; k0 < w.k1; k0 += kChunk, dw += w.chunk_step) {
     const i64 k1 = smaller(k0 + kChunk, K);
     const i64 g0 = k0 / grid.Q, g1 = (k1 - 1) / grid.Q + 1;
     const bool one_row = g1 - g0 == 1;
@@ -87,7 +90,7 @@ void weight_task(const WeightTask& w) {
     const i64 tap_x = grid.step_x * band.pixel, tap_y = grid.step_y * band.pitch;
     const TapRows first_taps = {
         w.m0 / (grid.S * w.channels), w.m0 / w.channels % grid.S, w.m0 % w.channels, grid.S, w.channels, tap_y, tap_x};
-    t.beta = k0 == 0 ? w.beta : 1.0f;
+    t.beta = k0 == w.k0 || w.chunk_step ? w.beta : 1.0f;
     // Pixels far apart fall on the same few places of L1 and would be fetched anew for every panel: then rows are packed.
     if (t.step > kFarApart && columns > kTileCols && lanes_of(columns) % kTileCols == 0) {
       for (i64 n = w.n0; n < w.n1; n += kTileCols) {
@@ -111,7 +114,7 @@ void weight_task(const WeightTask& w) {
           for (i64 i = 0; i < rows; i += kTileRows) {
             const i64 height = smaller<i64>(kTileRows, rows - i);
             for (i64 j = 0; j < height; ++j) p.row[j] = slices + i * kChunk + j;
-            p.c = w.dw + (m + i) * w.F + w.f0 + n;
+            p.c = dw + (m + i) * w.F + w.f0 + n;
             p.from = t.beta == 0.0f ? nullptr : p.c;
             conv_full_strided[height](p);
           }
@@ -144,7 +147,7 @@ void weight_task(const WeightTask& w) {
       for (i64 i = 0, m = 0; i < tiles; ++i) {
         const i64 next = rows * (i + 1) / tiles;
         for (i64 j = 0; j < next - m; ++j) t.row[j] = band.base + taps.next();
-        t.c = w.dw + (w.m0 + m) * w.F + w.f0 + n;
+        t.c = dw + (w.m0 + m) * w.F + w.f0 + n;
         t.from = t.beta == 0.0f ? nullptr : t.c;
         tile[next - m](t);
         m = next;
@@ -224,13 +227,18 @@ void depthwise_weight(const Grid& grid, const float* image, const float* dy, i64
 
 }  // namespace
 
-i64 conv2d_backward_weight_workspace(i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64, i64) {
-  return 0;
+static bool is_depthwise(i64 C, i64 F, i64 groups) { return groups == C && F == C && C > 1; }
+
+// A dw for each chunk of pixels, where threads share those.
+i64 conv2d_backward_weight_workspace(i64 N, i64, i64, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64, i64, i64, i64, i64,
+                                     i64, i64 groups) {
+  const i64 M = groups > 0 ? R * S * (C / groups) : 0, chunks = (N * P * Q + kChunk - 1) / kChunk;
+  return M < kFewRows && !is_depthwise(C, F, groups) ? chunks * M * F : 0;
 }
 
 void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* x,
                             const float* dy, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y,
-                            i64 dilation_x, i64 groups, float*, float* dw, float beta_dw, float* db, float beta_db,
+                            i64 dilation_x, i64 groups, float* work, float* dw, float beta_dw, float* db, float beta_db,
                             void*) {
   const i64 K = N * P * Q;
   if (db) sum_columns(K, F, dy, beta_db, db);
@@ -241,20 +249,50 @@ void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64
     return;
   }
   const Grid grid = {N, Y, X, C, P, Q, R, S, stride_y, stride_x, dilation_y, dilation_x, -pad_y, -pad_x};
-  if (groups == C && F == C && C > 1) {
+  if (is_depthwise(C, F, groups)) {
     return parallel_for(C, 64, [&](i64 begin, i64 end) { depthwise_weight(grid, x, dy, begin, end, beta_dw, dw); });
   }
-  // Each task copies its share of the image and of dy, so they should be few: more only where threads want them.
   const i64 strips = (Fg + kStripFilters - 1) / kStripFilters;
-  const double flops = 2.0 * double(K) * double(M) * double(F);
-  i64 wanted = num_threads() > 1 && flops > 2e6 ? 16 / (strips * groups) : 1;
-  wanted = larger<i64>(1, smaller(wanted, M / (2 * kBlockTaps)));
-  const i64 rows = round_up((M + wanted - 1) / wanted, kBlockTaps), row_parts = (M + rows - 1) / rows;
+  const int threads = 2.0 * double(K) * double(M) * double(F) > 2e6 ? num_threads() : 1;
+  const auto task = [&](i64 g, i64 strip, i64 m0, i64 m1) {
+    const i64 n0 = strip * kStripFilters;
+    return WeightTask{grid, x, dy,      g * Cg, Cg, g * Fg, F, m0, m1, n0, smaller(n0 + kStripFilters, Fg),
+                      0,    K, beta_dw, dw,     0};
+  };
+  if (threads > 1 && M < kFewRows) {
+    // Too few rows to share: chunks of pixels have their sums apart, which are added in the order of the chunks.
+    const i64 chunks = (K + kChunk - 1) / kChunk, size = M * F, grain = (chunks + 8 * threads - 1) / (8 * threads);
+    parallel_for(chunks, grain, [&](i64 begin, i64 end) {
+      for (i64 i = 0; i < groups * strips; ++i) {
+        WeightTask t = task(i / strips, i % strips, 0, M);
+        t.k0 = begin * kChunk;
+        t.k1 = smaller(end * kChunk, K);
+        t.beta = 0.0f;
+        t.dw = work + begin * size;
+        t.chunk_step = size;
+        weight_task(t);
+      }
+    });
+    parallel_for(size, 256, [&](i64 begin, i64 end) {
+      for (i64 chunk = 0; chunk < chunks; ++chunk) {
+        const float* sums = work + chunk * size;
+        const float factor = chunk == 0 ? beta_dw : 1.0f;
+        for (i64 i = begin; i < end; ++i) dw[i] = factor == 0.0f ? sums[i] : factor * dw[i] + sums[i];
+      }
+    });
+    return;
+  }
+  // Each task copies its share of the image and of dy, so they should be few: as many as there are threads, or twice that.
+  i64 parts = 1;
+  if (threads > 1 && groups * strips < 2 * threads) {
+    parts = threads * (M >= 4 * threads * kFewRows ? 2 : 1);
+    parts = larger<i64>(1, smaller(parts, M / (kFewRows / 2)));
+  }
+  const i64 rows = (M + parts - 1) / parts, row_parts = (M + rows - 1) / rows;
   parallel_for(groups * strips * row_parts, 1, [&](i64 begin, i64 end) {
     for (i64 i = begin; i < end; ++i) {
-      const i64 g = i / (strips * row_parts), n0 = i / row_parts % strips * kStripFilters, m0 = i % row_parts * rows;
-      weight_task(WeightTask{grid, x, dy, g * Cg, Cg, g * Fg, F, m0, smaller(m0 + rows, M), n0,
-                             smaller(n0 + kStripFilters, Fg), beta_dw, dw});
+      const i64 m0 = i % row_parts * rows;
+      weight_task(task(i / (strips * row_parts), i / row_parts % strips, m0, smaller(m0 + rows, M)));
     }
   });
 }
