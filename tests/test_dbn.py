@@ -75,6 +75,18 @@ def test_going_on(tmp_path):
         np.testing.assert_array_equal(a, again.get_weights()[name], err_msg=name)
 
 
+def test_going_on_for_longer(tmp_path):
+    """The lower machine learns on, so that what the upper one learned from is no more: it begins anew."""
+    place = tmp_path / "run"
+    DBN((6, 4), seed=2).pretrain(X, epochs=2, batch_size=20, checkpoint=place)
+    longer = DBN((6, 4), seed=2).pretrain(X, epochs=3, batch_size=20, checkpoint=place, resume=True)
+    whole = DBN((6, 4), seed=2).pretrain(X, epochs=3, batch_size=20)
+    for name, a in whole.get_weights().items():
+        np.testing.assert_array_equal(a, longer.get_weights()[name], err_msg=name)
+    with pytest.raises(ValueError, match="resume: expected a path, or True together with checkpoint"):
+        DBN((6, 4)).pretrain(X, resume=True)
+
+
 def test_a_stack_is_found_again_by_the_files_of_its_machines(tmp_path):
     config = Config(resume=tmp_path / "run")
     assert config.lasting("stack")["resume"] is None  # not begun

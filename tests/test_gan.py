@@ -247,13 +247,20 @@ def test_impossible_settings_are_named(params, message):
         GAN(**params)
 
 
+def test_a_batch_is_at_most_all_samples():
+    x = two_heaps(50)
+    fits = [GAN("mlp", 2, (4,), output="none").fit(x, epochs=2, batch_size=n, on_collapse="ignore") for n in (50, 64)]
+    for name, a in fits[0].get_weights().items():
+        np.testing.assert_array_equal(fits[1].get_weights()[name], a)
+
+
 def test_wrong_use_is_named():
     x = two_heaps(64)
     model = GAN("mlp", 2, (4,), output="none")
     with pytest.raises(RuntimeError, match="expected a model that was built or fitted"):
         model.sample(1)
     for options, message in (
-        (dict(batch_size=65), "batch_size: expected 1 to 64"),
+        (dict(batch_size=0), "batch_size: expected at least 1"),
         (dict(epochs=0), "epochs: expected at least 1"),
         (dict(on_collapse="cry"), "on_collapse: expected"),
     ):

@@ -227,3 +227,8 @@ def test_bytes_and_floats_up_to_255_are_not_taken_for_each_other(tmp_path):
     with pytest.raises(ValueError, match="X: expected floats on the scale of training"):
         CNN(width=2).fit(images.astype(float), y, epochs=1).predict(images)
     assert small.fit(images.astype(float), y, epochs=1).predict(images.astype(float)).shape == (8,)
+    for machine in (RBM(3, "gaussian").fit(images, epochs=1), DBN((3, 2), "gaussian").pretrain(images, epochs=1)):
+        machine.save(tmp_path / "model")
+        for model in (machine, load(tmp_path / "model")):
+            with pytest.raises(ValueError, match="X: expected uint8, as in training, or values from 0 to 1"):
+                model.transform(images.astype(float))

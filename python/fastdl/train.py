@@ -7,6 +7,7 @@ threads.
 """
 
 import contextlib
+import contextvars
 import math
 import signal
 import threading
@@ -199,6 +200,32 @@ class _Interrupts:
             signal.signal(signal.SIGINT, self._before)
 
 
+_INTERRUPTS_RAISED = contextvars.ContextVar("interrupts_raised", default=False)
+
+
+@contextlib.contextmanager
+def interrupts_raised():
+    """Within this, training that Ctrl-C ended raises KeyboardInterrupt, for callers that have more to do than train."""
+    token = _INTERRUPTS_RAISED.set(True)
+    try:
+        yield
+    finally:
+        _INTERRUPTS_RAISED.reset(token)
+
+
+@contextlib.contextmanager
+def interruptible(history):
+    """What every training loop runs in: gives an object whose `asked` says that Ctrl-C came; the loop then finishes the
+    update, notes the epoch and raises KeyboardInterrupt, which ends here with history['stopped'] = 'interrupted'."""
+    with _Interrupts() as interrupts:
+        try:
+            yield interrupts
+        except KeyboardInterrupt:
+            history["stopped"] = "interrupted"
+    if history["stopped"] == "interrupted" and _INTERRUPTS_RAISED.get():
+        raise KeyboardInterrupt
+
+
 def fit(
     module,
     x,
@@ -388,7 +415,7 @@ def fit(
     bar = _bar(progress, total, state.step)
 
     module.train()
-    with _Interrupts() as interrupts:
+    with interruptible(history) as interrupts:
         try:
             for epoch in range(first, epochs + 1):
                 state.epoch, begun, drawn_at, cut = epoch, time.perf_counter(), shuffling.offset, False
@@ -455,8 +482,6 @@ def fit(
                     run.write(lambda: state_of(epoch + 1, 0, shuffling.offset), state.step)  # noqa: B023
                 if history["stopped"] != "done":
                     break
-        except KeyboardInterrupt:
-            history["stopped"] = "interrupted"
         finally:
             module.eval()
             optimizer.lr = first_lr

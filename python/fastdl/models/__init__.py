@@ -66,7 +66,10 @@ def load(path):
     if family not in known:
         raise ValueError(f"{path}: expected one of {', '.join(known)}; got {family!r}")
     try:
-        return known[family]._from_file(weights, config)
+        model = known[family]._from_file(weights, config)
+        if "scale" in config:
+            model.scale_ = config["scale"]
+        return model
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         what = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: expected the settings and weights of a {family}; got {what}") from error

@@ -197,10 +197,7 @@ class Model:
     @classmethod
     def _from_file(cls, weights, config):
         params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
-        model = cls(**params)._build_from(config).set_weights(weights)
-        if "scale" in config:
-            model.scale_ = config["scale"]
-        return model
+        return cls(**params)._build_from(config).set_weights(weights)
 
     def __repr__(self):
         defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}

@@ -7,7 +7,7 @@ import numpy as np
 from .. import backend, nn
 from .._arguments import chance, positive, sizes
 from ..random import permutation
-from ._base import Classifier, must_have_some
+from ._base import Classifier, Model, must_have_some
 from ._boltzmann import stream_of
 from .rbm import RBM
 
@@ -77,7 +77,8 @@ class DBN(Classifier):
         lr : float or sequence of float, optional
             0.05 (Gaussian visible units: 0.001) if left out.
         checkpoint, resume : path, optional
-            Each machine has a file of its own: PATH.0, PATH.1, ...
+            Each machine has a file of its own: PATH.0, PATH.1, ... A machine goes on from its own as long as those below
+            had nothing left to learn, else it begins anew.
         show : callable, optional
             Gets a line of text for each machine.
         **options
@@ -87,6 +88,11 @@ class DBN(Classifier):
         -------
         The model itself.
         """
+        if resume is True:
+            if checkpoint is None:
+                raise ValueError("resume: expected a path, or True together with checkpoint; got True alone")
+            resume = checkpoint
+        place = checkpoint or resume or None
         machines = self._machines()
         for name in ("stack_", "recognition_"):
             self.__dict__.pop(name, None)
@@ -97,15 +103,18 @@ class DBN(Classifier):
         if len(epochs) != count or len(rates) != count:
             raise ValueError(f"epochs, lr: expected one number, or {count}; got {len(epochs)} and {len(rates)}")
         stack = []  # of the model only when it is whole
+        learned = []  # an entry for each epoch of now
+        callbacks = [*options.pop("callbacks", ()), learned.append]
         for i, rbm in enumerate(machines):
             rbm.to(self._device)
             rate = (0.001 if i == 0 and self.visible == "gaussian" else 0.05) if rates[i] is None else rates[i]
-            place = resume if resume is not None else checkpoint
-            files = {} if place is None else {"checkpoint": f"{place if checkpoint is None else checkpoint}.{i}"}
-            if resume is not None and os.path.exists(f"{resume}.{i}"):
+            files = {} if place is None else {"checkpoint": f"{place}.{i}"}
+            if resume and not learned and os.path.exists(f"{resume}.{i}"):
                 files["resume"] = f"{resume}.{i}"
             drawn = {"stochastic": True} if i else {}
-            rbm.fit(x, epochs=epochs[i], lr=rate, **{"algorithm": "cd"} | drawn | options | files)
+            rbm.fit(x, epochs=epochs[i], lr=rate, callbacks=callbacks, **{"algorithm": "cd"} | drawn | options | files)
+            if rbm.history_["stopped"] == "interrupted":  # what was trained stays in the checkpoint, if there is one
+                raise KeyboardInterrupt
             if show:
                 error = rbm.history_["error"][-1] if rbm.history_["error"] else float("nan")
                 show(f"machine {i + 1} of {count}: reconstruction error {error:.4f}")
@@ -145,7 +154,7 @@ class DBN(Classifier):
     def transform(self, X):
         """Means of the last hidden layer, float32 [N,H]."""
         self._need_stack()
-        x = self.stack_[0]._floats(X)
+        x = self.stack_[0]._floats(self._input(X))
         if self.recognition_:
             x = self._up(x)[-1][0]
         return backend.to_host(self.stack_[-1].module_.hidden(x))
@@ -261,7 +270,7 @@ class DBN(Classifier):
             raise ValueError(f"visible: expected 'bernoulli', for the bound; got {self.visible!r}")
         positive("samples", samples)
         z = self.stack_[-1].anneal(chains, temperatures, seed)
-        x, stream, total = self.stack_[0]._floats(X), stream_of(seed, "bound"), 0.0
+        x, stream, total = self.stack_[0]._floats(self._input(X)), stream_of(seed, "bound"), 0.0
 
         def log_bernoulli(values, means):
             p = np.clip(backend.to_host(means).astype(np.float64), 1e-7, 1 - 1e-7)
@@ -379,8 +388,7 @@ class DBN(Classifier):
     def _describe(self):
         if hasattr(self, "module_"):
             return super()._describe() | {"stack": hasattr(self, "stack_")}
-        params = {"model": type(self).__name__, "params": self.get_params(), "input_shape": list(self.input_shape_)}
-        return params | {"stack": True}
+        return Model._describe(self) | {"stack": True}
 
     @classmethod
     def _from_file(cls, weights, config):

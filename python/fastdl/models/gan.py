@@ -166,7 +166,7 @@ class GAN(Model):
             Any real dtype; uint8 images are read as values in [0,1].
         y : ignored
         epochs, batch_size : int
-            A last batch that is not whole is left out.
+            A last batch that is not whole is left out; a batch is all samples where there are fewer.
         lr, lr_d : float
             Learning rates of G and of D; the same if `lr_d` is left out.
         optimizer : {'adam', 'rmsprop', 'sgd', ...}
@@ -198,8 +198,7 @@ class GAN(Model):
             raise ValueError(f"on_collapse: expected 'warn', 'stop' or 'ignore'; got {on_collapse!r}")
         positive("epochs", epochs), positive("batch_size", batch_size)
         x = self._begin(X, warm_start)
-        if not 1 <= batch_size <= len(x):
-            raise ValueError(f"batch_size: expected 1 to {len(x)}, the samples; got {batch_size}")
+        batch_size = min(int(batch_size), len(x))
         if self.output != "none":
             low = 0 if self.output == "sigmoid" else -1
             must_be_within(x, low, 1, f"which output {self.output!r} gives (output='none' gives any)")
@@ -225,42 +224,43 @@ class GAN(Model):
         if run.state is not None:
             first = self._resume(run.state, players, shuffling, draws, state)
         duel, steps_d = _Duel(self, players, draws, batch_size), min(self.steps_d, steps)
-        try:
-            for epoch in range(first, epochs + 1):
-                begun, order = time.perf_counter(), permutation(n, *shuffling.take(2 * n))
-                sums, rounds = np.zeros(4), steps // steps_d
-                for i in range(rounds):
-                    if schedule is not None:
-                        factor = schedule(state.step, state.total)
-                        for player, rate in zip(players, rates, strict=True):
-                            player.lr = rate * factor
-                    batches = [order[(i * steps_d + j) * batch_size :][:batch_size] for j in range(steps_d)]
-                    with backend.pooled():
-                        figures = duel.step(rows, batches, state.step)
-                    if not np.isfinite(figures).all():
-                        raise FloatingPointError(
-                            f"loss: expected finite numbers; got {figures[0]} of G and {figures[1]} of D at epoch {epoch}, "
-                            f"step {state.step + 1}"
-                        )
-                    sums += figures
-                    state.step, state.loss, state.epoch = state.step + 1, float(figures[0]), epoch
-                    for f in on_step:
+        with train.interruptible(history) as interrupts:
+            try:
+                for epoch in range(first, epochs + 1):
+                    begun, order = time.perf_counter(), permutation(n, *shuffling.take(2 * n))
+                    sums, rounds = np.zeros(4), steps // steps_d
+                    for i in range(rounds):
+                        if schedule is not None:
+                            factor = schedule(state.step, state.total)
+                            for player, rate in zip(players, rates, strict=True):
+                                player.lr = rate * factor
+                        batches = [order[(i * steps_d + j) * batch_size :][:batch_size] for j in range(steps_d)]
+                        with backend.pooled():
+                            figures = duel.step(rows, batches, state.step)
+                        if not np.isfinite(figures).all():
+                            raise FloatingPointError(
+                                f"loss: expected finite numbers; got {figures[0]} of G and {figures[1]} of D at epoch {epoch}, "
+                                f"step {state.step + 1}"
+                            )
+                        sums += figures
+                        state.step, state.loss, state.epoch = state.step + 1, float(figures[0]), epoch
+                        for f in on_step:
+                            f(state)
+                        if state.stop or interrupts.asked:
+                            break
+                    self._close_epoch(epoch, sums / (i + 1), x, history, time.perf_counter() - begun)
+                    if interrupts.asked:
+                        raise KeyboardInterrupt
+                    state.loss = history["loss"][-1]
+                    for f in callbacks:
                         f(state)
-                    if state.stop:
+                    stop = self._alarm(history, on_collapse)
+                    run.write(lambda: self._progress(epoch, players, shuffling, draws, state), state.step)  # noqa: B023
+                    if stop or state.stop:
+                        history["stopped"] = "collapsed" if stop else "callback"
                         break
-                self._close_epoch(epoch, sums / (i + 1), x, history, time.perf_counter() - begun)
-                state.loss = history["loss"][-1]
-                for f in callbacks:
-                    f(state)
-                stop = self._alarm(history, on_collapse)
-                run.write(lambda: self._progress(epoch, players, shuffling, draws, state), state.step)  # noqa: B023
-                if stop or state.stop:
-                    history["stopped"] = "collapsed" if stop else "callback"
-                    break
-        except KeyboardInterrupt:
-            history["stopped"] = "interrupted"
-        finally:
-            pair.eval()
+            finally:
+                pair.eval()
         return self
 
     def _close_epoch(self, epoch, means, x, history, seconds):

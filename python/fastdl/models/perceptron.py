@@ -112,59 +112,70 @@ class Perceptron(Classifier):
             state.set_state(then["state"])
             if history["epoch"] and history["errors"][-1] == 0:
                 history["stopped"], first = "no mistakes", epochs + 1
-        for epoch in range(first, epochs + 1):
-            begun = time.perf_counter()
-            order = random.permutation(n, *shuffling.take(2 * n))
+        def learn(batch, labels, before):
+            """Correct the mistakes among the rows of a batch, which come after so many samples; how many there were."""
             errors = 0
-            for start in range(0, n, 256):
-                index = order[start : start + 256]
-                batch = np.ones((len(index), w.shape[1]), np.float32)
-                batch[:, :-1] = rows.take(index)
-                if not np.isfinite(batch).all():
-                    raise ValueError("X: expected finite numbers; got NaN or infinity")
-                for i, label in enumerate(codes[index].tolist()):
-                    count += 1
-                    k.matmul(batch[i : i + 1], w, False, True, 0.0, scores)
-                    guess = k.argmax(scores[..., None], place).item()
-                    if guess != label:
-                        errors += 1
-                        one = batch[i]
-                        k.axpby(lr, one, 1.0, w[label])
-                        k.axpby(-lr, one, 1.0, w[guess])
-                        if self.average:
-                            # A change made after `count - 1` samples is missing from that many of the summed weights.
-                            late = (count - 1) * lr * one.astype(np.float64)
-                            total[label] += late
-                            total[guess] -= late
-            final = (w - total / count).astype(np.float32) if self.average else w
-            backend.assign(layer.w.data, final.T[:-1])
-            backend.assign(layer.b.data, final.T[-1])
-            history["epoch"].append(epoch)
-            history["errors"].append(errors / n)
-            if validation is not None:
-                accuracy = train.accuracy(train.predict(self.module_, validation[0]), validation[1])
-                history.setdefault("val_accuracy", []).append(accuracy)
-            history["seconds"].append(time.perf_counter() - begun)
-            state.epoch, state.step, state.loss = epoch, count, errors / n
-            for f in callbacks:
-                f(state)
-            run.write(
-                lambda: {
-                    "epoch": epoch + 1,  # noqa: B023
-                    "count": count,  # noqa: B023
-                    "shuffle_offset": shuffling.offset,
-                    "w": w,
-                    "total": total,
-                    "state": state.get_state(),
-                    "module": {"weights": self.module_.get_weights()},
-                }
-            )
-            if errors == 0:
-                history["stopped"] = "no mistakes"
-                break
-            if state.stop:
-                history["stopped"] = "callback"
-                break
+            for i, label in enumerate(labels):
+                k.matmul(batch[i : i + 1], w, False, True, 0.0, scores)
+                guess = k.argmax(scores[..., None], place).item()
+                if guess != label:
+                    errors += 1
+                    one = batch[i]
+                    k.axpby(lr, one, 1.0, w[label])
+                    k.axpby(-lr, one, 1.0, w[guess])
+                    if self.average:
+                        # A change made after so many samples is missing from that many of the summed weights.
+                        late = (before + i) * lr * one.astype(np.float64)
+                        total[label] += late
+                        total[guess] -= late
+            return errors
+
+        with train.interruptible(history) as interrupts:
+            for epoch in range(first, epochs + 1):
+                begun = time.perf_counter()
+                order = random.permutation(n, *shuffling.take(2 * n))
+                errors = 0
+                for start in range(0, n, 256):
+                    index = order[start : start + 256]
+                    batch = np.ones((len(index), w.shape[1]), np.float32)
+                    batch[:, :-1] = rows.take(index)
+                    if not np.isfinite(batch).all():
+                        raise ValueError("X: expected finite numbers; got NaN or infinity")
+                    errors += learn(batch, codes[index].tolist(), count)
+                    count += len(index)
+                    if interrupts.asked:
+                        break
+                final = (w - total / count).astype(np.float32) if self.average else w
+                backend.assign(layer.w.data, final.T[:-1])
+                backend.assign(layer.b.data, final.T[-1])
+                history["epoch"].append(epoch)
+                history["errors"].append(errors / (start + len(index)))
+                if validation is not None:
+                    accuracy = train.accuracy(train.predict(self.module_, validation[0]), validation[1])
+                    history.setdefault("val_accuracy", []).append(accuracy)
+                history["seconds"].append(time.perf_counter() - begun)
+                if interrupts.asked:
+                    raise KeyboardInterrupt
+                state.epoch, state.step, state.loss = epoch, count, errors / n
+                for f in callbacks:
+                    f(state)
+                run.write(
+                    lambda: {
+                        "epoch": epoch + 1,  # noqa: B023
+                        "count": count,  # noqa: B023
+                        "shuffle_offset": shuffling.offset,
+                        "w": w,
+                        "total": total,
+                        "state": state.get_state(),
+                        "module": {"weights": self.module_.get_weights()},
+                    }
+                )
+                if errors == 0:
+                    history["stopped"] = "no mistakes"
+                    break
+                if state.stop:
+                    history["stopped"] = "callback"
+                    break
         return self
 
     def predict_proba(self, X):

@@ -241,38 +241,43 @@ class RBM(Model):
             self.module_.set_weights(run.state["module"]["weights"])
             trainer.set_state(run.state["trainer"])
             state.set_state(run.state["state"])
-        for epoch in range(first, epochs + 1):
-            begun = time.perf_counter()
-            order = permutation(n, *shuffling.take(2 * n))
-            with backend.pooled():
-                for start in range(0, n, batch):
-                    factor = 1.0 if schedule is None else schedule(state.step, state.total)
-                    v = rows.take(order[start : start + batch])
-                    if stochastic:
-                        v = self.module_.kernels.bernoulli(v, *trainer.stream.take(v.size))
-                    trainer.update(self._complete(v), factor)
-                    state.step += 1
-                    if state.step % 100 == 0 or start + batch >= n:
-                        self._must_be_finite(trainer, epoch)
-            error = self._reconstruction_error(rows, np.sort(order[:1000]))
-            self.history_["epoch"].append(epoch)
-            self.history_["error"].append(error)
-            self.history_["seconds"].append(time.perf_counter() - begun)
-            state.epoch, state.loss = epoch, error
-            for f in callbacks:
-                f(state)
-            run.write(
-                lambda: {
-                    "epoch": epoch + 1,  # noqa: B023
-                    "shuffle_offset": shuffling.offset,
-                    "trainer": trainer.get_state(),
-                    "state": state.get_state(),
-                    "module": {"weights": self.module_.get_weights()},
-                }
-            )
-            if state.stop:
-                self.history_["stopped"] = "callback"
-                break
+        with train.interruptible(self.history_) as interrupts:
+            for epoch in range(first, epochs + 1):
+                begun = time.perf_counter()
+                order = permutation(n, *shuffling.take(2 * n))
+                with backend.pooled():
+                    for start in range(0, n, batch):
+                        factor = 1.0 if schedule is None else schedule(state.step, state.total)
+                        v = rows.take(order[start : start + batch])
+                        if stochastic:
+                            v = self.module_.kernels.bernoulli(v, *trainer.stream.take(v.size))
+                        trainer.update(self._complete(v), factor)
+                        state.step += 1
+                        if state.step % 100 == 0 or start + batch >= n:
+                            self._must_be_finite(trainer, epoch)
+                        if interrupts.asked:
+                            break
+                error = self._reconstruction_error(rows, np.sort(order[:1000]))
+                self.history_["epoch"].append(epoch)
+                self.history_["error"].append(error)
+                self.history_["seconds"].append(time.perf_counter() - begun)
+                if interrupts.asked:
+                    raise KeyboardInterrupt
+                state.epoch, state.loss = epoch, error
+                for f in callbacks:
+                    f(state)
+                run.write(
+                    lambda: {
+                        "epoch": epoch + 1,  # noqa: B023
+                        "shuffle_offset": shuffling.offset,
+                        "trainer": trainer.get_state(),
+                        "state": state.get_state(),
+                        "module": {"weights": self.module_.get_weights()},
+                    }
+                )
+                if state.stop:
+                    self.history_["stopped"] = "callback"
+                    break
         return self
 
     def _prepare(self, X, warm_start):

@@ -185,8 +185,6 @@ def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, 
         show(f"{dataset}\n{len(x)} for training, {len(x_valid)} for validation\n")
         callbacks.append(Table(show))
     model.fit(x, y, epochs=epochs, validation=(x_valid, y_valid), callbacks=callbacks, **options, **more)
-    if model.history_.get("stopped") == "interrupted":
-        raise KeyboardInterrupt
     metrics = {
         "test_accuracy": model.score(dataset.x_test, dataset.y_test),
         "validation_accuracy": model.score(x_valid, y_valid),

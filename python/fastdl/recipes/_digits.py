@@ -45,13 +45,6 @@ class Digits:
         return [Table(self.config.show)]
 
 
-def whole(model):
-    """The model, unless its training was interrupted."""
-    if model.history_.get("stopped") == "interrupted":
-        raise KeyboardInterrupt
-    return model
-
-
 JUDGE_EPOCHS = {"mnist": 12, "mnist-embedded": 30}
 
 
@@ -91,7 +84,6 @@ def judge(digits):
             callbacks=digits.callbacks("the judge"),
             **options,
         )
-        whole(model)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             model.save(path)

@@ -4,7 +4,7 @@ import numpy as np
 
 from .. import metrics
 from ..schedules import cosine
-from ._digits import judge, whole
+from ._digits import judge
 
 BANDWIDTHS = (0.1, 0.13, 0.16, 0.2, 0.25, 0.3)
 
@@ -88,5 +88,5 @@ def train_gan(config, digits, model, epochs, **options):
         **options,
         **config.lasting(),
     )
-    figures, more = judged(digits, whole(model))
+    figures, more = judged(digits, model)
     return figures, settings | more, lambda path: picture(path, sheets.sheets, model, digits)

@@ -45,10 +45,3 @@ def report(config, metrics, model, epochs, splits, *, draw=None, **settings):
 def held_out(keys, share=10):
     """Whether each of some names falls into the tenth that is held out for validation: by hash, so always the same."""
     return np.array([hashlib.sha256(str(k).encode()).digest()[0] % share == 0 for k in keys])
-
-
-def done(model):
-    """The model, unless its training was interrupted."""
-    if model.history_.get("stopped") == "interrupted":
-        raise KeyboardInterrupt
-    return model

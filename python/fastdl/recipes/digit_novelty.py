@@ -20,7 +20,7 @@ from ..models import Autoencoder
 from ..models.pca import PCA
 from ..schedules import cosine
 from ._common import Report
-from ._digits import Digits, whole
+from ._digits import Digits
 
 EPOCHS = {"mnist": 8, "mnist-embedded": 30}
 HIDDEN, CODE = (256,), 16
@@ -36,7 +36,7 @@ def run(config):
         seen = digits.x[digits.y != digit]
         model = config.place(Autoencoder(HIDDEN, CODE, act="gelu", noise="mask", noise_level=0.3, seed=config.seed))
         model.fit(seen, epochs=epochs, schedule=cosine(0.05), **OPTIONS, **config.lasting(str(digit)))
-        both = whole(model), PCA(CODE).fit(seen)
+        both = model, PCA(CODE).fit(seen)
         scores.append(model.score_samples(digits.x_test))
         for name, found in zip(("auc", "pca_auc"), both, strict=True):
             metrics[f"{name}_{digit}"] = area(-found.score_samples(digits.x_test), digits.y_test == digit)

@@ -188,8 +188,6 @@ def run(config):
         x, c, epochs=epochs, validation=(x_valid, c_valid), augment=AUGMENT, schedule=cosine(0.05), callbacks=callbacks,
         **SETTINGS, **config.lasting(),
     )  # fmt: skip
-    if model.history_.get("stopped") == "interrupted":
-        raise KeyboardInterrupt
     share = best_share(model, x, c, x_valid, c_valid)
     valid, _ = compare(model, x, c, x_valid, c_valid, drawings[part == 1], share, "validation_")
     metrics, said = compare(model, x, c, x_test, c_test, drawings[part == 0], share)

@@ -15,7 +15,7 @@ import numpy as np
 from .. import data
 from ..models import Forecaster
 from ..models.forecaster import ridge
-from ._sequences import done, place, report
+from ._sequences import place, report
 
 EPOCHS = {"series": 30}
 WINDOWS = {"seattle": (7, 14, 28), "elnino": (12, 24, 36), "sunspots": (12, 22, 33), "mackey-glass": (12, 24, 36)}
@@ -72,7 +72,7 @@ def network(s, window, epochs, start, end, config, units=24):
     """One-step forecasts of s[start:end] by a Forecaster trained on what comes before `start`; and the model."""
     model = config.place(Forecaster(window, units=units, alpha=10.0 if window < 40 else 30.0, dropout=0.1, seed=config.seed))
     model.fit(s[:start], epochs=epochs, batch_size=32, lr=1e-3, weight_decay=1e-3, optimizer="adamw")
-    return done(model).rolling(s[:end], start)[:, 0], model
+    return model.rolling(s[:end], start)[:, 0], model
 
 
 def mae(s, forecast, start, end):

@@ -16,7 +16,7 @@ from ..models import Autoencoder
 from ..models.pca import PCA
 from ..schedules import cosine
 from ._common import Report
-from ._digits import Digits, whole
+from ._digits import Digits
 
 EPOCHS = {"mnist": 90, "mnist-embedded": 60}
 HIDDEN, CODE, ACT = (1000, 500, 250), 30, "gelu"
@@ -40,7 +40,6 @@ def run(config):
         **OPTIONS,
         **config.lasting(),
     )
-    whole(model)
     pca = PCA(CODE).fit(digits.x)
     metrics = {
         "test_sse": -model.score(digits.x_test),

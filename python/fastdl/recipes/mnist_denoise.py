@@ -20,7 +20,7 @@ from ..nn.generative import corrupt
 from ..random import Stream
 from ..schedules import cosine
 from ._common import Report
-from ._digits import Digits, whole
+from ._digits import Digits
 
 EPOCHS = {"mnist": 20, "mnist-embedded": 60}
 KIND, LEVEL = "salt", 0.3
@@ -38,7 +38,6 @@ def run(config):
     model.fit(
         digits.x, epochs=epochs, schedule=cosine(0.05), callbacks=digits.callbacks(), **OPTIONS, **config.lasting()
     )
-    whole(model)
     pca = PCA(model.code).fit(digits.x)
     clean, valid = (v[..., 0].astype(np.float32) / 255 for v in (digits.x_test, digits.x_valid))
     noisy, noisy_valid = (corrupt(v, KIND, LEVEL, Stream(i)) for i, v in enumerate((clean, valid)))

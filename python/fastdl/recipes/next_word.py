@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from ..data import words
 from ..models import WordLM
 from ..schedules import cosine
-from ._sequences import callbacks, done, report
+from ._sequences import callbacks, report
 from .shakespeare_lstm import text
 
 EPOCHS = {"tinyshakespeare": 8}
@@ -66,7 +66,7 @@ def run(config):
     options = {"batch_size": 16, "window": 35, "lr": 2e-3, "weight_decay": 0.05, "optimizer": "adamw"}
     model = config.place(WordLM(4000, units=200, embedding=200, dropout=0.5, tied=True, seed=config.seed))
     model.fit(known, epochs=epochs, schedule=cosine(0.05), callbacks=callbacks(config), **options, **config.lasting())
-    metrics = {"perplexity": done(model).perplexity(new)}
+    metrics = {"perplexity": model.perplexity(new)}
     kept = [[w if w in model.vocabulary_ else model.unknown for w in part] for part in (known, new)]
     compared = trigram(*kept, model.vocabulary_)
     if compared is not None:

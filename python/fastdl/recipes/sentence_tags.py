@@ -78,8 +78,6 @@ def run(config):
     model.fit(
         *train, epochs=epochs, validation=valid, schedule=cosine(0.05), callbacks=callbacks, **SETTINGS, **config.lasting()
     )
-    if model.history_.get("stopped") == "interrupted":
-        raise KeyboardInterrupt
     test = arrays(sentences(parts["test"]))
     metrics = {
         "test_accuracy": model.score(*test),

@@ -66,8 +66,6 @@ def run(config):
         **SETTINGS,
         **config.lasting(),
     )
-    if model.history_.get("stopped") == "interrupted":
-        raise KeyboardInterrupt
     dev = accuracies(parts["dev"], model.predict_proba(parts["dev"]))
     metrics = accuracies(parts["test"], model.predict_proba(parts["test"])) | {f"dev_{k}": v for k, v in dev.items()}
     if config.show:

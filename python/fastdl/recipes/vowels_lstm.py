@@ -12,7 +12,7 @@ import numpy as np
 from .. import data
 from ..models import RNNClassifier
 from ..schedules import cosine
-from ._sequences import callbacks, done, held_out, place, report
+from ._sequences import callbacks, held_out, place, report
 
 EPOCHS = {"japanese-vowels": 60}
 NETWORKS = 5
@@ -42,7 +42,7 @@ def run(config):
             x, y, epochs=epochs, validation=valid, schedule=cosine(0.05), **options,
             callbacks=callbacks(config, f"network {k + 1} of {NETWORKS}") if k == 0 else [], **config.lasting(str(k)),
         )  # fmt: skip
-        validation.append(done(model).score(*valid))
+        validation.append(model.score(*valid))
         scores.append(model.score(*test))
     metrics = {"test_accuracy": float(np.mean(scores)), "validation_accuracy": float(np.mean(validation))}
     metrics |= {f"test_accuracy_{k}": s for k, s in enumerate(scores)}

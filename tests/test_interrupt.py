@@ -1,0 +1,76 @@
+"""Ctrl-C in the families whose training loops are their own, and in recipes."""
+
+import os
+import signal
+
+import numpy as np
+import pytest
+
+from fastdl import recipes, train
+from fastdl.models import DBN, GAN, MLP, RBM, Perceptron
+
+X = (np.random.default_rng(0).uniform(size=(600, 12)) < 0.5).astype(np.float32)
+Y = np.random.default_rng(1).integers(0, 2, 600)  # noise: no epoch is without a mistake
+
+
+def interrupt_in(epoch):
+    """A callback that asks for an end after an epoch, as if somebody pressed Ctrl-C early in the next."""
+
+    def callback(state):
+        if state.epoch == epoch:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return callback
+
+
+FAMILIES = {
+    "RBM": lambda **how: RBM(5).fit(X, batch_size=100, **how),
+    "Perceptron": lambda **how: Perceptron().fit(X, Y, **how),
+    "GAN": lambda **how: GAN(latent=3, hidden=(6,)).fit(X, batch_size=100, on_collapse="ignore", **how),
+    "MLP": lambda **how: MLP((5,)).fit(X, Y, batch_size=100, **how),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ctrl_c_ends_a_fit_and_leaves_the_model(family, tmp_path):
+    fit, before = FAMILIES[family], signal.getsignal(signal.SIGINT)
+    model = fit(epochs=50, callbacks=[interrupt_in(2)], checkpoint=tmp_path / "c")
+    assert model.history_["stopped"] == "interrupted" and 2 <= len(model.history_["epoch"]) <= 3
+    assert len({len(v) for v in model.history_.values() if isinstance(v, list)}) == 1
+    assert signal.getsignal(signal.SIGINT) is before
+    weights = model.get_weights()
+    assert all(np.isfinite(a).all() for a in weights.values())
+    # What goes on from its checkpoint ends where an uninterrupted run does.
+    went_on, whole = fit(epochs=4, resume=tmp_path / "c"), fit(epochs=4)
+    for name, a in whole.get_weights().items():
+        np.testing.assert_array_equal(went_on.get_weights()[name], a)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ctrl_c_is_raised_where_training_is_not_all(family):
+    with train.interrupts_raised(), pytest.raises(KeyboardInterrupt):
+        FAMILIES[family](epochs=50, callbacks=[interrupt_in(1)])
+    model = FAMILIES[family](epochs=50, callbacks=[interrupt_in(1)])
+    assert model.history_["stopped"] == "interrupted"
+
+
+def test_a_stack_is_whole_or_not_there():
+    model = DBN((5, 4))
+    with pytest.raises(KeyboardInterrupt):
+        model.pretrain(X, epochs=50, callbacks=[interrupt_in(2)])
+    with pytest.raises(RuntimeError, match="expected a stack that was trained by pretrain"):
+        model.transform(X)
+
+
+def test_a_recipe_of_many_fits_ends_at_the_first(monkeypatch):
+    begun, fit = [], train.fit
+
+    def counted(*args, **options):
+        begun.append(1)
+        return fit(*args, **options | {"callbacks": [*options.get("callbacks", ()), interrupt_in(1)]})
+
+    monkeypatch.setattr(train, "fit", counted)
+    pytest.importorskip("sklearn")
+    with pytest.raises(KeyboardInterrupt):
+        recipes.run("complexity-sweep", recipes.Config(epochs=3))
+    assert len(begun) == 1
