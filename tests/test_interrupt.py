@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fastdl import recipes, train
+from fastdl._interrupts import interrupts_raised
 from fastdl.models import DBN, GAN, MLP, RBM, Perceptron
 
 X = (np.random.default_rng(0).uniform(size=(600, 12)) < 0.5).astype(np.float32)
@@ -48,7 +49,7 @@ def test_ctrl_c_ends_a_fit_and_leaves_the_model(family, tmp_path):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ctrl_c_is_raised_where_training_is_not_all(family):
-    with train.interrupts_raised(), pytest.raises(KeyboardInterrupt):
+    with interrupts_raised(), pytest.raises(KeyboardInterrupt):
         FAMILIES[family](epochs=50, callbacks=[interrupt_in(1)])
     model = FAMILIES[family](epochs=50, callbacks=[interrupt_in(1)])
     assert model.history_["stopped"] == "interrupted"

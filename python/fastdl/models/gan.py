@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import backend, nn, ops, optim, train
 from .._arguments import positive, sizes
+from .._interrupts import interruptible
 from ..checkpoint import Run, called, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
 from ..tensor import Tensor, frozen, inference
@@ -224,7 +225,7 @@ class GAN(Model):
         if run.state is not None:
             first = self._resume(run.state, players, shuffling, draws, state)
         duel, steps_d = _Duel(self, players, draws, batch_size), min(self.steps_d, steps)
-        with train.interruptible(history) as interrupts:
+        with interruptible(history) as interrupts:
             try:
                 for epoch in range(first, epochs + 1):
                     begun, order = time.perf_counter(), permutation(n, *shuffling.take(2 * n))

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import backend, nn, random, train
 from .._arguments import positive
+from .._interrupts import interruptible
 from ..checkpoint import Run, fingerprint
 from ..random import Stream
 from ._base import Classifier
@@ -130,7 +131,7 @@ class Perceptron(Classifier):
                         total[guess] -= late
             return errors
 
-        with train.interruptible(history) as interrupts:
+        with interruptible(history) as interrupts:
             for epoch in range(first, epochs + 1):
                 begun = time.perf_counter()
                 order = random.permutation(n, *shuffling.take(2 * n))

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import backend, train
 from .._arguments import positive
+from .._interrupts import interruptible
 from ..checkpoint import Run, called, fingerprint
 from ..random import permutation
 from ._base import Model, as_input, must_have_some
@@ -241,7 +242,7 @@ class RBM(Model):
             self.module_.set_weights(run.state["module"]["weights"])
             trainer.set_state(run.state["trainer"])
             state.set_state(run.state["state"])
-        with train.interruptible(self.history_) as interrupts:
+        with interruptible(self.history_) as interrupts:
             for epoch in range(first, epochs + 1):
                 begun = time.perf_counter()
                 order = permutation(n, *shuffling.take(2 * n))

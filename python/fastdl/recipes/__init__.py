@@ -5,7 +5,8 @@ A recipe has a docstring (task, network, reference figure with its source) and a
 
 import importlib
 
-from .. import backend, train
+from .. import backend
+from .._interrupts import interrupts_raised
 from ._common import Config, Report, picture, save, say, write_json
 
 NAMES = (
@@ -87,7 +88,7 @@ def run(name, config=None):
         able = ", ".join(f"{v} of {n}" for n in NAMES for v in getattr(_module(n), "VARIANTS", ()))
         raise ValueError(f"variant: expected one that the recipe has ({able}); got {config.variant!r} of {name!r}")
     device = backend.device_name(config.device)
-    with train.interrupts_raised():
+    with interrupts_raised():
         report = module.run(config)
     report.recipe, report.seconds = name, time.perf_counter() - begun
     report.settings["device"] = device

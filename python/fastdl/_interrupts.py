@@ -1,0 +1,53 @@
+"""Ctrl-C while a model is trained."""
+
+import contextlib
+import contextvars
+import signal
+import threading
+
+
+class _Interrupts:
+    """Turns the first Ctrl-C into a flag that the loop reads between updates; a second one interrupts at once."""
+
+    def __enter__(self):
+        self.asked = False
+        self._before = None
+        here = threading.current_thread() is threading.main_thread()
+        if here and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            self._before = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def _ask(self, number, frame):
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def __exit__(self, *_):
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+
+_INTERRUPTS_RAISED = contextvars.ContextVar("interrupts_raised", default=False)
+
+
+@contextlib.contextmanager
+def interrupts_raised():
+    """Within this, training that Ctrl-C ended raises KeyboardInterrupt, for callers that have more to do than train."""
+    token = _INTERRUPTS_RAISED.set(True)
+    try:
+        yield
+    finally:
+        _INTERRUPTS_RAISED.reset(token)
+
+
+@contextlib.contextmanager
+def interruptible(history):
+    """What every training loop runs in: gives an object whose `asked` says that Ctrl-C came; the loop then finishes the
+    update, notes the epoch and raises KeyboardInterrupt, which ends here with history['stopped'] = 'interrupted'."""
+    with _Interrupts() as interrupts:
+        try:
+            yield interrupts
+        except KeyboardInterrupt:
+            history["stopped"] = "interrupted"
+    if history["stopped"] == "interrupted" and _INTERRUPTS_RAISED.get():
+        raise KeyboardInterrupt
