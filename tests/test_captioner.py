@@ -60,6 +60,20 @@ def test_neighbours_vote(trained):
         trained.caption(x, known=(known, others[1:]))
 
 
+def test_sharpness_weighs_the_nearest(trained):
+    x, captions = squares(1, seed=5)
+    one, other = captions[0], next(c for c in captions if c != captions[0])
+    far = [i for i, c in enumerate(captions) if c == other][:1]
+    known = x[[0, *far, *far]], [one, other, other]  # the image itself, and twice another
+
+    def say(sharpness):
+        return trained.caption(x[:1], known=known, neighbours=3, share=1.0, sharpness=sharpness)
+
+    assert say(0.0) == [other] and say(1000.0) == [one]
+    with pytest.raises(ValueError, match="sharpness: expected a number of 0 or more; got -1"):
+        say(-1)
+
+
 def test_an_image_is_described_as_alone(trained):
     x, _ = squares(1, seed=3)
     assert trained.caption(x) == [trained.caption(x[i : i + 1])[0] for i in range(len(x))]

@@ -1,5 +1,6 @@
 """Pictures to words: a convolutional network looks, a recurrent one speaks."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -260,7 +261,8 @@ class Captioner(Model):
                 found += decode.beam_search(step, start, end, max_length, (g, h, c), width, length_penalty)
         return found
 
-    def caption(self, X, width=5, length_penalty=0.7, max_length=20, consensus=True, known=None, neighbours=5, share=0.5):
+    def caption(self, X, width=5, length_penalty=0.7, max_length=20, consensus=True, known=None, neighbours=5, share=0.5,
+                sharpness=80.0):  # fmt: skip
         """A caption for each image, a list of str.
 
         Parameters
@@ -275,9 +277,11 @@ class Captioner(Model):
             Images whose captions are known, such as those of training: the captions of the nearest by features stand for
             election beside those of the beam, and vote.
         neighbours : int
-            How many of them; each counts by exp(10 cosine).
+            How many of them.
         share : float
             0 to 1, of their votes together.
+        sharpness : float
+            Each of them counts by exp(sharpness times cosine of its features): 0 all alike, infinity the nearest alone.
 
         Source
         ------
@@ -289,7 +293,9 @@ class Captioner(Model):
             positive("neighbours", neighbours)
             if not 0.0 <= share <= 1.0:
                 raise ValueError(f"share: expected a number from 0 to 1; got {share}")
-            near = self._near(X, *_pair(known, "known"), neighbours)
+            if not 0.0 <= sharpness < math.inf:
+                raise ValueError(f"sharpness: expected a number of 0 or more; got {sharpness}")
+            near = self._near(X, *_pair(known, "known"), neighbours, sharpness)
             found = [_weigh(own, 1.0 - share) + _weigh(others, share) for own, others in zip(found, near, strict=True)]
         chosen = []
         for election in found:
@@ -298,8 +304,8 @@ class Captioner(Model):
             chosen.append(" ".join(w for w in words if w not in (END, UNKNOWN)))
         return chosen
 
-    def _near(self, X, known, captions, k):
-        """For each image the captions of the k nearest known ones, as hypotheses."""
+    def _near(self, X, known, captions, k, sharpness):
+        """For each image the captions of the k nearest known ones, as hypotheses, nearest first."""
         captions = _strings(captions, "known captions")
         codes = self._captions(captions, len(known), "known captions")
         codes[codes < 0] = self.vocabulary_.encode([UNKNOWN])[0]
@@ -308,7 +314,7 @@ class Captioner(Model):
         result = []
         for cosines in own @ others.T:
             best = np.argsort(-cosines, kind="stable")[:k]
-            result.append([decode.Hypothesis(codes[i, : lengths[i]].tolist(), 0.0, 10.0 * float(cosines[i])) for i in best])
+            result.append([decode.Hypothesis(codes[i, : lengths[i]].tolist(), 0.0, sharpness * float(cosines[i])) for i in best])
         return result
 
     def _describe(self):
