@@ -134,6 +134,34 @@ def test_without_scikit_learn_the_rule_still_stands(monkeypatch):
     assert any("fastdl-nn[sklearn]" in note for note in choice.notes)
 
 
+@pytest.mark.parametrize(
+    "words, task",
+    [
+        ("sentiment analysis", "sentiment"),
+        ("Named-Entity Recognition", "entities"),
+        ("time  series_analysis", "time series"),
+        ("timeseries", "time series"),
+        ("character level", "characters"),
+        ("character-level", "characters"),
+        ("object detection", "object"),
+        ("image classification", "image"),
+        ("face recognition", "image"),
+        ("anomaly detection", "denoising"),
+        ("feature extraction", "unlabelled"),
+        ("text processing", "characters"),
+    ],
+)
+def test_other_words_for_a_task(words, task):
+    assert fastdl.choose(words).task == task
+
+
+def test_labels_that_no_data_or_task_fit():
+    with pytest.raises(ValueError, match="labels: expected the data they belong to, as well; got labels alone"):
+        fastdl.choose("classification", labels=[0, 1])
+    with pytest.raises(TypeError, match="labels: expected numbers, for the task regression; got strings"):
+        fastdl.choose("regression", points(40), ["a", "b"] * 20)
+
+
 def test_command_line(tmp_path, capsys):
     pytest.importorskip("sklearn")
     assert cli.main(["choose"]) == 2
@@ -148,6 +176,12 @@ def test_command_line(tmp_path, capsys):
     assert cli.main(["choose", "--set", str(tmp_path / "mine.csv"), "--target", "up"]) == 0
     out = capsys.readouterr().out
     assert "task      classification" in out and "logistic regression" in out
+    # Without a column to predict there are no labels, by file and by name.
+    for name, task, said in ((str(tmp_path / "mine.csv"), (), "unlabelled"), ("mine", ("time", "series"), "time series")):
+        assert cli.main(["choose", *task, "--set", name, "--data", str(tmp_path)]) == 0
+        assert f"task      {said}" in capsys.readouterr().out
+    assert cli.main(["choose", "classification", "--target", "up"]) == 2
+    assert "target: expected --set, too" in capsys.readouterr().err
     assert chooser.__doc__
 
 

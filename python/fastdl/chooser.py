@@ -46,14 +46,14 @@ TASKS = {
         "autoencoder as a code from which they can be restored",
         "principal components, as many as there are hidden units",
         ("mnist-rbm", "mnist-autoencoder"),
-        ("unsupervised", "features", "no labels"),
+        ("unsupervised", "features", "feature extraction", "no labels", "dimensionality reduction"),
     ),
     "denoising": Rule(
         ("Autoencoder", "RBM"),
         "an autoencoder that is shown spoiled inputs and must give back the clean ones learns what belongs to the data",
         "a median filter, and principal components",
         ("mnist-denoise",),
-        ("compression", "novelty"),
+        ("compression", "novelty", "anomaly detection"),
     ),
     "generation": Rule(
         ("GAN", "RBM"),
@@ -68,35 +68,35 @@ TASKS = {
         "sentence, a recurrent network reads it word by word",
         "naive Bayes on single words and pairs",
         ("sentiment-rntn", "sentence-tags"),
-        ("opinion",),
+        ("sentiment analysis", "opinion"),
     ),
     "parsing": Rule(
         ("RNTN", "RNNClassifier"),
         "the structure is a tree, and a recursive network has one",
         "a table of the most frequent rule",
         (),
-        ("syntax",),
+        ("syntax", "syntactic parsing"),
     ),
     "entities": Rule(
         ("RNTN", "RNNClassifier"),
         "a name is told by the words around it, near and far: a network over the sentence, word by word or along its tree",
         "the most frequent tag of each word",
         (),
-        ("named entities", "ner", "tagging"),
+        ("named entities", "entity recognition", "named entity recognition", "ner", "tagging"),
     ),
     "characters": Rule(
         ("CharLM",),
         "text by characters is a long sequence with a memory of words and lines: a recurrent network carries it in its state",
         "an n-gram model with Kneser-Ney smoothing",
         ("shakespeare-lstm",),
-        ("character-level", "text", "language model"),
+        ("character level", "text", "text processing", "language model", "language modelling"),
     ),
     "captions": Rule(
         ("Captioner",),
         "a picture is read by convolutions, its sentence written by a recurrent network that begins with what they saw",
         "the caption of the nearest picture in training",
         ("emoji-captions",),
-        ("captioning",),
+        ("captioning", "image captioning"),
     ),
     "image": Rule(
         ("CNN", "DBN"),
@@ -104,7 +104,7 @@ TASKS = {
         "network helps where few images have labels",
         "logistic regression and an RBF support vector machine on the pixels",
         ("mnist-cnn", "cifar-cnn", "image-folder", "mnist-dbn"),
-        ("images", "image recognition", "photo", "face"),
+        ("images", "image recognition", "image classification", "photo", "face", "face recognition"),
     ),
     "object": Rule(
         ("CNN", "RNTN"),
@@ -112,7 +112,7 @@ TASKS = {
         "scene to wholes",
         "an RBF support vector machine on gradients or pixels",
         ("cifar-resnet", "cats-dogs", "face-detect"),
-        ("objects", "object recognition", "detection"),
+        ("objects", "object recognition", "object detection", "detection"),
     ),
     "speech": Rule(
         ("RNNClassifier",),
@@ -133,7 +133,7 @@ TASKS = {
         "the next value follows from the last ones, at several distances: a recurrent network keeps what it needs of them",
         "the value a season ago, and a ridge regression on the last values",
         ("forecast-lstm",),
-        ("forecast", "forecasting", "time-series"),
+        ("timeseries", "time series analysis", "forecast", "forecasting"),
     ),
     "classification": Rule(
         ("MLP", "DBN"),
@@ -156,7 +156,7 @@ TASKS = {
         "gradient of its expected reward",
         "an action at random, and the best linear rule found by trying",
         ("cartpole",),
-        ("reinforcement", "policy"),
+        ("reinforcement", "reinforcement learning", "policy"),
     ),
 }
 
@@ -211,9 +211,9 @@ class Choice:
 
 
 def _named(task):
-    wanted = str(task).strip().lower().replace("_", " ")
+    wanted = " ".join(str(task).lower().replace("_", " ").replace("-", " ").split())
     for name, rule in TASKS.items():
-        if wanted == name or wanted in rule.also or wanted.replace("-", " ") in (name, *rule.also):
+        if wanted in (name, *rule.also):
             return name
     known = ", ".join(f"{name} ({', '.join(rule.also)})" if rule.also else name for name, rule in TASKS.items())
     raise ValueError(f"task: expected one of {known}; got {task!r}")
@@ -369,7 +369,7 @@ def choose(task=None, data=None, labels=None, seed=0):
     Raises
     ------
     ValueError, TypeError
-        Neither task nor data, an unknown task, or data that do not fit; the message names the argument.
+        Neither task nor data, labels without data, an unknown task, or data that do not fit; the message names the argument.
 
     Examples
     --------
@@ -383,6 +383,8 @@ def choose(task=None, data=None, labels=None, seed=0):
     """
     if task is None and data is None:
         raise ValueError(f"task: expected one of {', '.join(TASKS)}, or data; got neither")
+    if data is None and labels is not None and not isinstance(labels, bool):
+        raise ValueError("labels: expected the data they belong to, as well; got labels alone")
     x = y = None
     notes, judgement = [], None
     texts = ragged = None
@@ -405,6 +407,8 @@ def choose(task=None, data=None, labels=None, seed=0):
         quantity = name == "regression" or (name != "classification" and _continuous(y))
         if name == "classification" and _continuous(y) and y.dtype.kind == "f":
             raise ValueError(f"labels: expected classes, for the task {name}; got quantities (task 'regression')")
+        if quantity and y.dtype.kind == "U":
+            raise TypeError(f"labels: expected numbers, for the task {name}; got strings (task 'classification')")
         if not quantity and len(np.unique(y)) < 2:
             raise ValueError("labels: expected two classes or more; got one")
         try:

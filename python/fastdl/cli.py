@@ -143,7 +143,7 @@ def parser():
     choose.add_argument("task", metavar="TASK", nargs="*", help="what is to be done; without it a list")
     choose.add_argument("--set", metavar="NAME", help="a data set (see fastdl data list), or a .csv or .npz file, to look at")
     choose.add_argument("--data", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA")
-    choose.add_argument("--target", metavar="COLUMN", help="of a .csv file: the column to predict")
+    choose.add_argument("--target", metavar="COLUMN", help="of a .csv file: the column to predict; without it no labels")
     choose.add_argument("--seed", metavar="S", type=_whole(0), default=0)
 
     demo = command("demo", _demo, "train a convolutional network on the embedded digits in about a minute")
@@ -272,19 +272,28 @@ def _choose(args):
         for name, rule in TASKS.items():
             print(f"  {name:<16} {', '.join(rule.families) or '-':<22} {', '.join(rule.also)}")
         return 2
-    x = y = None
-    if args.set is not None:
-        from . import data
-
-        name, folder = args.set, args.data
-        if os.path.isfile(name):
-            folder, name = os.path.split(os.path.abspath(name))
-            for suffix in (".csv.gz", ".csv", ".npz"):
-                name = name.removesuffix(suffix)
-        found = data.load(name, folder, args.target)
-        x, y = found.x_train, found.y_train
+    if args.set is None and args.target is not None:
+        raise ValueError("target: expected --set, too, the table whose column it is; got --target alone")
+    x, y = (None, None) if args.set is None else _samples(args.set, args.data, args.target)
     print(choose(task, x, y, seed=args.seed))
     return 0
+
+
+def _samples(name, folder, target):
+    """(x, y) of a data set or a file; y None for a table of which no column was named."""
+    from . import data
+
+    if os.path.isfile(name):
+        path = os.path.abspath(name)
+        folder, name = os.path.split(path)
+        for suffix in (".csv.gz", ".csv", ".npz"):
+            name = name.removesuffix(suffix)
+    else:
+        path = data.available(folder).get(name, "")
+    if target is None and path.endswith((".csv", ".csv.gz")):
+        return data.read_csv(path).x, None
+    found = data.load(name, folder, target)
+    return found.x_train, found.y_train
 
 
 def _demo(args):
