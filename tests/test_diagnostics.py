@@ -21,7 +21,19 @@ from fastdl.diagnostics import (
     occlusion,
     receptive_fields,
 )
-from fastdl.models import CNN, MLP, RBM, RNTN, Autoencoder, RNNClassifier, SoftmaxRegression
+from fastdl.models import (
+    CNN,
+    DBM,
+    MLP,
+    RBM,
+    RNTN,
+    Autoencoder,
+    Captioner,
+    ClassificationRBM,
+    ConvolutionalRBM,
+    RNNClassifier,
+    SoftmaxRegression,
+)
 from fastdl.tensor import Tensor, record
 from test_models import blobs, stripes
 
@@ -150,6 +162,39 @@ def test_learning_rates(optimizer, lr, verdict):
     assert len(watch.steps) == len(watch.ratios["layers.0.w"]) > 5
 
 
+def test_a_watch_looks_at_units_once_an_epoch():
+    X, y = table()
+    watch, plain = Watch(every=2, sample=(X[:50], y[:50])), Watch(every=2)
+    net, same = (
+        MLP((16,), dropout=0.3, norm="batch", seed=1).fit(X, y, epochs=4, batch_size=32, on_step=[w]) for w in (watch, plain)
+    )
+    for k, v in net.get_weights().items():  # looking changes nothing
+        np.testing.assert_array_equal(v, same.get_weights()[k])
+    assert watch.epochs == [1, 2, 3, 4] and watch.report().healthy
+    assert watch.dead and not watch.saturated and all(len(v) == 4 for v in watch.dead.values())
+    assert not plain.epochs and not plain.dead
+    net.fit(X, y, epochs=1, warm_start=True, on_step=[watch])
+    assert watch.epochs == [1, 2, 3, 4, 1]
+    again = Watch()
+    again.set_state(watch.get_state())
+    assert again.dead == watch.dead and again.epochs == watch.epochs
+    again.set_state(plain.get_state())
+    assert again.dead == {}
+
+    net = MLP((16, 16), seed=1).fit(X, y, epochs=1)
+    layer = next(m for _, m in net.module_.named_modules() if isinstance(m, nn.Dense))
+    layer.b.data[:12] = -50.0
+    watch = Watch(every=2, sample=X)
+    net.fit(X, y, epochs=2, warm_start=True, on_step=[watch])
+    assert watch.dead["layers.0"][-1] == 0.75 and watch.report().verdict == "dead"
+
+    net = MLP((16,), "tanh", seed=1).fit(X, y, epochs=1)
+    next(m for _, m in net.module_.named_modules() if isinstance(m, nn.Dense)).w.data[...] *= 20.0
+    watch = Watch(every=2, sample=X)
+    net.fit(X, y, epochs=2, warm_start=True, on_step=[watch])
+    assert watch.saturated["layers.0"][-1] > 0.5 and watch.report().verdict == "saturated", watch.saturated
+
+
 def fixup(count):
     return blocks(count, "zeros")
 
@@ -233,6 +278,17 @@ def test_figures_of_a_layer_are_what_they_say():
     assert first.saturated == pytest.approx((abs(h) > 0.95).mean(), abs=0.01)
 
 
+PICTURES = np.random.default_rng(5).random((4, 12, 12, 1)).astype(np.float32)
+
+
+class Unused(nn.Module):
+    def __init__(self):
+        self.net, self.aside = nn.Sequential(nn.Conv2d(3, 3), nn.Flatten(), nn.Dense(2)), nn.Dense(2, inputs=1)
+
+    def forward(self, x):
+        return self.net(x)
+
+
 @pytest.mark.parametrize(
     ("call", "kind", "message"),
     [
@@ -248,6 +304,45 @@ def test_figures_of_a_layer_are_what_they_say():
         (lambda x, y: most_exciting(built(dense(1, "relu"), x), x, "layers.0", 99), ValueError, "unit: expected 0 to 31"),
         (lambda x, y: gradient_times_input(built(dense(1, "relu"), x), x, 7), ValueError, "target: expected a column"),
         (lambda x, y: integrated_gradients(built(dense(1, "relu"), x), x, steps=0), ValueError, "steps: expected at least 1"),
+        (lambda x, y: cap_depth(dense(1, "relu"), (3,), steps="3"), TypeError, "steps: expected an integer; got str"),
+        (lambda x, y: cap_depth(dense(1, "relu"), (3,), steps=2.5), TypeError, "steps: expected an integer; got float"),
+        (lambda x, y: is_deep(dense(1, "relu"), (3,), more_than="2"), TypeError, "more_than: expected a finite number; got '2'"),
+        (
+            lambda x, y: occlusion(built(nn.Sequential(nn.Flatten(), nn.Dense(2)), PICTURES), PICTURES, fill="a"),
+            TypeError,
+            "fill: expected a finite number; got 'a'",
+        ),
+        (
+            lambda x, y: integrated_gradients(built(dense(1, "relu"), x), x, baseline="black"),
+            TypeError,
+            "baseline: expected a number or an array of numbers; got 'black'",
+        ),
+        (lambda x, y: excite(built(dense(1, "relu"), x), "layers.1", 0, lr="a", input_shape=(20,)), TypeError, "lr: expected"),
+        (
+            lambda x, y: excite(built(dense(1, "relu"), x), "layers.1", 0, lr=-1.0, input_shape=(20,)),
+            ValueError,
+            "lr: expected a finite number of more than 0; got -1.0",
+        ),
+        (
+            lambda x, y: excite(built(dense(1, "relu"), x), "layers.1", 0, steps=-1, input_shape=(20,)),
+            ValueError,
+            "steps: expected at least 1; got -1",
+        ),
+        (
+            lambda x, y: excite(built(dense(1, "relu"), x), "layers.1", 0, decay=2, input_shape=(20,)),
+            ValueError,
+            "decay: expected 0 <= decay < 1; got 2",
+        ),
+        (
+            lambda x, y: most_exciting(built(dense(1, "relu"), x), x, "layers.0", 0, count="9"),
+            TypeError,
+            "count: expected an integer; got str",
+        ),
+        (
+            lambda x, y: grad_cam(Unused().build((12, 12, 1)), PICTURES, layer="aside"),
+            ValueError,
+            "layer: expected a layer that the network calls; got 'aside'",
+        ),
     ],
 )
 def test_errors_name_the_argument(call, kind, message):
@@ -310,7 +405,51 @@ def test_recurrent_depth_has_no_bound():
     assert cap_depth(net, (7, 3), steps=7) == 8
 
 
+def test_a_recurrent_part_that_the_input_does_not_reach_counts():
+    captioner = Captioner(filters=(4,), features=6, units=5, embedding=3).fit(PICTURES, ["a b", "c"] * 2, epochs=1)
+    assert cap_depth(captioner) == math.inf and is_deep(captioner)
+    assert cap_depth(captioner, steps=7) == 3 + 7  # two convolutions and the features, then the words
+    assert cap_depth(captioner.module_.look, (12, 12, 1)) == 3
+
+
+@pytest.mark.parametrize("machine", [
+    lambda: RBM(3).build((5,)),
+    lambda: DBM((4, 3)).build((5,)),
+    lambda: ClassificationRBM(4).build((5,), 2),
+    lambda: ConvolutionalRBM(2, 3).build((12, 12, 1)),
+])  # fmt: skip
+def test_undirected_models_have_no_depth(machine):
+    machine = machine()
+    for ask in (cap_depth, is_deep):
+        with pytest.raises(ValueError, match=f"trained by backpropagation; got {type(machine).__name__}, an undirected model"):
+            ask(machine)
+        with pytest.raises(ValueError, match="an undirected model"):
+            ask(machine.module_, machine.input_shape_)
+
+
 # ------------------------------------------------------------------------------------------------ attribution
+
+
+@pytest.mark.parametrize("explain", [gradient_times_input, integrated_gradients, grad_cam, occlusion])
+def test_what_gives_no_scores_is_not_explained(explain):
+    for machine, x in (
+        (RBM(3).build((5,)), np.ones((2, 5))),
+        (DBM((4, 3)).build((5,)), np.ones((2, 5))),
+        (ConvolutionalRBM(2, 3).build((12, 12, 1)), PICTURES),
+    ):
+        with pytest.raises(ValueError, match=f"model: expected a network that gives scores.*; got {type(machine).__name__}"):
+            explain(machine, x)
+    images = Autoencoder((4, 4), code=3, kind="conv").build((12, 12, 1))
+    with pytest.raises(ValueError, match=r"model: expected outputs \[N,classes\]; got shape .4, 12, 12, 1. from Autoencoder"):
+        explain(images, PICTURES)
+
+    class Untaped(nn.Module):
+        def forward(self, x):
+            return Tensor(x.data.reshape(len(x.data), -1).copy())
+
+    if explain is not occlusion:
+        with pytest.raises(ValueError, match="model: expected outputs with a gradient|layer: expected a network with a conv"):
+            explain(Untaped(), PICTURES)
 
 
 @pytest.fixture(scope="module")
@@ -469,6 +608,147 @@ def test_recurrent_models_are_examined_without_their_lengths(cell):
     assert report.layers and all(f.kind != "input scale" for f in report.findings)
     x, y = waves(steps=12)
     assert examine(RNNClassifier(units=4, cell=cell).build((12, 1), 2), list(x), y).healthy
+
+
+def through_time(cell, steps, scale=1.0, seed=0, units=16, ragged=False, act=None, **more):
+    """A report on a fresh recurrent classifier of noise, by its last output."""
+    x, y = np.random.default_rng(seed).standard_normal((32, steps, 1)).astype(np.float32), np.arange(32) % 2
+    model = RNNClassifier(units, cell=cell, seed=seed, **more).build((steps, 1), 2)
+    layer = model.module_.recurrent
+    if act is not None:
+        layer.act = act
+    for u in layer.u:
+        u.data[...] *= scale
+    lengths = np.random.default_rng(1).integers(steps // 2, steps + 1, 32)
+    return model, (lambda: examine(model, [a[:n] for a, n in zip(x, lengths, strict=True)] if ragged else x, y))
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("more", [{}, {"ragged": True}, {"bidirectional": True}, {"layers": 2}])
+def test_a_plain_recurrent_net_forgets(more, seed):
+    _, look = through_time("rnn", 400 if "bidirectional" in more else 200, seed=seed, **more)
+    report = look()
+    assert report.verdict == "vanishing over time", str(report)
+    assert report.findings[0].where == "recurrent" and "LSTM" in report.remedy
+    reach = int(report.findings[0].what.split("to a hundredth in ")[1].split()[0])
+    assert 10 <= reach <= 40  # each step passes on 0.63 to 0.89
+
+
+@pytest.mark.parametrize(
+    ("steps", "scale", "act"), [(200, 3.0, None), (100, 3.0, None), (100, 2.5, "relu"), (2000, 3.0, "relu"), (3000, 3.0, None)]
+)
+def test_large_recurrent_weights_explode(steps, scale, act):
+    _, look = through_time("rnn", steps, scale, act=act)
+    with np.errstate(all="ignore"):
+        report = look()
+    assert report.verdict == "exploding over time", str(report)
+    assert "clip" in report.remedy.lower()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("cell", "steps"), [("lstm", 20), ("lstm", 50), ("gru", 20), ("gru", 50), ("rnn", 20), ("lstm", 200)])
+@pytest.mark.parametrize("units", [4, 32])
+def test_silent_on_healthy_recurrent_nets(cell, steps, units, seed):
+    _, look = through_time(cell, steps, units=units, seed=seed)
+    report = look()
+    assert report.healthy, str(report)
+
+
+def test_fading_that_gates_can_mend_is_a_remark():
+    _, look = through_time("gru", 200)
+    report = look()
+    assert report.healthy and len(report.remarks) == 1, str(report)
+    assert "over 200 steps" in report.remarks[0] and "gates can learn" in report.remarks[0]
+    assert f"remark: {report.remarks[0]}" in str(report)
+    assert not through_time("lstm", 20)[1]().remarks
+    model, look = through_time("lstm", 200)
+    for b in model.module_.recurrent.b:
+        b.data[16:32] = -5.0  # the forget gates are shut
+    assert look().verdict == "vanishing over time"
+
+
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("units", [8, 32])
+def test_with_a_loss_at_every_step_each_has_its_share(cell, units):
+    net = nn.Sequential(cell(units), nn.Dense(2)).build((200, 3), seed=0)
+    x = np.random.default_rng(0).standard_normal((16, 200, 3)).astype(np.float32)
+    report = examine(net, x, np.zeros((16, 200, 2), np.float32) + x[:, :, :1], "mse")
+    assert report.healthy and not report.remarks, str(report)
+
+
+def test_the_way_through_time_is_measured_as_it_is():
+    class Asked(nn.Module):  # by `sequence`, past the observer of calls; states of its own
+        def __init__(self):
+            self.cell, self.head = nn.RNN(1, "relu", bias=False, inputs=1), nn.Dense(2, inputs=1)
+
+        def forward(self, x):
+            y, last = self.cell.sequence(x)
+            return self.head(last[0][0])
+
+    net = Asked().build((40, 1), seed=0)
+    net.cell.w[0].data[...], net.cell.u[0].data[...] = 1.0, 0.5
+    x = np.ones((4, 40, 1), np.float32)
+    report = examine(net, x, np.arange(4) % 2)
+    # 0.5 a step: nearest 1, farthest 2^-36 (the largest of the last four), a hundredth after 6.64 steps.
+    assert report.verdict == "vanishing over time" and f"{2.0**-36:.1e}" in report.findings[0].what
+    assert "to a hundredth in 7 steps" in report.findings[0].what
+    assert "sequence" not in vars(net.cell)
+    net.cell.u[0].data[...] = 1.0
+    assert examine(net, x, np.arange(4) % 2).healthy
+    net.cell.u[0].data[...] = 1.5
+    report = examine(net, x, np.arange(4) % 2)
+    assert report.verdict == "exploding over time" and f"{1.5**36:.1e}" in report.findings[0].what
+
+
+def test_the_probe_leaves_gradients_as_they_are(monkeypatch):
+    from fastdl.diagnostics import doctor
+
+    x = np.random.default_rng(0).integers(0, 5, (6, 12))
+    model = RNNClassifier(4, vocabulary=5, embedding=3).build((12,), 2)
+    with_probe = [r.weight_gradient for r in examine(model, x, np.arange(6) % 2).layers]
+    monkeypatch.setattr(doctor, "_probed", lambda part, x, lengths, passes: x)
+    assert [r.weight_gradient for r in examine(model, x, np.arange(6) % 2).layers] == with_probe
+    assert sum(v > 0 for v in with_probe) == 3  # embedding, cell, head
+
+
+def test_fitted_estimators_are_opened():
+    pytest.importorskip("sklearn")
+    import warnings
+
+    from fastdl import sklearn as sk
+
+    warnings.simplefilter("ignore")
+    X, y = stripes(48)
+    X = X.astype(np.float32)
+    rows, labels = X.reshape(48, -1), np.array(["b", "a"])[np.unique(y, return_inverse=True)[1] % 2]
+    net = sk.MLPClassifier((8,), max_iter=2, random_state=0).fit(rows, labels)
+    assert cap_depth(net) == cap_depth(net.model_) == 2 and not is_deep(net)
+    assert str(examine(net, rows, labels)) == str(examine(net.model_, rows, (labels == "b").astype(int)))
+    for explain in (gradient_times_input, integrated_gradients):
+        want = explain(net.model_, rows, 1)
+        np.testing.assert_array_equal(explain(net, rows, "b"), want)
+        np.testing.assert_array_equal(explain(net, rows, labels)[labels == "b"], want[labels == "b"])
+    with pytest.raises(ValueError, match=r"target: expected labels from \['a', 'b'\]; got 'c'"):
+        gradient_times_input(net, rows, "c")
+    with pytest.raises(ValueError, match="y: expected labels from"):
+        examine(net, rows, ["c"] * 48)
+    with pytest.raises(ValueError, match="model: expected one that was built or fitted.*; got MLPClassifier"):
+        cap_depth(sk.MLPClassifier())
+    images = sk.CNNClassifier(image_shape=X.shape[1:], width=2, max_iter=1, random_state=0).fit(rows, labels)
+    assert grad_cam(images, rows[:2], "a").shape == (2, *X.shape[1:3])
+    np.testing.assert_array_equal(occlusion(images, rows[:2]), occlusion(images, X[:2]))
+    name = next(n for n, _ in images.model_.module_.named_modules() if n.endswith("0"))
+    assert len(most_exciting(images, rows, name, 0, 3)[0]) == 3
+    assert excite(images, name, 0, steps=2).shape == images.model_.input_shape_
+    assert receptive_fields(images) == receptive_fields(images.model_)
+    waves = sk.RNNClassifier(units=4, max_iter=1, random_state=0).fit(rows[:, :12], labels)
+    assert cap_depth(waves) == math.inf and examine(waves, rows[:, :12], labels).layers
+    numbers = sk.MLPRegressor((4,), max_iter=1, random_state=0).fit(rows, rows[:, 0])
+    assert examine(numbers, rows, rows[:, 0]).layers
+    codes = sk.Autoencoder((4,), max_iter=1, random_state=0).fit(rows)
+    assert examine(codes, rows, None).layers
+    with pytest.raises(ValueError, match="undirected"):
+        cap_depth(sk.RBM(3, n_iter=1, random_state=0).fit(rows))
 
 
 def test_autoencoders_are_examined_by_their_own_loss():

@@ -5,14 +5,20 @@ import math
 import numpy as np
 
 from .. import backend, nn, random
-from .._arguments import positive
+from .._arguments import chance, positive
 from ..module import observing
 from ..random import Stream
 from ..tensor import Tensor, frozen, inference
-from ._network import input_of, module_of, steps_of, undisturbed
+from ._network import input_of, is_undirected, module_of, number, opened, steps_of, undisturbed
 
 
 def _float_input(model, X):
+    module_of(model)  # says first what was not built
+    # A ClassificationRBM gives scores of its classes, which an input can be asked about; the others give hidden units.
+    if is_undirected(model) and not hasattr(model, "_codes"):
+        raise ValueError(
+            f"model: expected a network that gives scores of its input; got {type(model).__name__}, an undirected model"
+        )
     x = input_of(model, X)
     if x.dtype != np.float32:
         raise TypeError(f"X: expected numbers whose change means something; got {x.dtype} (indices)")
@@ -39,6 +45,19 @@ def _targets(model, target, n, width):
     return labels.astype(np.int64)
 
 
+def _must_be_scores(model, shape):
+    if len(shape) != 2:
+        raise ValueError(f"model: expected outputs [N,classes]; got shape {list(shape)} from {type(model).__name__}")
+
+
+def _must_have_a_gradient(model, out):
+    """Zeros would look like an answer where the outputs came without a tape."""
+    if out.step is None:
+        raise ValueError(
+            f"model: expected outputs with a gradient, by recorded operations; got {type(model).__name__}, whose have none"
+        )
+
+
 def _slopes(model, x, target):
     """(d output[target] / d x, output) in evaluation mode."""
     module = module_of(model)
@@ -46,13 +65,11 @@ def _slopes(model, x, target):
         t = Tensor(x, wants_grad=True)
         out = module(t)
         y = backend.to_host(out.data)
-        if y.ndim != 2:
-            raise ValueError(f"model: expected outputs [N,classes]; got shape {list(y.shape)}")
+        _must_be_scores(model, y.shape)
+        _must_have_a_gradient(model, out)
         columns = np.where(target < 0, y.argmax(1), target)
         seed = np.zeros(y.shape, np.float32)
         seed[np.arange(len(y)), columns] = 1.0
-        if out.step is None:
-            return np.zeros(x.shape, np.float32), y, columns
         out.backward(backend.to_device(seed, out.data))
     grad = np.zeros(x.shape, np.float32) if t.grad is None else np.array(backend.to_host(t.grad))
     return grad, y, columns
@@ -68,7 +85,7 @@ def gradient_times_input(model, X, target=None):
 
     Parameters
     ----------
-    model : model or Module
+    model : model, fitted estimator or Module
     X : array [N,...]
     target : label, or array of labels [N], optional
         Which output (for a Module its column) is explained; the largest if left out.
@@ -82,6 +99,7 @@ def gradient_times_input(model, X, target=None):
     ------
     Shrikumar, Greenside, Shcherbina & Kundaje, "Not just a black box" (2016).
     """
+    model, X, target = opened(model, X, target, "target")
     x, module = _float_input(model, X), module_of(model)
     with undisturbed(module):
         module.eval()
@@ -109,9 +127,13 @@ def integrated_gradients(model, X, target=None, baseline=0.0, steps=32):
     ------
     Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks" (2017).
     """
-    positive("steps", steps)
+    steps = positive("steps", steps)
+    model, X, target = opened(model, X, target, "target")
     x, module = _float_input(model, X), module_of(model)
-    start = np.asarray(baseline, np.float32)
+    start = np.asarray(baseline)
+    if start.dtype.kind not in "fiub":
+        raise TypeError(f"baseline: expected a number or an array of numbers; got {baseline!r}")
+    start = start.astype(np.float32)
     if start.ndim and start.shape != x.shape[1:]:
         raise ValueError(f"baseline: expected a number or shape {list(x.shape[1:])}; got {list(start.shape)}")
     with undisturbed(module):
@@ -147,15 +169,17 @@ def occlusion(model, images, target=None, size=4, stride=2, fill=0.0):
     ------
     Zeiler & Fergus, "Visualizing and understanding convolutional networks" (2014).
     """
+    model, images, target = opened(model, images, target, "target")
     x, module = _float_input(model, images), module_of(model)
     if x.ndim != 4:
         raise ValueError(f"images: expected shape [N,Y,X,C]; got {list(x.shape)}")
-    positive("size", size), positive("stride", stride)
+    positive("size", size), positive("stride", stride), number("fill", fill)
     if size > min(x.shape[1:3]):
         raise ValueError(f"size: expected a square inside {list(x.shape[1:3])}; got {size}")
     from ..train import predict
 
     whole = backend.to_host(predict(module, x))
+    _must_be_scores(model, whole.shape)
     columns = _targets(model, target, len(x), whole.shape[1])
     columns = np.where(columns < 0, whole.argmax(1), columns)
     rows = np.arange(len(x))
@@ -196,6 +220,7 @@ def grad_cam(model, images, target=None, layer=None):
     ------
     Selvaraju, Cogswell, Das, Vedantam, Parikh & Batra, "Grad-CAM" (2017).
     """
+    model, images, target = opened(model, images, target, "target")
     x, module = _float_input(model, images), module_of(model)
     if x.ndim != 4:
         raise ValueError(f"images: expected shape [N,Y,X,C]; got {list(x.shape)}")
@@ -222,11 +247,15 @@ def grad_cam(model, images, target=None, layer=None):
         with frozen(module.parameters()), observing(observe):
             out = module(Tensor(x))
             y = backend.to_host(out.data)
+            _must_be_scores(model, y.shape)
+            if not seen and wanted is not None:
+                raise ValueError(f"layer: expected a layer that the network calls; got {layer!r}")
             if not seen:
                 raise ValueError("layer: expected a network with a convolution; got none")
             name, leaf = seen[-1]
             if leaf.data.ndim != 4:
                 raise ValueError(f"layer: expected outputs [N,P,Q,F]; got {list(leaf.shape)} from {name}")
+            _must_have_a_gradient(model, out)
             columns = _targets(model, target, len(x), y.shape[-1])
             columns = np.where(columns < 0, y.argmax(1), columns)
             seed = np.zeros(y.shape, np.float32)
@@ -289,7 +318,7 @@ def most_exciting(model, X, layer, unit, count=9):
 
     Parameters
     ----------
-    model : model or Module
+    model : model, fitted estimator or Module
     X : array [N,...]
     layer : str
         Name of a layer, as in ``model.module_.named_modules()``.
@@ -306,6 +335,8 @@ def most_exciting(model, X, layer, unit, count=9):
     place : int64 array [count, axes]
         Where in the layer's output the largest one is: (row, column) for images; no columns for a dense layer.
     """
+    count = positive("count", count)
+    model, X, _ = opened(model, X)
     outputs = _outputs_of(model, layer, input_of(model, X))
     flat = _unit(outputs, unit, layer)
     best = flat.max(1)
@@ -339,6 +370,9 @@ def excite(model, layer, unit, steps=60, lr=0.1, decay=0.01, input_shape=None, s
     Erhan, Bengio, Courville & Vincent, "Visualizing higher-layer features of a deep network" (2009); decay: Simonyan,
     Vedaldi & Zisserman (2014).
     """
+    steps = positive("steps", steps)
+    number("lr", lr, 0), chance("decay", decay)
+    model, _, _ = opened(model)
     module = module_of(model)
     shape = input_shape if input_shape is not None else getattr(model, "input_shape_", None)
     if shape is None:
@@ -371,8 +405,7 @@ def excite(model, layer, unit, steps=60, lr=0.1, decay=0.01, input_shape=None, s
             out = caught[-1]
             seed_of = np.zeros(out.shape, np.float32)
             seed_of[..., int(unit)] = 1.0
-            if out.step is None:
-                break
+            _must_have_a_gradient(model, out)
             out.backward(backend.to_device(seed_of, out.data))
             grad = backend.to_host(t.grad)
             size = float(np.sqrt(np.mean(grad.astype(np.float64) ** 2)))
@@ -391,6 +424,7 @@ def receptive_fields(model, input_shape=None):
         Each a pair (rows, columns): an output at place p sees pixels start + p jump to start + p jump + size - 1; what lies
         outside the image is padding. Layers behind a `Flatten` are left out.
     """
+    model, _, _ = opened(model)
     module = module_of(model)
     shape = input_shape if input_shape is not None else getattr(model, "input_shape_", None)
     if shape is None or len(shape) != 3:

@@ -5,9 +5,10 @@ import math
 import numpy as np
 
 from .. import backend
-from ..module import observing
+from .._arguments import positive
+from ..module import Parameter, observing
 from ..tensor import Tensor
-from ._network import module_of, undisturbed
+from ._network import is_undirected, module_of, number, opened, undisturbed
 
 
 def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
@@ -18,7 +19,7 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
 
     Parameters
     ----------
-    model : model or Module
+    model : model, fitted estimator or Module
     input_shape : tuple of int, optional
         Of one sample; needed for a Module.
     steps : int, optional
@@ -30,10 +31,16 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
     -------
     int, or math.inf for a recurrent network without `steps`
 
+    Raises
+    ------
+    ValueError
+        A Boltzmann machine: its links have no direction, and credit takes no path.
+
     Notes
     -----
     Counted on the recorded operations of one sample: weights are what weight decay applies to, so biases and the gains of
-    normalisations are no layers of their own. A layer is recurrent if its class says ``recurrent = True``.
+    normalisations are no layers of their own. A layer is recurrent if its class says ``recurrent = True``. One that the input
+    alone does not reach, such as a decoder that also wants the words so far, counts as if it stood behind the rest.
 
     Source
     ------
@@ -46,7 +53,13 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
     >>> cap_depth(MLP((32, 16)).build((8,), classes=3))
     3
     """
+    model, _, _ = opened(model)
     module = module_of(model)
+    if is_undirected(model):
+        raise ValueError(
+            f"model: expected a network trained by backpropagation; got {type(model).__name__}, an undirected model, in which "
+            "no path leads from an input to an output"
+        )
     shape = input_shape if input_shape is not None else getattr(model, "input_shape_", None)
     if hasattr(model, "vocabulary_") and not hasattr(model, "input_shape_"):
         raise TypeError(
@@ -54,8 +67,8 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
         )
     if shape is None:
         raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
-    if steps is not None and steps < 1:
-        raise ValueError(f"steps: expected at least 1; got {steps}")
+    if steps is not None:
+        steps = positive("steps", steps)
     owners = {}
     for _, m in module.named_modules():
         for _, child in m._children():
@@ -75,8 +88,6 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
                 p.wants_grad = flag
         if out.step is None and module is not model:
             raise ValueError(f"model: expected a network trained by backpropagation; got {type(model).__name__}")
-        if out.step is None:
-            return 0
         nodes, todo = {out.order: out}, [out]
         while todo:
             for p in todo.pop().parents:
@@ -93,7 +104,14 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
                 recurrent = any(getattr(owners.get(id(p)), "recurrent", False) for p in weights)
                 passes = (math.inf if steps is None else steps) if recurrent else 1
             longest[order] = below + passes
-    return longest[out.order]
+    met = {id(p) for t in nodes.values() for p in t.parents}
+    beside = 0
+    for _, m in module.named_modules():
+        own = [c for _, c in m._children() if isinstance(c, Parameter)]
+        if getattr(m, "recurrent", False) and own and not any(id(p) in met for p in own):
+            layers = getattr(m, "layers", 1)
+            beside += math.inf if steps is None else steps * (layers if isinstance(layers, int) else 1)
+    return longest[out.order] + beside
 
 
 def is_deep(model, input_shape=None, more_than=2, **options):
@@ -104,4 +122,5 @@ def is_deep(model, input_shape=None, more_than=2, **options):
     model, input_shape, **options : as in `cap_depth`
     more_than : int
     """
+    number("more_than", more_than)
     return cap_depth(model, input_shape, **options) > more_than

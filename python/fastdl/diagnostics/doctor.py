@@ -1,5 +1,6 @@
 """One batch through a network and back: norms, dead and saturated units, a verdict and its remedy."""
 
+import contextlib
 import math
 from dataclasses import dataclass, field
 
@@ -9,12 +10,20 @@ from .. import backend, nn, train
 from ..models._base import Model
 from ..module import observing
 from ..tensor import Tensor, record
-from ._network import host, input_of, module_of, steps_of, undisturbed
+from ._network import host, input_of, module_of, opened, steps_of, undisturbed
 
 # Where a figure stops being harmless. Gradient norms of neighbouring layers differ by small factors in a sound network;
 # over its whole depth they stay within three powers of ten.
 FADED, GROWN = 1e-3, 1e3
 MANY = 0.5  # share of a layer's units
+# Over time it is another matter: the weights are the same at every step, and learn from the near steps whatever the far ones
+# say. A recurrent layer gets the sum of all steps' shares, in float32: one below half a unit in the last place of the nearest
+# steps' is rounded away and changes no weight, whatever the optimiser. That is the verdict; a lesser loss is a remark.
+ROUNDED_AWAY = 2.0**-24
+# Gates can learn to hold what they forget at first, so their fading is a remark too, as long as they pass half of it on at
+# each step, which gates at rest do (sigmoid(0)): to a hundredth in 6.6 steps. What forgets faster has its gates shut.
+SHUT = math.log(100.0) / math.log(2.0)
+FEWEST_STEPS = 8  # fewer say nothing of a trend
 SATURATED = {"tanh": lambda y: np.abs(y) > 0.95, "sigmoid": lambda y: np.abs(y - 0.5) > 0.45}
 RECTIFIED = ("relu", "leaky_relu", "gelu")
 
@@ -28,6 +37,10 @@ REMEDIES = {
     "put residual connections around them or normalise (BatchNorm, LayerNorm).",
     "exploding": "Scale the first weights to the fan-in (He's or Glorot's initialisation); in residual networks begin every "
     "branch at zero; normalise, and clip the gradient.",
+    "vanishing over time": "Use gates (LSTM, GRU) with the forget gate's bias at 1 or more, so that they begin by remembering; "
+    "or shorten the sequences (truncated backpropagation) where the far steps do not matter.",
+    "exploding over time": "Clip the gradient (clip=1.0), scale the recurrent weights down (orthogonal, of gain 1), use gates "
+    "(LSTM, GRU), or shorten the sequences (truncated backpropagation).",
     "dead": "Lower the learning rate and start biases at 0; leaky_relu or gelu units cannot die.",
     "saturated": "Draw smaller first weights (Glorot's), standardise the inputs, or use relu units.",
     "output scale": "Draw smaller weights for the last layer: its first outputs should be about 1 or less.",
@@ -107,11 +120,14 @@ class Report:
         The most basic first: what comes later may follow from it.
     layers : list of Layer
     loss : float
+    remarks : list of str
+        What is worth knowing of a healthy network as well: over how many steps a recurrent layer's gradient fades.
     """
 
     findings: list
     layers: list
     loss: float = math.nan
+    remarks: list = field(default_factory=list)
 
     @property
     def verdict(self):
@@ -153,7 +169,8 @@ class Report:
                  for r in (head, *rows)]  # fmt: skip
         if len(shown) < len(self.layers):
             lines.append(f"({len(shown)} of {len(self.layers)} layers)")
-        return "\n".join([*(line.rstrip() for line in lines), "", f"verdict: {self.verdict}", *map(str, self.findings)])
+        told = [f"verdict: {self.verdict}", *map(str, self.findings), *(f"remark: {r}" for r in self.remarks)]
+        return "\n".join([*(line.rstrip() for line in lines), "", *told])
 
 
 def examine(model, X, y, loss=None):
@@ -161,7 +178,7 @@ def examine(model, X, y, loss=None):
 
     Parameters
     ----------
-    model : model or Module
+    model : model, fitted estimator or Module
         As it is: fresh or trained.
     X : array [N,...]
         A few dozen to a few hundred samples, as for training.
@@ -183,13 +200,18 @@ def examine(model, X, y, loss=None):
     -----
     The network runs in training mode. Afterwards it is what it was, except that gradients it held are forgotten. Norms,
     not means, are compared between layers: backwards through a sound layer the norm of the gradient stays, whatever the
-    widths. A residual block counts as one layer, since its branch may rightly begin at zero.
+    widths. A residual block counts as one layer, since its branch may rightly begin at zero. Of recurrent layers the gradient
+    by their inputs is followed back through the steps, from the end of each sequence (from the nearer end, where they read in
+    both directions): what the loss at the last step asks of the first. With a loss at every step each has a share of its own,
+    and fading between them does not show.
 
     Source
     ------
     Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010); Hochreiter, diploma
-    thesis (1991).
+    thesis (1991); over time: Bengio, Simard & Frasconi, "Learning long-term dependencies with gradient descent is difficult"
+    (1994).
     """
+    model, X, y = opened(model, X, y)
     module = module_of(model)
     if module is not model and (not hasattr(model, "_loss") or type(model)._targets is Model._targets):
         raise TypeError(
@@ -212,11 +234,13 @@ def examine(model, X, y, loss=None):
     if findings and findings[0].kind == "input not finite":
         return Report(findings, [])
 
-    calls, outputs, slopes = [], {}, {}
+    calls, outputs, slopes, passes = [], {}, {}, []
 
     def observe(part, inputs):
         at = len(calls)
         calls.append(part)
+        if getattr(part, "recurrent", False) and not hasattr(part, "sequence") and inputs:
+            inputs = (_probed(part, inputs[0], None, passes), *inputs[1:])
         out = part.forward(*inputs)
         outputs[at] = host(out.data)
 
@@ -232,7 +256,7 @@ def examine(model, X, y, loss=None):
         module.train()
         for p in module.parameters():
             p.beta = 0.0
-        with observing(observe):
+        with observing(observe), _sequences_probed(module, passes):
             out = module(Tensor(x) if x.dtype == np.float32 else x)
         value = loss_of(out, backend.to_device(target, out.data))
         result = value.item()
@@ -241,8 +265,112 @@ def examine(model, X, y, loss=None):
         reached = {id(p): p.beta != 0.0 for p in module.parameters()}
         layers = _layers(module, calls, outputs, slopes, reached)
         findings += _of_layers(module, layers, result, reached)
+        over_time, remarks = _over_time(module, passes)
+        if any(f.kind == "exploding over time" for f in over_time):  # of which infinities in the layers before are the end
+            findings = [f for f in findings if f.kind != "not finite"]
+        findings += over_time
     findings.sort(key=lambda f: ORDER.index(f.kind))
-    return Report(findings, layers, result)
+    return Report(findings, layers, result, remarks)
+
+
+# -------------------------------------------------------------------------------------------------- through the steps
+
+
+def _probed(part, x, lengths, passes):
+    """The same steps x [N,T,I], at which the gradient that comes back is kept: passes get [part, lengths, gradient]."""
+    if not isinstance(x, Tensor) or x.data.ndim != 3:
+        return x
+    # A layer that reads the data themselves would be told that nobody wants their gradient.
+    source = x if x.wants_grad else Tensor(x.data, wants_grad=True)
+    seen = [part, None if lengths is None else backend.to_host(lengths), None]
+    passes.append(seen)
+
+    def step(dy):
+        seen[2] = host(dy)
+        if x.wants_grad:
+            buffer, beta = x.slot()
+            backend.kernels(dy).axpby(1.0, dy, beta, buffer)
+
+    return record(x.data, (source,), step)
+
+
+@contextlib.contextmanager
+def _sequences_probed(module, passes):
+    """Recurrent layers are often asked for their states by `sequence`, which no observer of calls sees."""
+    parts = [m for _, m in module.named_modules() if getattr(m, "recurrent", False) and hasattr(m, "sequence")]
+
+    def watched(part):
+        sequence = part.sequence
+
+        def probed(x, lengths=None, state=None):
+            return sequence(_probed(part, x, lengths, passes), lengths, state)
+
+        return probed
+
+    try:
+        for part in parts:
+            part.__dict__["sequence"] = watched(part)
+        yield
+    finally:
+        for part in parts:
+            part.__dict__.pop("sequence", None)
+
+
+def _profile(part, lengths, gradient):
+    """Root mean square over the samples of the gradient's norm at each distance from the end, nearest first."""
+    n, steps, _ = gradient.shape
+    lengths = np.full(n, steps) if lengths is None else lengths
+    at = np.arange(steps)
+    distance = lengths[:, None] - 1 - at
+    if getattr(part, "bidirectional", False):
+        distance = np.minimum(distance, at)
+    inside = at < lengths[:, None]
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.sum(gradient * gradient, 2)[inside]
+        return np.sqrt(np.bincount(distance[inside], squares) / np.maximum(np.bincount(distance[inside]), 1))
+
+
+def _over_time(module, passes):
+    """(findings, remarks) about the gradient's way back through the steps: the worst of each kind."""
+    names = {id(m): name for name, m in module.named_modules()}
+    faded, grown, remarks = [], [], {}
+    for part, lengths, gradient in passes:
+        if gradient is None:
+            continue
+        profile = _profile(part, lengths, gradient)
+        steps, name = len(profile), names.get(id(part), "?")
+        if steps < FEWEST_STEPS:
+            continue
+        finite = np.isfinite(profile)
+        if not finite.all():
+            # Where not even the last step is sound the fault lies behind the layer, not in its steps.
+            if finite[0]:
+                grown.append((math.inf, name, f"{int(finite.argmin())} steps back the gradient is no longer finite"))
+            continue
+        # A tenth of the steps at each end, since single ones may be quiet.
+        few = max(steps // 10, 1)
+        near, far, top = profile[:few].max(), profile[-few:].max(), profile.max()
+        if near == 0:
+            continue
+        if top > GROWN * near:
+            back = int(profile.argmax())
+            grown.append((top / near, name, f"over {back} steps back in time the gradient grows {top / near:.1e} times"))
+        elif far < FADED * near:
+            # The last distance that still gets a hundredth: what is quiet in between does not count.
+            reach = int(np.flatnonzero(profile >= 0.01 * near)[-1]) + 1
+            what = (
+                f"over {steps} steps back in time the gradient falls to {far / near:.1e} of its norm, "
+                f"to a hundredth in {reach} steps"
+            )
+            gated = getattr(part, "gates", 1) > 1
+            if far < ROUNDED_AWAY * near and (not gated or reach < SHUT):
+                faded.append((near / far if far else math.inf, name, what))
+            else:
+                hint = "gates can learn to hold it longer" if gated else "what lies further back is hardly learned"
+                remarks.setdefault(name, f"{name}: {what}; {hint}.")
+    found = [Finding("vanishing over time", *max(faded)[1:])] if faded else []
+    found += [Finding("exploding over time", *max(grown)[1:])] if grown else []
+    return found, list(remarks.values())
 
 
 def _norm(a):
@@ -300,15 +428,18 @@ def _layers(module, calls, outputs, slopes, reached):
         if own:
             layer.weight = math.hypot(*(_norm(host(p.data)) for p in own))
             layer.weight_gradient = math.hypot(*(_norm(host(p.grad)) if reached[id(p)] else 0.0 for p in own))
-        act = getattr(part, "act", "none")
-        if act in RECTIFIED:
-            units = y.reshape(-1, y.shape[-1])
-            idle = np.abs(units).max(0) == 0 if act == "relu" else np.abs(units).max(0) < 1e-6
-            layer.dead = float(idle.mean())
-        elif act in SATURATED:
-            layer.saturated = float(SATURATED[act](y).mean())
+        layer.dead, layer.saturated = idle_shares(part, y)
         result.append(layer)
     return result
+
+
+def idle_shares(part, y):
+    """(share of units that are 0 for every sample, share of outputs at the flat ends) of a layer's outputs y, on the host."""
+    act = getattr(part, "act", "none")
+    if act in RECTIFIED:
+        units = np.abs(y.reshape(-1, y.shape[-1])).max(0)
+        return float((units == 0 if act == "relu" else units < 1e-6).mean()), 0.0
+    return 0.0, float(SATURATED[act](y).mean()) if act in SATURATED else 0.0
 
 
 def _of_layers(module, layers, loss, reached):
@@ -317,6 +448,9 @@ def _of_layers(module, layers, loss, reached):
     if bad is not None:
         what = "outputs" if not math.isfinite(bad.output) else "gradient"
         growth = [r.output for r in layers if math.isfinite(r.output) and r.output > 0]
+        if what == "outputs" and getattr(bad.module, "recurrent", False):
+            what = "the outputs grow from step to step until they are no longer finite"
+            return [Finding("exploding over time", bad.name, what)]
         if what == "outputs" and growth and max(growth) > 1e6 * growth[0]:
             return [Finding("exploding", bad.name, "the outputs grow from layer to layer until they are no longer finite")]
         return [Finding("not finite", bad.name, f"its {what} hold NaN or infinity")]
