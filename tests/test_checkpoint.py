@@ -14,7 +14,7 @@ import pytest
 from fastdl import backend, io, models, nn, optim, schedules, train
 from fastdl.checkpoint import Checkpoint
 from fastdl.data import Augment
-from fastdl.models import CNN, MLP, Perceptron, SoftmaxRegression
+from fastdl.models import CNN, MLP, CNNRegressor, Forecaster, Perceptron, RNNRegressor, SoftmaxRegression, WordLM
 from test_models import blobs, stripes
 
 # Every family, with all that has a state of its own: dropout, running statistics, momenta, augmentation, schedules,
@@ -38,8 +38,47 @@ FAMILIES = {
         lambda: stripes(60),
         dict(lr=1e-3, batch_size=16, augment=Augment(shift=1, rotate=5), optimizer="adagrad"),
     ),
+    "cnn-regressor": (
+        lambda: CNNRegressor(width=4, dropout=0.2, seed=4),
+        lambda: brightness(60),
+        dict(lr=1e-3, batch_size=16, augment=Augment(flip=True), validation=0.2, schedule=schedules.cosine(0.1)),
+    ),
+    "rnn-regressor": (
+        lambda: RNNRegressor(units=6, dropout=0.2, seed=5),
+        lambda: sums(90),
+        dict(lr=0.01, batch_size=16, clip=1.0, schedule=schedules.cosine(0.1)),
+    ),
+    "forecaster": (
+        lambda: Forecaster(window=6, units=4, dropout=0.2, seed=6),
+        lambda: (np.sin(np.arange(110) / 4) + np.arange(110) % 5,),
+        dict(lr=0.01, batch_size=16, optimizer="adamw", weight_decay=1e-3, validation=20),
+    ),
+    "words": (
+        lambda: WordLM(most=8, units=6, embedding=6, tied=True, dropout=0.2, seed=7),
+        lambda: ("the cat sat on the mat and the dog sat on the log " * 60,),
+        dict(lr=0.02, batch_size=2, window=10, schedule=schedules.cosine(0.1)),
+    ),
 }
 EPOCHS = 5
+
+
+def brightness(n):
+    X, y = stripes(n)
+    return X, X.mean((1, 2)) / 255 + y
+
+
+def sums(n):
+    X = np.random.default_rng(3).standard_normal((n, 5, 2))
+    return X, X.sum((1, 2))
+
+
+def answers(model, data):
+    """What the model says of its data, in numbers."""
+    if isinstance(model, WordLM):
+        return np.array(model.nats(*data))
+    if isinstance(model, Forecaster):
+        return model.rolling(*data)
+    return (model.decision_function if hasattr(model, "decision_function") else model.predict)(data[0])
 
 
 def options_of(name):
@@ -64,8 +103,8 @@ def assert_same(a, b):
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("stop_at", [1, 3])
 def test_going_on_is_as_if_never_stopped(name, stop_at, tmp_path):
-    make, (X, y), options = options_of(name)
-    want = outcome(make().fit(X, y, epochs=EPOCHS, **options))
+    make, data, options = options_of(name)
+    want = outcome(make().fit(*data, epochs=EPOCHS, **options))
     path = tmp_path / "run.ckpt"
 
     def stop(state):
@@ -73,22 +112,22 @@ def test_going_on_is_as_if_never_stopped(name, stop_at, tmp_path):
 
     # The length of the run is part of it: a schedule knows how long it is.
     make, _, options = options_of(name)
-    half = make().fit(X, y, epochs=EPOCHS, checkpoint=path, callbacks=[stop], **options)
+    half = make().fit(*data, epochs=EPOCHS, checkpoint=path, callbacks=[stop], **options)
     assert len(half.history_["epoch"]) == stop_at
     make, _, options = options_of(name)
-    model = make().fit(X, y, epochs=EPOCHS, checkpoint=path, resume=path, **options)
+    model = make().fit(*data, epochs=EPOCHS, checkpoint=path, resume=path, **options)
     assert_same(outcome(model), want)
     # And a finished run is finished.
     make, _, options = options_of(name)
-    assert_same(outcome(make().fit(X, y, epochs=EPOCHS, checkpoint=path, resume=True, **options)), want)
+    assert_same(outcome(make().fit(*data, epochs=EPOCHS, checkpoint=path, resume=True, **options)), want)
 
 
 @pytest.mark.parametrize("name", [n for n in FAMILIES if not n.startswith("perceptron")])
 @pytest.mark.parametrize("at", [2, 7, 9])
 def test_inside_an_epoch(name, at, tmp_path):
-    make, (X, y), options = options_of(name)
+    make, data, options = options_of(name)
     options["batch_size"] = 20
-    want = outcome(make().fit(X, y, epochs=3, **options))
+    want = outcome(make().fit(*data, epochs=3, **options))
 
     class Killed(BaseException):
         pass
@@ -100,10 +139,10 @@ def test_inside_an_epoch(name, at, tmp_path):
     make, _, options = options_of(name)
     options["batch_size"] = 20
     with pytest.raises(Killed):
-        make().fit(X, y, epochs=3, checkpoint=Checkpoint(tmp_path / "c", every=1), on_step=[kill], **options)
+        make().fit(*data, epochs=3, checkpoint=Checkpoint(tmp_path / "c", every=1), on_step=[kill], **options)
     make, _, options = options_of(name)
     options["batch_size"] = 20
-    model = make().fit(X, y, epochs=3, resume=tmp_path / "c", **options)
+    model = make().fit(*data, epochs=3, resume=tmp_path / "c", **options)
     assert_same(outcome(model), want)
 
 
@@ -201,12 +240,12 @@ def test_arrays_of_a_gpu(tmp_path):
 
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_checkpoint_is_a_model_too(name, tmp_path):
-    make, (X, y), options = options_of(name)
+    make, data, options = options_of(name)
     options.pop("patience", None)
-    model = make().fit(X, y, epochs=2, checkpoint=tmp_path / "c", **options)
+    model = make().fit(*data, epochs=2, checkpoint=tmp_path / "c", **options)
     other = models.load(tmp_path / "c")
     assert repr(other) == repr(model)
-    np.testing.assert_array_equal(other.decision_function(X), model.decision_function(X))
+    np.testing.assert_array_equal(answers(other, data), answers(model, data))
     assert type(type(model).load(tmp_path / "c")) is type(model)
 
 
@@ -280,6 +319,74 @@ def test_every_flipped_byte_is_noticed(started):
         started.write_bytes(whole[:cut])
         with pytest.raises(ValueError, match="expected a whole safetensors file"):
             io.load(started)
+
+
+def repacked(path, change):
+    """The file with other metadata."""
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    with safe_open(path, framework="np") as file:
+        about, arrays = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    change(about)
+    save_file(arrays, path, metadata=about)
+
+
+def test_an_old_format_number_hides_no_damage(tmp_path):
+    path = tmp_path / "w"
+    io.save(path, {"a": np.arange(4, dtype=np.float32)})
+    repacked(path, lambda about: about.update(fastdl_format="1"))
+    io.load(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(ValueError, match="expected contents that match the file's digest"):
+        io.load(path)
+    path.write_bytes(whole)
+    repacked(path, lambda about: about.pop("digest"))
+    np.testing.assert_array_equal(io.load(path)[0]["a"], np.arange(4))  # a true file of format 1
+    repacked(path, lambda about: about.update(fastdl_format="2"))
+    with pytest.raises(ValueError, match="expected a digest, as every file of format 2 or newer has; got none"):
+        io.load(path)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({1: np.zeros(2)}, "weights: expected strings as keys; got 1"),
+        ({"a": np.zeros(2), ("b", 0): np.zeros(2)}, r"weights: expected strings as keys; got \('b', 0\)"),
+        ({"a": np.zeros(2, np.complex64)}, "weights: expected real numbers or booleans .*; got complex64 in 'a'"),
+        ({"a": np.zeros(2, complex)}, "weights: expected real numbers or booleans .*; got complex128 in 'a'"),
+        ({"a": np.array(["x", "yz"])}, "weights: expected real numbers or booleans .*; got <U2 in 'a'"),
+        ({"a": np.array([b"x"])}, "weights: expected real numbers or booleans .*; got .S1 in 'a'"),
+        ({"a": None}, "weights: expected real numbers or booleans .*; got object in 'a'"),
+        ([np.zeros(2)], "weights: expected a dict of arrays; got list"),
+    ],
+)
+def test_what_a_file_cannot_hold_is_named(tmp_path, weights, message):
+    with pytest.raises(TypeError, match=message):
+        io.save(tmp_path / "w", weights)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_path_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    model = MLP((2,)).build((3,), 2)
+    for call in (models.load, MLP.load, model.save, io.load, lambda path: io.save(path, {"a": np.zeros(2)})):
+        for path, what in ((None, "NoneType"), (3, "int")):
+            with pytest.raises(TypeError, match=f"path: expected a path; got {what}"):
+                call(path)
+    assert not list(tmp_path.iterdir())
+    io.save(b"w", {"a": np.zeros(2)})
+    assert io.load("w")[0]["a"].shape == (2,)
+
+
+def test_the_order_of_bytes_is_the_files(tmp_path):
+    for dtype in (">f4", "<f4", ">i8", "?", "f2"):
+        a = np.arange(6).reshape(2, 3).astype(dtype)
+        io.save(tmp_path / "w", {"a": a})
+        back = io.load(tmp_path / "w")[0]["a"]
+        np.testing.assert_array_equal(back, a)
+        assert back.dtype == a.dtype.newbyteorder("<")
 
 
 def test_a_model_file_with_other_settings_is_refused(tmp_path):

@@ -111,6 +111,8 @@ def test_it_lasts(tmp_path):
     whole = new().fit(x, epochs=3, batch_size=20)
     new().fit(x, epochs=2, batch_size=20, checkpoint=tmp_path / "c")
     resumed = new().fit(x, epochs=3, batch_size=20, resume=tmp_path / "c")
+    curves = [{k: v for k, v in m.history_.items() if k != "seconds"} for m in (whole, resumed)]
+    assert curves[0] == curves[1] and len(curves[1]["error"]) == 3
     np.testing.assert_array_equal(resumed.transform(x), whole.transform(x))
     np.testing.assert_array_equal(resumed.sample(4, steps=3), whole.sample(4, steps=3))
     whole.save(tmp_path / "m")

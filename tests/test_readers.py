@@ -443,8 +443,95 @@ def test_image_folder_malformed(tmp_path):
         data.read_image_folder(tmp_path / "more")
     for content in (b"", bad.read_bytes()[:40], b"\x89PNG\r\n"):
         bad.write_bytes(content)
-        with fails(DataError, bad, "a whole PNG or JPEG image", ".*"):
+        with fails(DataError, bad, "a whole image of 8 or 16 bits", ".*"):
             data.read_image_folder(tmp_path / "more")
+
+
+def one_picture(folder, name, image, **options):
+    """What the reader makes of one file."""
+    (folder / "a").mkdir(exist_ok=True)
+    for old in (folder / "a").iterdir():
+        old.unlink()
+    image.save(folder / "a" / name, **options)
+    return data.read_image_folder(folder)[0][0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_stand_as_their_exif_says(tmp_path, orientation):
+    pil = pytest.importorskip("PIL.Image")
+    lies = np.zeros((4, 6, 3), np.uint8)
+    lies[0, 0], lies[0, 5] = (255, 0, 0), (0, 255, 0)
+    exif = pil.Exif()
+    exif[0x0112] = orientation
+    # the standard's table: where row 0 and column 0 of the file belong
+    wanted = {
+        1: lies, 2: lies[:, ::-1], 3: lies[::-1, ::-1], 4: lies[::-1], 5: lies.swapaxes(0, 1),
+        6: lies[::-1].swapaxes(0, 1), 7: lies[::-1, ::-1].swapaxes(0, 1), 8: lies[:, ::-1].swapaxes(0, 1),
+    }  # fmt: skip
+    found = one_picture(tmp_path, "a.png", pil.fromarray(lies), exif=exif)
+    np.testing.assert_array_equal(found, wanted[orientation])
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_a_damaged_exif_is_no_reason_to_refuse_a_photo(tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    grey = pil.fromarray(np.full((8, 8), 90, np.uint8))
+    for exif in (b"Exif\0\0nonsense", b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01"):
+        np.testing.assert_allclose(one_picture(tmp_path, "a.jpg", grey, exif=exif), 90, atol=2)
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    eight = np.arange(256, dtype=np.uint16).reshape(8, 32)
+    deep = eight * 257
+    for name, image in (
+        ("a.png", pil.fromarray(deep)),
+        ("a.tif", pil.fromarray(deep)),
+        ("b.tif", pil.fromarray(deep.astype(np.int32))),
+        ("a.png", pil.fromarray(np.clip(deep.astype(np.int64) + 128, 0, 65535).astype(np.uint16))),  # to the nearest
+    ):
+        np.testing.assert_array_equal(one_picture(tmp_path, name, image), np.repeat(eight[:, :, None], 3, axis=2))
+    for wrong in (deep.astype(np.int32) * 2, deep.astype(np.float32)):
+        with fails(DataError, tmp_path / "a" / "a.tif", "a whole image of 8 or 16 bits", "from 0.* beyond 16 bits"):
+            one_picture(tmp_path, "a.tif", pil.fromarray(wrong))
+
+
+def test_what_is_transparent_is_white(tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    rgba = np.zeros((3, 4, 4), np.uint8)
+    rgba[1] = (10, 20, 30, 255)
+    rgba[2, :, 3] = 51  # a fifth of black
+    wanted = np.repeat(np.array([[255] * 3, [10, 20, 30], [204] * 3], np.uint8)[:, None], 4, axis=1)
+    np.testing.assert_array_equal(one_picture(tmp_path, "a.png", pil.fromarray(rgba)), wanted)
+    grey = pil.fromarray(np.repeat(np.array([[0, 0], [9, 255]], np.uint8)[:, None], 4, axis=1), "LA")
+    np.testing.assert_array_equal(one_picture(tmp_path, "a.png", grey)[:, 0, 0], [255, 9])
+    palette = pil.fromarray(np.array([[0, 1], [1, 2]], np.uint8), "P")
+    palette.putpalette([0, 0, 0, 200, 0, 0, 0, 0, 90])
+    found = one_picture(tmp_path, "a.png", palette, transparency=bytes([0, 255, 255]))
+    np.testing.assert_array_equal(found, [[[255] * 3, [200, 0, 0]], [[200, 0, 0], [0, 0, 90]]])
+    assert data.read_image_folder(tmp_path, mode="L")[0][0, 0, 0, 0] == 255
+    deep = pil.fromarray(np.array([[7, 65535], [257, 0]], np.uint16))
+    np.testing.assert_array_equal(one_picture(tmp_path, "a.png", deep, transparency=7)[..., 0], [[255, 255], [1, 0]])
+
+
+def test_every_image_that_pillow_opens_is_read(tmp_path):
+    pil = pytest.importorskip("PIL.Image")
+    features = pytest.importorskip("PIL.features")
+    red = pil.fromarray(np.full((8, 8, 3), (200, 0, 0), np.uint8))
+    blue = pil.fromarray(np.full((8, 8, 3), (0, 0, 200), np.uint8))
+    names = ["a.bmp", "a.GIF", "a.tiff", "a.ppm", *(["a.webp"] if features.check("webp") else [])]
+    for name in names:
+        more = {"save_all": True, "append_images": [blue]} if name == "a.GIF" else {}
+        np.testing.assert_allclose(one_picture(tmp_path, name, red, **more)[4, 4], [200, 0, 0], atol=6)
+    # PostScript would be run; the others need programs that are not there
+    for name in ("notes.txt", "Thumbs.db", "a.eps", "a.h5", "a.mpg"):
+        (tmp_path / "a" / name).write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n")
+    assert len(data.read_image_folder(tmp_path)[0]) == 1
+
+
+def test_a_set_of_other_images_is_a_set(tmp_path):
+    image_set(tmp_path / "mine", suffix=".bmp")
+    assert "mine" in data.available(tmp_path)
 
 
 def test_image_folder_without_pillow(tmp_path, monkeypatch):

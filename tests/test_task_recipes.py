@@ -9,7 +9,7 @@ import pytest
 
 from fastdl import backend, data, recipes
 from fastdl.random import Stream
-from fastdl.recipes import Config, _tabular, cartpole, face_detect
+from fastdl.recipes import Config, _tabular, cartpole, face_detect, image_folder
 
 
 @pytest.fixture(autouse=True)
@@ -110,12 +110,55 @@ def test_without_a_folder_it_is_named(name):
 
 
 @pytest.mark.parametrize("name", ["heart-disease", "breast-cancer", "diabetes", "cartpole", "complexity-sweep", "face-detect",
-                                  "forecast-lstm", "copy-memory", "digits-rbm-pipeline"])  # fmt: skip
+                                  "copy-memory", "digits-rbm-pipeline"])  # fmt: skip
 def test_a_checkpoint_is_refused_where_there_is_none(name, tmp_path):
     with pytest.raises(ValueError, match="checkpoint: expected none"):
         recipes.run(name, Config(checkpoint=tmp_path / "a"))
     with pytest.raises(ValueError, match="resume: expected none"):
         recipes.run(name, Config(resume=tmp_path / "a"))
+
+
+def test_forecasts_go_on_where_they_stopped(tmp_path, monkeypatch):
+    from fastdl.recipes import forecast_lstm
+
+    made = {"seattle": np.sin(np.arange(90) / 3), "sunspots": np.cos(np.arange(80) / 4) + np.arange(80) % 3}
+    monkeypatch.setattr(forecast_lstm, "series", lambda config: made)
+    monkeypatch.setattr(forecast_lstm, "WINDOWS", {"seattle": (4, 7), "sunspots": (4,)})
+    monkeypatch.setattr(forecast_lstm, "SEASON", {"seattle": 19, "sunspots": 1})
+    want = recipes.run("forecast-lstm", Config(epochs=2))
+
+    class Killed(BaseException):
+        pass
+
+    fits, fit = [], forecast_lstm.Forecaster.fit
+
+    def stopped(model, *args, **options):
+        fits.append(options["epochs"])
+        if len(fits) == 6:  # after four tries and the chosen one of the first series
+            options["callbacks"] = [kill]
+        return fit(model, *args, **options)
+
+    def kill(state):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(forecast_lstm.Forecaster, "fit", stopped)
+        with pytest.raises(Killed):
+            recipes.run("forecast-lstm", Config(epochs=2, checkpoint=tmp_path / "c"))
+    written = sorted(path.name for path in tmp_path.iterdir())
+    assert len(written) == 5 and "c.seattle.4.1" in written and any(n.startswith("c.seattle.chosen") for n in written)
+    again = recipes.run("forecast-lstm", Config(epochs=2, resume=tmp_path / "c"))
+    assert again.metrics == want.metrics and again.settings == want.settings
+    assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_the_residual_network_is_timed_alone(monkeypatch):
+    from fastdl.recipes import mnist_1000_layers
+
+    monkeypatch.setattr(mnist_1000_layers, "LAYERS", 6)
+    report = recipes.run("mnist-1000-layers", Config(epochs=1, seed=100))
+    seconds = report.metrics["residual_seconds"]
+    assert 0 < seconds < report.seconds and seconds == sum(report.model.history_["seconds"])
 
 
 # ----------------------------------------------------------------------------------------------------- control
@@ -191,6 +234,52 @@ def test_a_folder_of_ones_own_pictures(tmp_path):
     (tmp_path / "mine" / "sky").rename(tmp_path / "one" / "sky")
     with pytest.raises(ValueError, match="two names or more"):
         recipes.run("image-folder", Config(data_dir=tmp_path / "one"))
+
+
+def plain_pictures(folder, counts, same=False):
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(len(counts))
+    for name, n in counts.items():
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = np.zeros((8, 8, 3), np.uint8) if same else rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)
+            image.fromarray(pixels).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_a_fifth_of_each_name_is_set_aside(tmp_path):
+    dataset = image_folder.pictures(plain_pictures(tmp_path / "a", {"few": 7, "many": 33}))
+    assert np.bincount(dataset.y_test).tolist() == [1, 7] and len(dataset.x_train) == 32
+    # Whatever the files are called, and whatever else is there, the same pictures are.
+    for i, path in enumerate(sorted((tmp_path / "a" / "few").iterdir())):
+        path.rename(path.with_name(f"{100 - i}.png"))
+    plain_pictures(tmp_path / "a", {"third": 12})
+    again = image_folder.pictures(tmp_path / "a")
+    np.testing.assert_array_equal(again.x_test[:8], dataset.x_test)
+    x = np.repeat(np.arange(3, dtype=np.uint8), [2, 1, 2])[:, None]
+    held = image_folder.set_aside(x, np.array([0, 0, 0, 1, 1]))
+    assert held[0] == held[1] and held[:3].sum() in (1, 2) and held[3:].all()  # copies together
+
+
+@pytest.mark.parametrize(
+    ("counts", "same", "message"),
+    [
+        ({"a": 1}, False, "data: expected folders of two names or more; got a"),
+        ({"a": 9}, False, "data: expected folders of two names or more; got a"),
+        ({"a": 1, "b": 1}, False, "so ten of each or more; got 1 of a, 1 of b"),
+        ({"a": 2, "b": 1}, False, "so ten of each or more; got 2 of a, 1 of b"),
+        ({"a": 9, "b": 9}, True, "data: expected different pictures of each name, .*; got 9 of a, 9 of b"),
+    ],
+)
+def test_too_few_pictures_are_counted(tmp_path, counts, same, message):
+    with pytest.raises(ValueError, match=message):
+        recipes.run("image-folder", Config(data_dir=plain_pictures(tmp_path / "mine", counts, same), epochs=1))
+
+
+def test_a_handful_of_pictures_is_enough(tmp_path):
+    pytest.importorskip("sklearn")
+    report = recipes.run("image-folder", Config(data_dir=plain_pictures(tmp_path / "mine", {"a": 6, "b": 6}), epochs=1))
+    assert report.settings["splits"]["test"] == 2
 
 
 def test_cats_and_dogs_run(tmp_path):

@@ -13,6 +13,7 @@ import tempfile
 import numpy as np
 
 FORMAT = 2  # raised when a file of the new form can't be read by older versions; 1 had no digest
+_DTYPES = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
 
 
 def save(path, weights, config=None):
@@ -28,18 +29,41 @@ def save(path, weights, config=None):
     Raises
     ------
     TypeError
-        The description holds what JSON can't.
+        No path, a key that is no string, an array of other than real numbers or booleans, or a description that holds what
+        JSON can't. Nothing is written.
     """
     from safetensors.numpy import save as pack
 
-    # A transposed view would be written as its memory lies, so the file would hold another matrix.
-    arrays = {name: np.ascontiguousarray(a) for name, a in weights.items()}
+    path = _path(path)
+    if not isinstance(weights, dict):
+        raise TypeError(f"weights: expected a dict of arrays; got {type(weights).__name__}")
+    arrays = {name: _packable(name, a) for name, a in weights.items()}
     try:
         text = json.dumps(config or {}, default=_plain)
     except TypeError as error:
         raise TypeError(f"config: expected what JSON can hold; got {error}") from error
     about = {"fastdl_format": str(FORMAT), "config": text, "digest": _digest(arrays, text)}
     replace_file(path, pack(arrays, metadata=about))
+
+
+def _path(path):
+    """The path as a string."""
+    try:
+        return os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"path: expected a path; got {type(path).__name__}") from None
+
+
+def _packable(name, a):
+    """The array as a file holds it: row by row, the low byte first."""
+    if not isinstance(name, str):
+        raise TypeError(f"weights: expected strings as keys; got {name!r}")
+    a = np.asarray(a)
+    if a.dtype.name not in _DTYPES:
+        raise TypeError(f"weights: expected real numbers or booleans of at most 8 bytes; got {a.dtype} in {name!r}")
+    # A transposed view would be written as its memory lies, so the file would hold another matrix. The digest is over the
+    # bytes that will be read, and those are of this order on every machine.
+    return np.ascontiguousarray(a, a.dtype.newbyteorder("<"))
 
 
 def _plain(value):
@@ -99,6 +123,8 @@ def load(path):
 
     Raises
     ------
+    TypeError
+        No path.
     FileNotFoundError
         No such file.
     ValueError
@@ -106,7 +132,7 @@ def load(path):
     """
     from safetensors import SafetensorError, safe_open
 
-    path = os.fspath(path)
+    path = _path(path)
     if not os.path.isfile(path):
         raise FileNotFoundError(
             f"{path}: expected a file; got {'a folder' if os.path.isdir(path) else 'nothing there'}"
@@ -127,7 +153,10 @@ def load(path):
         raise ValueError(f"{path}: expected a format number and a JSON config in the metadata; got {about}") from error
     if version > FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT} or older; got {version}, written by a newer fastdl")
-    if version >= 2 and about.get("digest") != _digest(weights, about["config"]):
+    if version >= 2 and "digest" not in about:
+        raise ValueError(f"{path}: expected a digest, as every file of format 2 or newer has; got none")
+    # One that is there counts whatever format the file claims: that number is outside of what the digest is over.
+    if "digest" in about and about["digest"] != _digest(weights, about["config"]):
         raise ValueError(f"{path}: expected contents that match the file's digest; got a file that was changed or damaged")
     if not isinstance(config, dict):
         raise ValueError(f"{path}: expected a JSON object as config; got {type(config).__name__}")

@@ -1,8 +1,10 @@
 """Readers for CIFAR-10, npz, CSV and image folders."""
 
 import csv
+import functools
 import io
 import os
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, field
@@ -18,7 +20,11 @@ CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
 CIFAR10_TEST = "test_batch.bin"
 _CIFAR10_RECORD = 1 + 3 * 32 * 32
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")  # what an image set is known by where Pillow is not installed
+
+# Formats whose names Pillow knows but which it can't read by itself everywhere: some need a plugin or Windows, and
+# PostScript is a program that another one, Ghostscript, would run.
+_NOT_READ = ("BUFR", "EMF", "EPS", "GRIB", "HDF5", "MPEG", "WMF")
 
 
 def _as_list(names) -> str:
@@ -316,8 +322,46 @@ def _class_folders(directory: Path) -> list[Path]:
     return sorted(entry for entry in directory.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
+@functools.cache
+def _image_suffixes() -> frozenset[str]:
+    try:
+        from PIL import Image
+    except ImportError:
+        return frozenset(IMAGE_SUFFIXES)
+    known = Image.registered_extensions()
+    return frozenset(end for end, form in known.items() if form in Image.OPEN and form not in _NOT_READ)
+
+
 def _images_in(folder: Path) -> list[Path]:
-    return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file())
+    return sorted(entry for entry in folder.iterdir() if entry.suffix.lower() in _image_suffixes() and entry.is_file())
+
+
+def _upright(image):
+    """The image as its EXIF orientation wants it shown."""
+    from PIL import ImageOps
+
+    try:
+        return ImageOps.exif_transpose(image)
+    except (OSError, SyntaxError, TypeError, ValueError, KeyError, struct.error):
+        return image  # the pixels are whole and loaded; what is damaged is only the note beside them
+
+
+def _eight_bits(image, mode):
+    """The image as "RGB" or "L": deep grey scaled, what is transparent laid on white."""
+    from PIL import Image
+
+    if image.mode[0] in "IF":  # Pillow's own conversion would cut off all above 255
+        deep = np.asarray(image)
+        if image.mode == "F" or deep.min() < 0 or deep.max() > 65535:
+            raise ValueError(f"{deep.dtype.name} pixels from {deep.min()} to {deep.max()}, beyond 16 bits")
+        deep = deep.astype(np.int64)
+        clear = image.info.get("transparency")  # PNG's one shade that stands for nothing
+        grey = np.where(deep == clear, 65535, deep) if isinstance(clear, int) else deep
+        return Image.fromarray(((grey + 128) // 257).astype(np.uint8)).convert(mode)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
 
 
 def read_image_folder(
@@ -326,7 +370,10 @@ def read_image_folder(
     mode: str = "RGB",
     names: tuple[str, ...] | None = None,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Read PNG and JPEG images from one folder a class.
+    """Read images from one folder a class: PNG, JPEG, WebP, BMP, GIF and whatever else Pillow opens by itself.
+
+    Files are taken by the ends of their names; others are skipped. Of an animation the first frame counts. Photos are
+    turned as their EXIF orientation says, 16-bit grey is scaled to 8 bits, and what is transparent becomes white.
 
     Parameters
     ----------
@@ -379,16 +426,17 @@ def read_image_folder(
     for folder in folders:
         paths = _images_in(folder)
         if not paths:
-            raise DataError(folder, f"images ({_as_list(IMAGE_SUFFIXES)})", "none")
+            raise DataError(folder, f"images ({_as_list(IMAGE_SUFFIXES)} or another that Pillow opens)", "none")
         for path in paths:
             try:
                 with Image.open(path) as image:
-                    image = image.convert(mode)
+                    image.load()
+                    image = _eight_bits(_upright(image), mode)
                     if size is not None:
                         image = image.resize((size[1], size[0]), Image.Resampling.BILINEAR)
                     array = np.asarray(image, np.uint8)
             except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-                raise DataError(path, "a whole PNG or JPEG image", str(error)) from error
+                raise DataError(path, "a whole image of 8 or 16 bits", str(error)) from error
             if first is None:
                 first = path, array.shape[:2]
             if array.shape[:2] != first[1]:

@@ -47,6 +47,8 @@ def load(path):
 
     Raises
     ------
+    TypeError
+        No path.
     FileNotFoundError
         No such file.
     ValueError

@@ -167,13 +167,13 @@ class ConvolutionalRBM(Model):
             net.chain = None
         elif net.chain is None or len(net.chain) != chains:
             net.chain = net.random(chains, self.input_shape_, stream_of(self.seed, "chains"))
-        some, errors = np.linspace(0, len(x) - 1, min(len(x), 500)).astype(np.int64), []
+        some = np.linspace(0, len(x) - 1, min(len(x), 500)).astype(np.int64)
 
         def watch(state):
             v = train.Rows(x, "X", net.w.data).take(some)
             again = net.visible_means(net.hidden_means(v))
-            errors.append(float(np.mean((backend.to_host(v).astype(np.float64) - backend.to_host(again)) ** 2)))
-            state.history["error"] = errors
+            error = float(np.mean((backend.to_host(v).astype(np.float64) - backend.to_host(again)) ** 2))
+            state.history.setdefault("error", []).append(error)  # after those of a run that goes on
 
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {} if lr is None else {"lr": lr}

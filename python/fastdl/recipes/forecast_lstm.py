@@ -68,10 +68,14 @@ def autoregression(s, window, alpha, start, end):
     return (rows[first:] @ w + b)[:, 0] * spread + mean
 
 
-def network(s, window, epochs, start, end, config, units=24):
-    """One-step forecasts of s[start:end] by a Forecaster trained on what comes before `start`; and the model."""
+def network(s, window, epochs, start, end, config, name, units=24):
+    """One-step forecasts of s[start:end] by a Forecaster trained on what comes before `start`; and the model.
+
+    Its checkpoint is called by `name`, window and epochs.
+    """
     model = config.place(Forecaster(window, units=units, alpha=10.0 if window < 40 else 30.0, dropout=0.1, seed=config.seed))
-    model.fit(s[:start], epochs=epochs, batch_size=32, lr=1e-3, weight_decay=1e-3, optimizer="adamw")
+    model.fit(s[:start], epochs=epochs, batch_size=32, lr=1e-3, weight_decay=1e-3, optimizer="adamw",
+              **config.lasting(f"{name}.{window}.{epochs}"))  # fmt: skip
     return model.rolling(s[:end], start)[:, 0], model
 
 
@@ -84,7 +88,6 @@ def mae(s, forecast, start, end):
 
 def run(config):
     """Choose by validation, train, and judge each method once on every series; see `fastdl.recipes`."""
-    config.needs_no_checkpoint("forecast-lstm")
     show = config.show or (lambda text: None)
     metrics, chosen, splits, model = {}, {}, {}, None
     limit = config.epochs or EPOCHS["series"]
@@ -97,8 +100,8 @@ def run(config):
             key=lambda c: mae(s, autoregression(s, *c, valid, test), valid, test)[0],
         )
         tried = [(w, e) for w in WINDOWS[name] for e in sorted({max(1, limit // 6), limit // 2 or 1, limit})]
-        pick = min(tried, key=lambda c: mae(s, network(s, *c, valid, test, config)[0], valid, test)[0])
-        ours, model = network(s, *pick, test, n, config)
+        pick = min(tried, key=lambda c: mae(s, network(s, *c, valid, test, config, name)[0], valid, test)[0])
+        ours, model = network(s, *pick, test, n, config, f"{name}.chosen")
         rows = {
             "mae": mae(s, ours, test, n),
             "mae_naive": mae(s, s[test - SEASON[name] : n - SEASON[name]], test, n),

@@ -79,6 +79,7 @@ def run(config):
         "orthogonal_validation_accuracy": second.metrics["validation_accuracy"],
         "naive_accuracy": first.metrics["test_accuracy"],
         "naive_verdict": doctor.verdict,
+        "residual_seconds": sum(residual.history_["seconds"]),
     }
     report.settings |= {"orthogonal": second.settings, "naive": first.settings, "layers": LAYERS, "width": WIDTH}
     return report
