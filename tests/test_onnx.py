@@ -66,6 +66,15 @@ LAYERS = {
     ),
     "norm of a map": lambda: nn.Sequential(nn.Conv2d(5, 3), nn.BatchNorm(), nn.LayerNorm(), nn.Flatten(), nn.Dense(3)),
     "flat without dense": lambda: nn.Sequential(nn.Conv2d(5, 3), nn.Flatten(), nn.Dropout(0.3), nn.ReLU()),
+    "to units and back": lambda: nn.Sequential(
+        nn.Conv2d(5, 3), nn.Flatten(), nn.Dense(24), nn.BatchNorm(), nn.GELU(), nn.Reshape(2, 3, 4), nn.ConvTranspose2d(3, 3),
+    ),
+    "an image of a block": lambda: nn.Sequential(
+        nn.Flatten(), nn.Dense(24), nn.Residual(nn.Dense(24, "tanh")), nn.LayerNorm(), nn.Reshape(2, 3, 4), nn.Conv2d(3, 2)
+    ),
+    "an image of normalised units": lambda: nn.Sequential(
+        nn.Flatten(), nn.Dense(24), nn.LayerNorm(), nn.Reshape(2, 3, 4), nn.Conv2d(3, 2), nn.Reshape(2, 3), nn.Dense(2)
+    ),
     "flat, norm, dense": lambda: nn.Sequential(nn.Conv2d(5, 3), nn.Flatten(), nn.BatchNorm(), nn.Dense(4), nn.Softmax()),
     "residual": lambda: nn.Sequential(
         nn.Conv2d(4, 3, padding="same"),
@@ -109,6 +118,60 @@ def test_autoencoders(options):
     got = run(onnx.export(model), x=x)
     agrees(got["code"], model.transform(X))
     agrees(got["reconstruction"].reshape(X.shape), model.reconstruct(X))
+
+
+def test_images_are_turned_at_the_entrance_and_the_exit_alone():
+    model = models.Autoencoder(kind="conv", hidden=(4, 8), code=5).build((8, 12, 2))
+    kinds = [node.op_type for node in onnx.export(model).graph.node]
+    at = [i for i, kind in enumerate(kinds) if kind == "Transpose"]
+    assert at == [0, max(i for i, kind in enumerate(kinds) if kind not in ("Identity",))]
+    net = LAYERS["to units and back"]().build((11, 9, 4))
+    assert [n.op_type for n in onnx.export(net, input_shape=(11, 9, 4)).graph.node].count("Transpose") == 2
+
+
+def test_a_perceptron_has_no_probabilities():
+    X, y = blobs(60)
+    model = models.Perceptron().fit(X, y, epochs=3)
+    got = run(onnx.export(model), x=X.astype(np.float32))
+    assert list(got) == ["logits"]
+    agrees(got["logits"], model.decision_function(X))
+
+
+@pytest.mark.filterwarnings("ignore:max_iter")
+def test_estimators_of_scikit_learn():
+    sk = pytest.importorskip("fastdl.sklearn", exc_type=ImportError)
+    images, y = stripes(40, 8)
+    X = images.reshape(40, 64) / 255.0
+    names = np.array(["level", "upright"])[(y > 0).astype(int)]
+    one = sk.CNNClassifier(image_shape=(8, 8), width=2, max_iter=1).fit(X, names)
+    proto = onnx.export(one)
+    assert proto.metadata_props[0].value == '["level", "upright"]'
+    agrees(run(proto, x=X.reshape(40, 8, 8, 1).astype(np.float32))["probabilities"], one.predict_proba(X))
+    one = sk.MLPRegressor((4,), max_iter=1).fit(X, y * 10.0 + 3.0)
+    agrees(run(onnx.export(one), x=X.astype(np.float32))["prediction"][:, 0], one.predict(X))
+    with pytest.raises(ValueError, match="model: expected one that was built or fitted.*got MLPClassifier"):
+        onnx.export(sk.MLPClassifier())
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda m, d: onnx.export(m, 3), TypeError, "path: expected the name of a file or None; got int"),
+        (lambda m, d: onnx.export(m, d / "no" / "m.onnx"), FileNotFoundError, "path: expected a file in a folder that exists"),
+        (lambda m, d: onnx.export(m, d), IsADirectoryError, "path: expected a file; got the folder"),
+        (lambda m, d: onnx.export(m.module_, input_shape="ab"), TypeError, "input_shape: expected .* integers; got 'ab'"),
+        (lambda m, d: onnx.export(m.module_, input_shape=(4.5,)), TypeError, "input_shape: expected .* integers; got"),
+        (lambda m, d: onnx.export(m.module_, input_shape=(0,)), ValueError, "input_shape: expected sizes of at least 1"),
+        (lambda m, d: onnx.export(nn.Dense(3), input_shape=4), ValueError, "model: expected a Module that was built.*got Dense"),
+        (lambda m, d: onnx.export(models.DBM((3, 2)).build((4,))), TypeError, "model: expected layers among .*; got Machine"),
+        (lambda m, d: onnx.export(nn.LSTM(3), input_shape=(4, 2)), ValueError, "model: expected a Module that was built"),
+        (lambda m, d: onnx.export(nn.Dense(3, inputs=4), input_shape=4), ValueError, "expected a Module that was built.*NaN"),
+    ],
+)
+def test_what_export_cannot_take_is_named(call, kind, message, tmp_path):
+    with pytest.raises(kind, match=message):
+        call(MLP((3,)).build((4,), 2), tmp_path)
+    assert not any(p.suffix == ".onnx" for p in tmp_path.rglob("*"))
 
 
 @pytest.mark.parametrize("cell", ["LSTM", "GRU", "RNN"])

@@ -4,9 +4,11 @@
     from_torch(model, {k: v.numpy() for k, v in torch_model.state_dict().items()})
     keras_model.set_weights(to_keras(model));  from_keras(model, keras_model.get_weights())
 
-Layers are matched in order; activations, pooling and dropout have no weights and do not matter. PyTorch keeps channels
-first, so filters change their axes and the rows of a dense layer behind a `Flatten` change their order; Keras keeps
-channels last, as fastdl does. Neither library is needed here: arrays in, arrays out.
+Layers are matched in order: as the network calls them, and those that it does not call by itself (a GAN's generator)
+where they stand among its attributes. Activations, pooling and dropout have no weights and do not matter. PyTorch keeps
+channels first, so filters change their axes, the rows of a dense layer behind a `Flatten` change their order, and so do
+the units of one in front of a `Reshape` to an image (``Unflatten(1, (C, Y, X))``); Keras keeps channels last, as fastdl
+does. Neither library is needed here: arrays in, arrays out.
 
 The architectures must be the same: both libraries' batch normalisation has its own defaults for eps and momentum (Keras:
 eps 0.001), which are settings of the layer, not weights.
@@ -33,9 +35,11 @@ _LAYOUTS = {
     ),
     "LayerNorm": (("gamma", "weight", None), ("shift", "bias", None)),
     "Embedding": (("table", "weight", None),),
+    "_TiedHead": (("w", "weight", None), ("b", "bias", None)),  # a Linear whose weight is the embedding's
 }
 # Recurrent layers split and join gates and biases: they have functions of their own, below.
 _RECURRENT = ("RNN", "LSTM", "GRU")
+_SIZED = {kind: arrays[0][0] for kind, arrays in _LAYOUTS.items()}  # what is there once a layer knows its sizes
 
 
 def register(layer, *arrays):
@@ -51,36 +55,234 @@ def register(layer, *arrays):
     _LAYOUTS[layer] = tuple(arrays)
 
 
+def unwrapped(model):
+    """The model behind a scikit-learn estimator; any other object itself."""
+    if isinstance(model, nn.Module) or hasattr(model, "module_"):
+        return model
+    return getattr(model, "model_", model)
+
+
+def shape_of(input_shape):
+    """A tuple of the sizes of one sample."""
+    if input_shape is None:
+        raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
+    shape = (input_shape,) if np.ndim(input_shape) == 0 and hasattr(input_shape, "__index__") else input_shape
+    if isinstance(shape, (str, bytes, dict)) or not hasattr(shape, "__iter__"):
+        raise TypeError(f"input_shape: expected the sizes of one sample, integers; got {input_shape!r}")
+    shape = tuple(shape)
+    if not all(hasattr(size, "__index__") for size in shape):
+        raise TypeError(f"input_shape: expected the sizes of one sample, integers; got {input_shape!r}")
+    if any(size < 1 for size in shape):
+        raise ValueError(f"input_shape: expected sizes of at least 1; got {input_shape!r}")
+    return tuple(int(size) for size in shape)
+
+
+def must_be_built(module):
+    """An error where weights have no size or were never initialised."""
+    for name, m in module.named_modules():
+        where = f"{name} ({type(m).__name__})" if name else type(m).__name__
+        if _unsized(m):
+            raise ValueError(f"model: expected a Module that was built (Module.build); got {where} without weights")
+        for part, p in m._children():
+            if isinstance(p, nn.Parameter) and p.data.size and np.isnan(a := backend.to_host(p.data)).all():
+                # what a parameter holds until it is initialised
+                raise ValueError(
+                    "model: expected a Module that was built (Module.build); "
+                    f"got {part} of {where}, {list(a.shape)}, all NaN"
+                )
+
+
+def _unsized(m):
+    """Whether a layer waits for its first input."""
+    kind = type(m).__name__
+    if kind in _RECURRENT:
+        return not m.w
+    return kind in _SIZED and getattr(m, _SIZED[kind]) is None
+
+
 def _network(model, input_shape):
-    """(module, input shape) of a model or a module."""
+    """(module, input shape) of a model or a module whose layers are all known here."""
+    model = unwrapped(model)
     if isinstance(model, nn.Module):
-        if input_shape is None:
-            raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
-        return model, tuple(int(s) for s in np.atleast_1d(input_shape))
-    if not hasattr(model, "module_"):
+        module, shape = model, shape_of(input_shape)
+    elif isinstance(getattr(model, "module_", None), nn.Module):
+        module, shape = model.module_, getattr(model, "input_shape_", None)
+    else:
         raise ValueError(f"model: expected one that was built or fitted, or a Module; got {type(model).__name__}")
-    return model.module_, model.input_shape_
-
-
-def _layers(module, input_shape):
-    """(name, layer, (Y, X, C) or None) of every layer with weights, in order; the sizes where its inputs are a
-    flattened image."""
-    result, image, seen = [], None, set()
-    for name, m, before, _ in module.trace(input_shape):
+    for name, m in module.named_modules():
         kind = type(m).__name__
-        if kind == "Flatten" and len(before) == 3:
-            image = before
-        if not any(isinstance(c, nn.Parameter) for _, c in m._children()) or id(m) in seen:
+        if _has_weights(m) and kind not in _LAYOUTS and kind not in _RECURRENT:
+            known = ", ".join(k for k in (*_LAYOUTS, *_RECURRENT) if not k.startswith("_"))
+            where = f"{name} ({kind})" if name else kind
+            raise ValueError(f"model: expected layers among {known}; got {where}; see register")
+    if shape is None:
+        raise ValueError(f"model: expected one over arrays, or a Module; got {type(model).__name__}")
+    return module, shape
+
+
+def _has_weights(m):
+    return any(isinstance(c, nn.Parameter) for _, c in m._children())
+
+
+def begins_with_tokens(module):
+    """Whether a network looks its input up in a table."""
+    while isinstance(module, nn.Sequential) and len(module):
+        module = module[0]
+    return isinstance(module, nn.Embedding)
+
+
+def images_around(rows):
+    """Where the units of a flat vector are the pixels of an image.
+
+    Parameters
+    ----------
+    rows : list of (name, module, input shape, output shape)
+        As from `Module.trace`.
+
+    Returns
+    -------
+    dict of int to (image or None, image or None)
+        By the id of a layer: the (Y, X, C), or (T, C) of a sequence of channels, that its flat inputs come from, and the
+        one that its flat outputs become. Images whose order is the same with channels first are left out.
+    list of str
+        Places where no order of the weights gives the same network with channels first: what was expected, what came.
+    """
+    found, problems = {}, []
+    residuals = [name for name, m, _, _ in rows if isinstance(m, nn.Residual)]
+    weighted = [type(m).__name__ for _, m, _, _ in rows if _has_weights(m)]
+    image, last, seen = None, None, 0  # of the vector of now; kind of the last layer with weights; how many there were
+    makers = []  # [(name, layer)] that the vector of now came through; None: something whose units keep their order
+    came_flat = ""  # name of the Flatten
+
+    def matters(shape, kind):
+        # two axes are a sequence: only next to Conv1d does PyTorch have its channels first
+        pixels = len(shape) == 3 or (len(shape) == 2 and kind == "Conv1d")
+        return pixels and shape[-1] > 1 and math.prod(shape[:-1]) > 1
+
+    def left_behind(name, other):
+        """Whether a residual block around one place does not hold another: its short path keeps its order then."""
+        return any(name.startswith(f"{r}.") and not other.startswith(f"{r}.") for r in residuals)
+
+    for name, m, before, after in rows:
+        if any(isinstance(c, nn.Module) for _, c in m._children()):
             continue
-        seen.add(id(m))
-        if kind not in _LAYOUTS and kind not in _RECURRENT:
-            known = ", ".join((*_LAYOUTS, *_RECURRENT))
-            raise ValueError(f"model: expected layers among {known}; got {name} ({kind}); see register")
-        flat = image if len(before) == 1 and image is not None and before[0] == math.prod(image) else None
-        result.append((name, m, flat))
-        if kind in ("Dense", "Conv2d", "ConvTranspose2d"):
-            image = None
+        kind, one = type(m).__name__, len(before) == 1
+        come = image if one and image is not None and before[0] == math.prod(image) else None
+        if kind in ("Flatten", "Reshape") and not one and len(after) == 1:
+            image, came_flat = (tuple(before), name) if matters(before, last) else (None, "")
+            makers = [] if image else None
+        elif kind == "Reshape" and one and len(after) > 1:
+            follows = weighted[seen] if seen < len(weighted) else None
+            if matters(after, follows) and come != tuple(after):
+                if come is not None or makers is None or any(left_behind(n, name) for n, _ in makers):
+                    problems.append(
+                        f"expected a Dense layer in front of {name} (Reshape to {list(after)}), whose units change "
+                        "their order where channels come first; got another one, or a residual block between them"
+                    )
+                else:
+                    for _, layer in makers:
+                        found[id(layer)] = (found.get(id(layer), (None, None))[0], tuple(after))
+            image, makers = None, []
+        elif kind == "Dense" and one:
+            if come is not None:
+                if left_behind(name, came_flat):
+                    problems.append(
+                        f"expected a Dense layer behind {came_flat} (Flatten of {list(come)}), whose inputs change "
+                        f"their order where channels come first; got {name} in a residual block, whose other path keeps it"
+                    )
+                found[id(m)] = (come, None)
+            image, makers = None, [(name, m)]
+        elif kind in ("BatchNorm", "LayerNorm"):
+            if come is not None:
+                found[id(m)] = (come, None)
+            elif one and makers is not None:
+                makers.append((name, m))
+        elif _has_weights(m) or tuple(before) != tuple(after):
+            image, makers = None, None
+        if _has_weights(m):
+            last, seen = kind, seen + 1
+    return found, problems
+
+
+def _layers(module, input_shape, channels_first=False):
+    """(name, layer, image before, image after) of every layer with weights, in order.
+
+    With channels first: the (Y, X, C) that the layer's flat inputs come from and its flat outputs become, else None.
+    """
+    rows = module.trace(input_shape, np.int64 if begins_with_tokens(module) else np.float32)
+    called = {id(m) for _, m, _, _ in rows}
+    flows = [rows]
+    everything = module.named_modules()
+    for name, m in everything:
+        # Parts that the network does not call by itself; where one begins with a dense layer its input shape is known.
+        if isinstance(m, nn.Sequential) and not any(id(c) in called for _, c in m.named_modules()):
+            first = next((c for _, c in m.named_modules() if _has_weights(c)), None)
+            if type(first).__name__ == "Dense" and first.w is not None:
+                more = [(f"{name}.{n}" if n else name, *row) for n, *row in m.trace((first.w.shape[0],))]
+                called |= {id(c) for _, c, _, _ in more}
+                flows.append(more)
+    images = {}
+    for flow in flows:
+        found, problems = images_around(flow)
+        if problems and channels_first:
+            raise ValueError(f"model: {problems[0]}")
+        images |= found
+    names, order = {id(m): name for name, m in everything}, []
+    for _, m, _, _ in rows:
+        if _has_weights(m) and id(m) not in order:
+            order.append(id(m))
+    before = None
+    for name, m in everything:
+        if channels_first and isinstance(m, nn.Flatten) and id(m) not in called:
+            raise ValueError(f"model: expected a network that calls each Flatten, which tells its image; got {name}, not called")
+        if not _has_weights(m):
+            continue
+        if id(m) not in order:
+            order.insert(0 if before is None else order.index(before) + 1, id(m))
+        before = id(m)
+    by_id = {id(m): m for _, m in everything}
+    result = [(names[i], by_id[i], *(images.get(i, (None, None)) if channels_first else (None, None))) for i in order]
+    for name, m, _, _ in result:
+        if _unsized(m):
+            raise ValueError(
+                "model: expected a Module that was built (Module.build); "
+                f"got {name} ({type(m).__name__}) without weights"
+            )
+    _must_be_whole(module, result)
     return result
+
+
+def _must_be_whole(module, layers):
+    """An error where some of the weights have no place in another library."""
+    held = set()
+    for name, m, *_ in layers:
+        kind = type(m).__name__
+        own = [n for n, _ in m._children()] if kind in _RECURRENT else [n for n, _, _ in _LAYOUTS[kind]]
+        held |= {f"{name}.{n}" if name else n for n in own}
+    named = module.named_modules()
+    # What a network carries from batch to batch is no weight.
+    passing = {f"{name}.{n}" if name else n for name, m in named if hasattr(m, "carry") for n in m.buffers}
+    state = [n for n, _ in (*module.named_parameters(), *module.named_buffers())]
+    missing = [n for n in state if n not in held and n not in passing]
+    if missing:
+        kind = type(dict(named)[missing[0].rpartition(".")[0]]).__name__
+        raise ValueError(
+            f"model: expected weights that the other libraries have a place for; got also {', '.join(missing)} ({kind})"
+        )
+
+
+def _set(module, layers, new, source):
+    """Copy arrays into a module, by name; a parameter that two layers share must come twice with the same numbers."""
+    first = {id(p): name for name, p in module.named_parameters()}
+    for name, layer, *_ in layers:
+        for attribute, _, _ in _LAYOUTS.get(type(layer).__name__, ()):
+            at, p = f"{name}.{attribute}" if name else attribute, getattr(layer, attribute)
+            shared = isinstance(p, nn.Parameter) and first[id(p)] != at
+            if shared and not np.array_equal(new.pop(at), new[first[id(p)]]):
+                other = first[id(p)]
+                raise ValueError(f"{source}: expected the same numbers for {at} and {other}, which share them; got others")
+    passing = {name: backend.to_host(a) for name, a in module.named_buffers()}
+    module.set_weights(passing | new)
 
 
 def _arrays(layer):
@@ -171,13 +373,20 @@ def _recurrent_from_keras(layer, arrays):
 
 def _order(image):
     """For each place in a channels-first flattened image: its place in ours."""
-    y, x, c = image
-    return np.arange(y * x * c).reshape(y, x, c).transpose(2, 0, 1).reshape(-1)
+    return np.moveaxis(np.arange(math.prod(image)).reshape(image), -1, 0).reshape(-1)
 
 
-def _per_input(layer, attribute):
-    """Whether the first axis of an array runs over the layer's inputs, and so changes its order behind a Flatten."""
-    return type(layer).__name__ in ("BatchNorm", "LayerNorm") or attribute == "w"
+def _reordered(layer, attribute, a, before, after, order):
+    """A layer's array with its inputs and outputs in the order of the images they are pixels of."""
+    norm = type(layer).__name__ in ("BatchNorm", "LayerNorm")
+    if before is not None and (norm or attribute == "w"):
+        a = a[order(before)]
+    return a if after is None else a[..., order(after)]
+
+
+def _order_back(image):
+    """The inverse of `_order`."""
+    return np.argsort(_order(image))
 
 
 def _sequence_names(module):
@@ -201,6 +410,7 @@ def to_torch(model, input_shape=None, names=None):
     Parameters
     ----------
     model : model or Module
+        Built. An estimator of `fastdl.sklearn` counts as the model in it.
     input_shape : tuple of int, optional
         Of one sample; needed for a Module.
     names : sequence of str, optional
@@ -213,20 +423,20 @@ def to_torch(model, input_shape=None, names=None):
         Without ``num_batches_tracked``, which ``load_state_dict(strict=False)`` does not miss.
     """
     module, shape = _network(model, input_shape)
-    layers = _layers(module, shape)
+    must_be_built(module)
+    layers = _layers(module, shape, channels_first=True)
     numbers = _sequence_names(module)
     if names is None:
-        names = [name if numbers is None else numbers[id(m)] for name, m, _ in layers]
+        names = [name if numbers is None else numbers[id(m)] for name, m, _, _ in layers]
     if len(names) != len(layers):
         raise ValueError(f"names: expected {len(layers)}, one for each layer with weights; got {len(names)}")
     result = {}
-    for prefix, (_, layer, image) in zip(names, layers, strict=True):
+    for prefix, (_, layer, before, after) in zip(names, layers, strict=True):
         if type(layer).__name__ in _RECURRENT:
             result |= {f"{prefix}.{f}" if prefix else f: a for f, a in _recurrent_to_torch(layer).items()}
             continue
         for attribute, field, axes, a in _arrays(layer):
-            if image is not None and _per_input(layer, attribute):
-                a = a[_order(image)]
+            a = _reordered(layer, attribute, a, before, after, _order)
             b = a if axes is None else a.transpose(np.argsort(axes))
             result[f"{prefix}.{field}" if prefix else field] = np.array(b, np.float32, order="C")
     return result
@@ -250,18 +460,18 @@ def from_torch(model, state, input_shape=None):
     if not hasattr(state, "items"):
         raise TypeError(f"state: expected a dict of arrays, as from state_dict(); got {type(state).__name__}")
     module, shape = _network(model, input_shape)
-    layers, groups = _layers(module, shape), {}
+    layers, groups = _layers(module, shape, channels_first=True), {}
     for key, value in state.items():
         prefix, _, field = str(key).rpartition(".")
         if field != "num_batches_tracked":
             groups.setdefault(prefix, {})[field] = value
     if len(groups) != len(layers):
         raise ValueError(
-            f"state: expected {len(layers)} layers with weights, {', '.join(n or type(m).__name__ for n, m, _ in layers)};"
+            f"state: expected {len(layers)} layers with weights, {', '.join(n or type(m).__name__ for n, m, _, _ in layers)};"
             f" got {len(groups)}: {', '.join(groups)}"
         )
     new = {}
-    for (prefix, fields), (name, layer, image) in zip(groups.items(), layers, strict=True):
+    for (prefix, fields), (name, layer, before, after) in zip(groups.items(), layers, strict=True):
         if type(layer).__name__ in _RECURRENT:
             wanted = [(None, f, None, a) for f, a in _recurrent_to_torch(layer).items()]
         else:
@@ -285,18 +495,19 @@ def from_torch(model, state, input_shape=None):
             if attribute is None:
                 continue
             b = b if axes is None else b.transpose(axes)
-            if image is not None and _per_input(layer, attribute):
-                b = b[np.argsort(_order(image))]
+            b = _reordered(layer, attribute, b, before, after, _order_back)
             new[f"{name}.{attribute}" if name else attribute] = b
         if type(layer).__name__ in _RECURRENT:
             own = _recurrent_from_torch(layer, found)
             new |= {f"{name}.{attribute}" if name else attribute: b for attribute, b in own.items()}
-    module.set_weights(new)
+    _set(module, layers, new, "state")
     return model
 
 
 def _keras_arrays(layer):
     """(attribute or None, array) in Keras' order."""
+    if type(layer).__name__ == "_TiedHead":
+        raise ValueError("model: expected a head with weights of its own, as Keras has no tied ones; got a tied one")
     if type(layer).__name__ in _RECURRENT:
         return [(None, a) for a in _recurrent_to_keras(layer)]
     return [(attribute, a) for attribute, _, _, a in _arrays(layer)]
@@ -313,7 +524,9 @@ def _floats(name, a):
 def to_keras(model, input_shape=None):
     """The list of arrays that ``keras_model.set_weights`` takes, for the same network with channels last."""
     module, shape = _network(model, input_shape)
-    return [np.array(a, np.float32, order="C") for _, layer, _ in _layers(module, shape) for _, a in _keras_arrays(layer)]
+    must_be_built(module)
+    arrays = (a for _, layer, *_ in _layers(module, shape) for _, a in _keras_arrays(layer))
+    return [np.array(a, np.float32, order="C") for a in arrays]
 
 
 def from_keras(model, weights, input_shape=None):
@@ -324,11 +537,13 @@ def from_keras(model, weights, input_shape=None):
     ValueError
         Another number of arrays, or another shape. Nothing is changed then.
     """
+    if isinstance(weights, (str, bytes, dict)) or not hasattr(weights, "__iter__"):
+        raise TypeError(f"weights: expected a list of arrays, as from get_weights(); got {type(weights).__name__}")
     module, shape = _network(model, input_shape)
     layers = _layers(module, shape)
     places = [
         (f"{name}.{attribute}" if name and attribute else attribute or f"{name} ({type(layer).__name__})", a.shape)
-        for name, layer, _ in layers
+        for name, layer, *_ in layers
         for attribute, a in _keras_arrays(layer)
     ]
     weights = list(weights)
@@ -341,12 +556,12 @@ def from_keras(model, weights, input_shape=None):
             raise ValueError(f"weights[{i}]: expected shape {list(expected)} for {name}; got {list(b.shape)}")
         weights[i] = new[name] = b
     at = 0
-    for name, layer, _ in layers:
+    for name, layer, *_ in layers:
         count = len(_keras_arrays(layer))
         if type(layer).__name__ in _RECURRENT:
             new.pop(f"{name} ({type(layer).__name__})", None)
             own = _recurrent_from_keras(layer, weights[at : at + count])
             new |= {f"{name}.{attribute}" if name else attribute: b for attribute, b in own.items()}
         at += count
-    module.set_weights(new)
+    _set(module, layers, new, "weights")
     return model

@@ -4,15 +4,18 @@
     onnxruntime.InferenceSession("digits.onnx").run(None, {"x": images})
 
 The file's input is the network's: float32 [N,...] with channels last (uint8 images divided by 255), N free; sequences [N,T,I]
-and their `lengths` int32 [N], both free. ONNX has channels first, so filters, and the rows of a dense layer behind a
-`Flatten`, change their order here; images are turned once, at the entrance.
+and their `lengths` int32 [N], both free. ONNX has channels first, so filters, the rows of a dense layer behind a
+`Flatten`, and the units of one in front of a `Reshape` to an image, change their order here; images are turned once, at
+the entrance, and where they are what comes out, at the exit.
 """
 
 import math
+import os
 
 import numpy as np
 
 from . import backend, nn
+from .interop import images_around, must_be_built, shape_of, unwrapped
 
 OPSET = 17  # has all operators used here; read by ONNX Runtime from 1.12 on
 
@@ -27,8 +30,9 @@ class _Value:
 class _Graph:
     """Nodes and weights as they gather."""
 
-    def __init__(self, onnx, shapes):
+    def __init__(self, onnx, shapes, becomes):
         self.onnx, self.shapes, self.nodes, self.weights, self.count = onnx, shapes, [], [], 0
+        self.becomes = becomes  # by id of a layer: the image (Y, X, C) that its flat outputs turn into
 
     def add(self, kind, *inputs, outputs=1, name=None, **attributes):
         """A node; returns the name of its output, or a list of names. Arrays among the inputs become weights."""
@@ -83,17 +87,22 @@ class _Graph:
 
     def run(self, layer, v):
         """The nodes of a layer, by the name of its class or of one that it is derived from."""
-        for cls in type(layer).__mro__:
-            if cls.__name__ in _LAYERS:
-                return _LAYERS[cls.__name__](self, layer, v)
-        raise TypeError(
-            f"model: expected layers among {', '.join(sorted(_LAYERS))} (fastdl.onnx.register teaches another); "
-            f"got {type(layer).__name__}"
-        )
+        return _LAYERS[_known_as(layer)](self, layer, v)
 
     def shape_after(self, layer):
         """Shape of what a layer gave when it was traced."""
         return self.shapes[id(layer)]
+
+
+def _known_as(layer):
+    """The name in _LAYERS of a layer."""
+    for cls in type(layer).__mro__:
+        if cls.__name__ in _LAYERS:
+            return cls.__name__
+    known = ", ".join(sorted(k for k in _LAYERS if not k.startswith("_")))
+    raise TypeError(
+        f"model: expected layers among {known} (fastdl.onnx.register teaches another); got {type(layer).__name__}"
+    )
 
 
 def _host(t):
@@ -101,18 +110,24 @@ def _host(t):
 
 
 def _dense(g, layer, v):
-    w, b = _host(layer.w), _host(layer.b)
+    w, b, image = _host(layer.w), _host(layer.b), None
     if v.image is not None:  # the pixels lie channels first: so shall the rows of the weights
-        y, x, c = v.image
-        w = w.reshape(y, x, c, -1).transpose(2, 0, 1, 3).reshape(len(w), -1)
+        w = w[_places(v.image)]
         v = _Value(v.name, v.shape)
     v = g.last(v)
+    if len(v.shape) == 1 and (image := g.becomes.get(id(layer))) is not None:  # and so shall units that become pixels
+        w, b = w[:, _places(image)], None if b is None else b[_places(image)]
     if len(v.shape) == 1:
         name = g.add("Gemm", v.name, w, *(() if b is None else (b,)))
     else:
         name = g.add("MatMul", v.name, w)
         name = name if b is None else g.add("Add", name, b)
-    return g.act(_Value(name, (*v.shape[:-1], w.shape[-1]), lengths=v.lengths), layer.act, layer.slope)
+    return g.act(_Value(name, (*v.shape[:-1], w.shape[-1]), image=image, lengths=v.lengths), layer.act, layer.slope)
+
+
+def _places(image):
+    """For each pixel of a channels-first flattened image (Y, X, C): its place in ours."""
+    return np.arange(math.prod(image)).reshape(image).transpose(2, 0, 1).reshape(-1)
 
 
 def _tied(g, layer, v):
@@ -170,11 +185,11 @@ def _global_pool(g, layer, v):
 
 def _batch_norm(g, layer, v):
     v = g.first(v)
-    if v.image is not None:
-        v = g.last(v)
     arrays = (layer.gamma.data, layer.shift.data, layer.running_mean, layer.running_var)
     arrays = [np.array(backend.to_host(a)) for a in arrays]
-    return _Value(g.add("BatchNormalization", v.name, *arrays, epsilon=layer.eps), v.shape, v.first)
+    if v.image is not None:  # numbers of each pixel, which lie channels first
+        arrays = [a[_places(v.image)] for a in arrays]
+    return _Value(g.add("BatchNormalization", v.name, *arrays, epsilon=layer.eps), v.shape, v.first, v.image)
 
 
 def _layer_norm(g, layer, v):
@@ -191,6 +206,9 @@ def _flatten(g, layer, v):
 
 
 def _reshape(g, layer, v):
+    if v.image is not None and v.image == layer.shape:
+        y, x, c = v.image
+        return _Value(g.add("Reshape", v.name, np.array([0, c, y, x], np.int64)), layer.shape, first=True)
     return _Value(g.add("Reshape", g.last(v).name, np.array([0, *layer.shape], np.int64)), layer.shape)
 
 
@@ -333,7 +351,8 @@ def export(model, path=None, input_shape=None):
     ----------
     model : model or Module
         `MLP`, `CNN` and their regressors, `SoftmaxRegression`, `Perceptron`, `Autoencoder`, `RNNClassifier`, `RNNRegressor`, or
-        a Module made of layers of `fastdl.nn`.
+        a built Module made of layers of `fastdl.nn`. An estimator of `fastdl.sklearn` counts as the model in it: the
+        file takes images where the estimator takes their rows.
     path : path, optional
         Where to write; nowhere if left out.
     input_shape : tuple of int, optional
@@ -342,15 +361,20 @@ def export(model, path=None, input_shape=None):
     Returns
     -------
     onnx.ModelProto
-        Input ``x`` (for sequences also ``lengths``). Outputs: of a classifier ``probabilities`` and ``logits``; of a regressor
-        ``prediction``, scaled back; of an autoencoder ``reconstruction`` and ``code``; of a Module ``y``.
+        Input ``x`` (for sequences also ``lengths``). Outputs: of a classifier ``probabilities`` and ``logits``, of a
+        `Perceptron` ``logits`` alone; of a regressor ``prediction``, scaled back; of an autoencoder ``reconstruction``
+        and ``code``; of a Module ``y``.
 
     Raises
     ------
     ImportError
         The package onnx is not installed.
     TypeError
-        A layer that is not known here.
+        A layer that is not known here; a path or shape of another kind.
+    ValueError
+        A model that was not built.
+    FileNotFoundError, IsADirectoryError
+        No folder to write into; a folder instead of a file.
 
     Examples
     --------
@@ -362,20 +386,23 @@ def export(model, path=None, input_shape=None):
     ['probabilities', 'logits']
     """
     onnx = _need_onnx()
+    path = _place(path)
+    given, model = model, unwrapped(model)
     if isinstance(model, nn.Module):
-        if input_shape is None:
-            raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
-        module, shape = model, tuple(int(s) for s in np.atleast_1d(input_shape))
+        module, shape = model, shape_of(input_shape)
     elif hasattr(model, "module_") and hasattr(model, "input_shape_"):
         module, shape = model.module_, tuple(model.input_shape_)
     else:
         raise ValueError(f"model: expected one that was built or fitted, over arrays, or a Module; got {type(model).__name__}")
+    must_be_built(module)
+    if not any(isinstance(part, nn.Module) for _, part in module._children()):
+        _known_as(module)  # before it runs: a Boltzmann machine's input need not be its model's
     tokens = getattr(model, "vocabulary", None) is not None or _begins_with_embedding(module)
-    shapes = {}
     with np.errstate(all="ignore"):
-        for part, after in _traced(module, shape, tokens):
-            shapes[id(part)] = after
-    g = _Graph(onnx, shapes)
+        rows = _traced(module, shape, tokens)
+    images, _ = images_around(rows)
+    becomes = {layer: after for layer, (_, after) in images.items() if after is not None and len(after) == 3}
+    g = _Graph(onnx, {id(part): after for _, part, _, after in rows}, becomes)
     sequences = type(module).__name__ == "Reader"
     free = ("N", "T", *shape[1:]) if sequences or (tokens and len(shape) == 1) else ("N", *shape)
     types = onnx.TensorProto
@@ -397,11 +424,28 @@ def export(model, path=None, input_shape=None):
     if hasattr(model, "classes_"):
         import json
 
-        onnx.helper.set_model_props(proto, {"classes": json.dumps(model.classes_.tolist())})
+        classes = getattr(given, "classes_", model.classes_)  # an estimator's own labels: its model has their numbers
+        onnx.helper.set_model_props(proto, {"classes": json.dumps(classes.tolist())})
     onnx.checker.check_model(proto)
     if path is not None:
         onnx.save(proto, path)
     return proto
+
+
+def _place(path):
+    """A path to write to, or None; known to be wrong before the work is done."""
+    if path is None:
+        return None
+    try:
+        path = os.fsdecode(path)
+    except TypeError:
+        raise TypeError(f"path: expected the name of a file or None; got {type(path).__name__}") from None
+    folder = os.path.dirname(path)
+    if folder and not os.path.isdir(folder):
+        raise FileNotFoundError(f"path: expected a file in a folder that exists; got {folder!r}, which does not")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"path: expected a file; got the folder {path!r}")
+    return path
 
 
 def _begins_with_embedding(module):
@@ -411,7 +455,7 @@ def _begins_with_embedding(module):
 
 def _traced(module, shape, tokens):
     dtype = np.int64 if tokens and type(module).__name__ != "Reader" else np.float32
-    return [(part, after) for _, part, _, after in module.trace(shape, dtype)]
+    return module.trace(shape, dtype)
 
 
 def _finish(g, model, module, v):
@@ -426,7 +470,10 @@ def _finish(g, model, module, v):
         return {"reconstruction": out, "code": code}
     y = g.last(g.run(module, v))
     if hasattr(model, "classes_"):
-        return {"probabilities": _softmax(g, None, y), "logits": y}
+        from .models import Perceptron  # here, since models need much that a Module does not
+
+        outputs = {} if isinstance(model, Perceptron) else {"probabilities": _softmax(g, None, y)}
+        return outputs | {"logits": y}
     if hasattr(model, "spread_"):
         scaled = g.add("Mul", y.name, model.spread_.astype(np.float32))
         return {"prediction": _Value(g.add("Add", scaled, model.mean_.astype(np.float32)), y.shape)}
