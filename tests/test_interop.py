@@ -11,6 +11,7 @@ from fastdl.data.text import Vocabulary
 from fastdl.models import CNN, MLP
 from fastdl.tensor import Tensor, inference
 
+SEQUENCES = ("keras-text", "keras-lstm", "keras-gru", "keras-rnn")  # read the images' first channel as steps
 GOLDEN = dict(np.load(Path(__file__).parent / "golden" / "interop.npz"))
 
 
@@ -18,7 +19,7 @@ def stored(name):
     """(arrays by name, input, output) of a network in the file."""
     arrays = {k.removeprefix(f"{name}/"): v for k, v in GOLDEN.items() if k.startswith(f"{name}/")}
     x = GOLDEN["rows"] if name.endswith("mlp") else GOLDEN["images"]
-    return arrays, np.ascontiguousarray(x[..., 0]) if name == "keras-text" else x, arrays.pop("out")
+    return arrays, np.ascontiguousarray(x[..., 0]) if name in SEQUENCES else x, arrays.pop("out")
 
 
 def odd():
@@ -35,6 +36,10 @@ def keras_cnn():
     )  # fmt: skip
 
 
+def recurrent(kind):
+    return lambda: nn.Sequential(kind(5, bidirectional=True), kind(4), nn.Dense(2))
+
+
 NETWORKS = {
     "torch-cnn": lambda: CNN("small", width=2).build((12, 10, 3), 4),
     "torch-odd": odd,
@@ -42,6 +47,7 @@ NETWORKS = {
     "keras-cnn": keras_cnn,
     "keras-mlp": lambda: MLP((6, 5), "tanh").build((7,), 3),
     "keras-text": lambda: nn.Sequential(nn.Conv1d(4, 3, "relu"), nn.LayerNorm(), nn.Flatten(), nn.Dense(2)),
+    **{f"keras-{kind.__name__.lower()}": recurrent(kind) for kind in (nn.LSTM, nn.GRU, nn.RNN)},
 }
 
 
@@ -78,6 +84,9 @@ def test_the_same_network_gives_the_same_outputs(name):
             np.testing.assert_array_equal(v, arrays[k])
     else:
         for a, b in zip(interop.to_keras(net, shape), [arrays[k] for k in sorted(arrays)], strict=True):
+            if name == "keras-gru" and b.ndim == 2 and len(b) == 2:  # the two biases of z and r come back as their sum
+                gates = 2 * b.shape[1] // 3
+                a, b = (np.concatenate([v[:, :gates].sum(0), v[:, gates:].reshape(-1)]) for v in (a, b))
             np.testing.assert_array_equal(a, b)
 
 

@@ -82,6 +82,9 @@ of_keras(
 of_keras("keras-mlp", [L.Dense(6, "tanh"), L.Dense(5, "tanh"), L.Dense(3)], arrays["rows"])
 of_keras("keras-text", [L.Conv1D(4, 3, activation="relu"), L.LayerNormalization(epsilon=1e-5), L.Flatten(), L.Dense(2)],
          arrays["images"][:, :, :, 0])  # fmt: skip
+for name, kind in (("lstm", L.LSTM), ("gru", L.GRU), ("rnn", L.SimpleRNN)):
+    steps = {"return_sequences": True}
+    of_keras(f"keras-{name}", [L.Bidirectional(kind(5, **steps)), kind(4, **steps), L.Dense(2)], arrays["images"][:, :, :, 0])
 
 path = Path(__file__).with_name("interop.npz")
 np.savez_compressed(path, **arrays)
