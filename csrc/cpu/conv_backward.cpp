@@ -225,9 +225,9 @@ void depthwise_weight(const Grid& grid, const float* image, const float* dy, i64
   }
 }
 
-}  // namespace
+bool is_depthwise(i64 C, i64 F, i64 groups) { return groups == C && F == C && C > 1; }
 
-static bool is_depthwise(i64 C, i64 F, i64 groups) { return groups == C && F == C && C > 1; }
+}  // namespace
 
 // A dw for each chunk of pixels, where threads share those.
 i64 conv2d_backward_weight_workspace(i64 N, i64, i64, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64, i64, i64, i64, i64,

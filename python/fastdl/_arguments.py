@@ -1,5 +1,6 @@
 """Checks of arguments that several files share."""
 
+import math
 from numbers import Real
 from operator import index
 
@@ -44,4 +45,12 @@ def chance(name, value):
     """A number from 0 on and below 1: how often something is left out."""
     if not isinstance(value, Real) or not 0.0 <= value < 1.0:
         raise ValueError(f"{name}: expected 0 <= {name} < 1; got {value!r}")
+    return value
+
+
+def number(name, value, more_than=-math.inf):
+    """A finite number."""
+    if not isinstance(value, Real) or not math.isfinite(value) or value <= more_than:
+        what = "a finite number" + ("" if more_than == -math.inf else f" of more than {more_than:g}")
+        raise (ValueError if isinstance(value, Real) else TypeError)(f"{name}: expected {what}; got {value!r}")
     return value

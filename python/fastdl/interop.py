@@ -14,11 +14,11 @@ The architectures must be the same: both libraries' batch normalisation has its 
 eps 0.001), which are settings of the layer, not weights.
 """
 
-import math
 
 import numpy as np
 
 from . import backend, nn
+from ._exchange import begins_with_tokens, channels_first, has_weights, images_around, shape_of, unwrapped
 
 # For each layer: (attribute, name in PyTorch, axes of PyTorch's array in fastdl's order). Keras has fastdl's own axes, and
 # the order of its arrays is the order here.
@@ -55,28 +55,6 @@ def register(layer, *arrays):
     _LAYOUTS[layer] = tuple(arrays)
 
 
-def unwrapped(model):
-    """The model behind a scikit-learn estimator; any other object itself."""
-    if isinstance(model, nn.Module) or hasattr(model, "module_"):
-        return model
-    return getattr(model, "model_", model)
-
-
-def shape_of(input_shape):
-    """A tuple of the sizes of one sample."""
-    if input_shape is None:
-        raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
-    shape = (input_shape,) if np.ndim(input_shape) == 0 and hasattr(input_shape, "__index__") else input_shape
-    if isinstance(shape, (str, bytes, dict)) or not hasattr(shape, "__iter__"):
-        raise TypeError(f"input_shape: expected the sizes of one sample, integers; got {input_shape!r}")
-    shape = tuple(shape)
-    if not all(hasattr(size, "__index__") for size in shape):
-        raise TypeError(f"input_shape: expected the sizes of one sample, integers; got {input_shape!r}")
-    if any(size < 1 for size in shape):
-        raise ValueError(f"input_shape: expected sizes of at least 1; got {input_shape!r}")
-    return tuple(int(size) for size in shape)
-
-
 def must_be_built(module):
     """An error where weights have no size or were never initialised."""
     for name, m in module.named_modules():
@@ -111,97 +89,13 @@ def _network(model, input_shape):
         raise ValueError(f"model: expected one that was built or fitted, or a Module; got {type(model).__name__}")
     for name, m in module.named_modules():
         kind = type(m).__name__
-        if _has_weights(m) and kind not in _LAYOUTS and kind not in _RECURRENT:
+        if has_weights(m) and kind not in _LAYOUTS and kind not in _RECURRENT:
             known = ", ".join(k for k in (*_LAYOUTS, *_RECURRENT) if not k.startswith("_"))
             where = f"{name} ({kind})" if name else kind
             raise ValueError(f"model: expected layers among {known}; got {where}; see register")
     if shape is None:
         raise ValueError(f"model: expected one over arrays, or a Module; got {type(model).__name__}")
     return module, shape
-
-
-def _has_weights(m):
-    return any(isinstance(c, nn.Parameter) for _, c in m._children())
-
-
-def begins_with_tokens(module):
-    """Whether a network looks its input up in a table."""
-    while isinstance(module, nn.Sequential) and len(module):
-        module = module[0]
-    return isinstance(module, nn.Embedding)
-
-
-def images_around(rows):
-    """Where the units of a flat vector are the pixels of an image.
-
-    Parameters
-    ----------
-    rows : list of (name, module, input shape, output shape)
-        As from `Module.trace`.
-
-    Returns
-    -------
-    dict of int to (image or None, image or None)
-        By the id of a layer: the (Y, X, C), or (T, C) of a sequence of channels, that its flat inputs come from, and the
-        one that its flat outputs become. Images whose order is the same with channels first are left out.
-    list of str
-        Places where no order of the weights gives the same network with channels first: what was expected, what came.
-    """
-    found, problems = {}, []
-    residuals = [name for name, m, _, _ in rows if isinstance(m, nn.Residual)]
-    weighted = [type(m).__name__ for _, m, _, _ in rows if _has_weights(m)]
-    image, last, seen = None, None, 0  # of the vector of now; kind of the last layer with weights; how many there were
-    makers = []  # [(name, layer)] that the vector of now came through; None: something whose units keep their order
-    came_flat = ""  # name of the Flatten
-
-    def matters(shape, kind):
-        # two axes are a sequence: only next to Conv1d does PyTorch have its channels first
-        pixels = len(shape) == 3 or (len(shape) == 2 and kind == "Conv1d")
-        return pixels and shape[-1] > 1 and math.prod(shape[:-1]) > 1
-
-    def left_behind(name, other):
-        """Whether a residual block around one place does not hold another: its short path keeps its order then."""
-        return any(name.startswith(f"{r}.") and not other.startswith(f"{r}.") for r in residuals)
-
-    for name, m, before, after in rows:
-        if any(isinstance(c, nn.Module) for _, c in m._children()):
-            continue
-        kind, one = type(m).__name__, len(before) == 1
-        come = image if one and image is not None and before[0] == math.prod(image) else None
-        if kind in ("Flatten", "Reshape") and not one and len(after) == 1:
-            image, came_flat = (tuple(before), name) if matters(before, last) else (None, "")
-            makers = [] if image else None
-        elif kind == "Reshape" and one and len(after) > 1:
-            follows = weighted[seen] if seen < len(weighted) else None
-            if matters(after, follows) and come != tuple(after):
-                if come is not None or makers is None or any(left_behind(n, name) for n, _ in makers):
-                    problems.append(
-                        f"expected a Dense layer in front of {name} (Reshape to {list(after)}), whose units change "
-                        "their order where channels come first; got another one, or a residual block between them"
-                    )
-                else:
-                    for _, layer in makers:
-                        found[id(layer)] = (found.get(id(layer), (None, None))[0], tuple(after))
-            image, makers = None, []
-        elif kind == "Dense" and one:
-            if come is not None:
-                if left_behind(name, came_flat):
-                    problems.append(
-                        f"expected a Dense layer behind {came_flat} (Flatten of {list(come)}), whose inputs change "
-                        f"their order where channels come first; got {name} in a residual block, whose other path keeps it"
-                    )
-                found[id(m)] = (come, None)
-            image, makers = None, [(name, m)]
-        elif kind in ("BatchNorm", "LayerNorm"):
-            if come is not None:
-                found[id(m)] = (come, None)
-            elif one and makers is not None:
-                makers.append((name, m))
-        elif _has_weights(m) or tuple(before) != tuple(after):
-            image, makers = None, None
-        if _has_weights(m):
-            last, seen = kind, seen + 1
-    return found, problems
 
 
 def _layers(module, input_shape, channels_first=False):
@@ -216,7 +110,7 @@ def _layers(module, input_shape, channels_first=False):
     for name, m in everything:
         # Parts that the network does not call by itself; where one begins with a dense layer its input shape is known.
         if isinstance(m, nn.Sequential) and not any(id(c) in called for _, c in m.named_modules()):
-            first = next((c for _, c in m.named_modules() if _has_weights(c)), None)
+            first = next((c for _, c in m.named_modules() if has_weights(c)), None)
             if type(first).__name__ == "Dense" and first.w is not None:
                 more = [(f"{name}.{n}" if n else name, *row) for n, *row in m.trace((first.w.shape[0],))]
                 called |= {id(c) for _, c, _, _ in more}
@@ -229,13 +123,13 @@ def _layers(module, input_shape, channels_first=False):
         images |= found
     names, order = {id(m): name for name, m in everything}, []
     for _, m, _, _ in rows:
-        if _has_weights(m) and id(m) not in order:
+        if has_weights(m) and id(m) not in order:
             order.append(id(m))
     before = None
     for name, m in everything:
         if channels_first and isinstance(m, nn.Flatten) and id(m) not in called:
             raise ValueError(f"model: expected a network that calls each Flatten, which tells its image; got {name}, not called")
-        if not _has_weights(m):
+        if not has_weights(m):
             continue
         if id(m) not in order:
             order.insert(0 if before is None else order.index(before) + 1, id(m))
@@ -371,11 +265,6 @@ def _recurrent_from_keras(layer, arrays):
     return {name: np.ascontiguousarray(a) for name, a in new.items()}
 
 
-def _order(image):
-    """For each place in a channels-first flattened image: its place in ours."""
-    return np.moveaxis(np.arange(math.prod(image)).reshape(image), -1, 0).reshape(-1)
-
-
 def _reordered(layer, attribute, a, before, after, order):
     """A layer's array with its inputs and outputs in the order of the images they are pixels of."""
     norm = type(layer).__name__ in ("BatchNorm", "LayerNorm")
@@ -385,8 +274,8 @@ def _reordered(layer, attribute, a, before, after, order):
 
 
 def _order_back(image):
-    """The inverse of `_order`."""
-    return np.argsort(_order(image))
+    """The inverse of `channels_first`."""
+    return np.argsort(channels_first(image))
 
 
 def _sequence_names(module):
@@ -436,7 +325,7 @@ def to_torch(model, input_shape=None, names=None):
             result |= {f"{prefix}.{f}" if prefix else f: a for f, a in _recurrent_to_torch(layer).items()}
             continue
         for attribute, field, axes, a in _arrays(layer):
-            a = _reordered(layer, attribute, a, before, after, _order)
+            a = _reordered(layer, attribute, a, before, after, channels_first)
             b = a if axes is None else a.transpose(np.argsort(axes))
             result[f"{prefix}.{field}" if prefix else field] = np.array(b, np.float32, order="C")
     return result

@@ -15,7 +15,8 @@ import os
 import numpy as np
 
 from . import backend, nn
-from .interop import images_around, must_be_built, shape_of, unwrapped
+from ._exchange import begins_with_tokens, channels_first, images_around, shape_of, unwrapped
+from .interop import must_be_built
 
 OPSET = 17  # has all operators used here; read by ONNX Runtime from 1.12 on
 
@@ -112,22 +113,17 @@ def _host(t):
 def _dense(g, layer, v):
     w, b, image = _host(layer.w), _host(layer.b), None
     if v.image is not None:  # the pixels lie channels first: so shall the rows of the weights
-        w = w[_places(v.image)]
+        w = w[channels_first(v.image)]
         v = _Value(v.name, v.shape)
     v = g.last(v)
     if len(v.shape) == 1 and (image := g.becomes.get(id(layer))) is not None:  # and so shall units that become pixels
-        w, b = w[:, _places(image)], None if b is None else b[_places(image)]
+        w, b = w[:, channels_first(image)], None if b is None else b[channels_first(image)]
     if len(v.shape) == 1:
         name = g.add("Gemm", v.name, w, *(() if b is None else (b,)))
     else:
         name = g.add("MatMul", v.name, w)
         name = name if b is None else g.add("Add", name, b)
     return g.act(_Value(name, (*v.shape[:-1], w.shape[-1]), image=image, lengths=v.lengths), layer.act, layer.slope)
-
-
-def _places(image):
-    """For each pixel of a channels-first flattened image (Y, X, C): its place in ours."""
-    return np.arange(math.prod(image)).reshape(image).transpose(2, 0, 1).reshape(-1)
 
 
 def _tied(g, layer, v):
@@ -188,7 +184,7 @@ def _batch_norm(g, layer, v):
     arrays = (layer.gamma.data, layer.shift.data, layer.running_mean, layer.running_var)
     arrays = [np.array(backend.to_host(a)) for a in arrays]
     if v.image is not None:  # numbers of each pixel, which lie channels first
-        arrays = [a[_places(v.image)] for a in arrays]
+        arrays = [a[channels_first(v.image)] for a in arrays]
     return _Value(g.add("BatchNormalization", v.name, *arrays, epsilon=layer.eps), v.shape, v.first, v.image)
 
 
@@ -397,9 +393,9 @@ def export(model, path=None, input_shape=None):
     must_be_built(module)
     if not any(isinstance(part, nn.Module) for _, part in module._children()):
         _known_as(module)  # before it runs: a Boltzmann machine's input need not be its model's
-    tokens = getattr(model, "vocabulary", None) is not None or _begins_with_embedding(module)
+    tokens = getattr(model, "vocabulary", None) is not None or begins_with_tokens(module)
     with np.errstate(all="ignore"):
-        rows = _traced(module, shape, tokens)
+        rows = module.trace(shape, np.int64 if tokens and type(module).__name__ != "Reader" else np.float32)
     images, _ = images_around(rows)
     becomes = {layer: after for layer, (_, after) in images.items() if after is not None and len(after) == 3}
     g = _Graph(onnx, {id(part): after for _, part, _, after in rows}, becomes)
@@ -446,16 +442,6 @@ def _place(path):
     if os.path.isdir(path):
         raise IsADirectoryError(f"path: expected a file; got the folder {path!r}")
     return path
-
-
-def _begins_with_embedding(module):
-    layers = getattr(module, "layers", None)
-    return isinstance(layers, list) and bool(layers) and isinstance(layers[0], nn.Embedding)
-
-
-def _traced(module, shape, tokens):
-    dtype = np.int64 if tokens and type(module).__name__ != "Reader" else np.float32
-    return module.trace(shape, dtype)
 
 
 def _finish(g, model, module, v):

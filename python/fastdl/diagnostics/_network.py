@@ -1,21 +1,20 @@
 """What all diagnostics need: the module behind a model, its input as it wants it, and a network left as it was."""
 
 import contextlib
-import math
-from numbers import Real
 
 import numpy as np
 
 from .. import backend
+from .._exchange import unwrapped
 from ..checkpoint import module_state, set_module_state
 from ..module import Module
 
 
 def opened(model, X=None, labels=None, name="y"):
     """(model, X, labels) as the model inside has them, where a fitted estimator of `fastdl.sklearn` is around it."""
-    if isinstance(model, Module) or hasattr(model, "module_") or not hasattr(model, "model_"):
+    inside = unwrapped(model)
+    if inside is model:
         return model, X, labels
-    inside = model.model_
     if X is not None and np.ndim(X) <= 2:  # what has more axes than a table is already as the model wants it
         rows = model._rows_to_judge(X)
         X = model._view(rows) if hasattr(model, "_view") else rows
@@ -28,14 +27,6 @@ def opened(model, X=None, labels=None, name="y"):
             raise ValueError(f"{name}: expected labels from {model.classes_.tolist()}; got {strange!r}")
         labels = np.array(codes, np.int64).reshape(given.shape)
     return inside, X, labels
-
-
-def number(name, value, more_than=-math.inf):
-    """A finite number."""
-    if not isinstance(value, Real) or not math.isfinite(value) or value <= more_than:
-        what = "a finite number" + ("" if more_than == -math.inf else f" of more than {more_than:g}")
-        raise (ValueError if isinstance(value, Real) else TypeError)(f"{name}: expected {what}; got {value!r}")
-    return value
 
 
 def is_undirected(model):

@@ -5,11 +5,11 @@ import math
 import numpy as np
 
 from .. import backend, nn, random
-from .._arguments import chance, positive
+from .._arguments import chance, number, positive
 from ..module import observing
 from ..random import Stream
 from ..tensor import Tensor, frozen, inference
-from ._network import input_of, is_undirected, module_of, number, opened, steps_of, undisturbed
+from ._network import input_of, is_undirected, module_of, opened, steps_of, undisturbed
 
 
 def _float_input(model, X):

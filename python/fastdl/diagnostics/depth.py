@@ -5,10 +5,10 @@ import math
 import numpy as np
 
 from .. import backend
-from .._arguments import positive
+from .._arguments import number, positive
 from ..module import Parameter, observing
 from ..tensor import Tensor
-from ._network import is_undirected, module_of, number, opened, undisturbed
+from ._network import is_undirected, module_of, opened, undisturbed
 
 
 def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
