@@ -4,7 +4,8 @@
     python benchmarks/recipes.py --table [--write docs/reference/recipes.md]
 
 A run is a recipe, or one with an option (`mnist-rbm-long`, `mnist-rows-lstm-pixels`). Without names those are run that take less
-than ten minutes on two cores; with --all every one. A run whose JSON is there already is not repeated. Each JSON names the commit
+than ten minutes on two cores; with --all every one. image-folder, which is for pictures of your own, gets photographs of CIFAR-10
+as files here (written by Pillow). A run whose JSON is there already is not repeated. Each JSON names the commit
 it was made at; one of another commit is refused, unless --any-commit is given: the table then tells which commits it is made of.
 --table runs nothing and reads what is there.
 """
@@ -16,6 +17,8 @@ import math
 import statistics
 import subprocess
 import sys
+import tempfile
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +26,13 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("csrc", "python", "CMakeLists.txt")  # what a figure depends on; a change of the documents makes none stale
 BEGIN, END = "<!-- recipes: written by benchmarks/recipes.py -->", "<!-- recipes: end -->"
 OPTIONS = ("long", "pixels", "permuted")
-ELSEWHERE = ("image-folder",)  # on your own pictures
 
 # Minutes that a run may take on two cores, where that is not ten.
 MINUTES = {
     "mnist-1000-layers": 15, "mnist-autoencoder": 30, "cifar-resnet": 120, "mnist-rbm": 20, "mnist-rbm-long": 120,
     "mnist-dbn": 25, "shakespeare-lstm": 3, "shakespeare-lstm-long": 25, "mnist-few-labels": 60, "mnist-gan": 30,
     "mnist-dcgan": 60, "emoji-captions": 60, "next-word": 30, "mnist-rows-lstm": 20, "mnist-rows-lstm-pixels": 40,
-    "mnist-rows-lstm-permuted": 40, "digit-novelty": 15,
+    "mnist-rows-lstm-permuted": 40, "digit-novelty": 15, "image-folder": 30,
 }  # fmt: skip
 
 
@@ -140,6 +142,7 @@ BARS = (
     Bar("heart-disease", "test_accuracy", "baseline_accuracy", source="logistic regression"),
     Bar("breast-cancer", "test_accuracy", "baseline_accuracy", source="logistic regression"),
     Bar("diabetes", "r2", "baseline_r2", source="ridge regression"),
+    Bar("image-folder", "test_accuracy", "baseline_accuracy", source="support vector machine on components"),
     Bar("cats-dogs", "test_accuracy", "baseline_accuracy", source="support vector machine on components"),
     Bar("face-detect", "test_accuracy", "baseline_accuracy", source="support vector machine"),
     Bar("cartpole", "mean_steps", "linear_steps", source="best random linear rule"),
@@ -152,10 +155,9 @@ def all_runs():
 
     names = []
     for name in recipes.NAMES:
-        if name not in ELSEWHERE:
-            module = recipes._module(name)
-            variants = [*(["long"] if hasattr(module, "LONG") else []), *getattr(module, "VARIANTS", ())]
-            names += [name, *(f"{name}-{v}" for v in variants)]
+        module = recipes._module(name)
+        variants = [*(["long"] if hasattr(module, "LONG") else []), *getattr(module, "VARIANTS", ())]
+        names += [name, *(f"{name}-{v}" for v in variants)]
     return names
 
 
@@ -186,12 +188,31 @@ def source():
     return f"{commit} with changes {hashlib.sha256(changes).hexdigest()[:12]}" if changes else commit
 
 
+@contextmanager
+def photographs(directory):
+    """A folder of 5000 and 1000 photographs of CIFAR-10, in train and in test one for each name; removed afterwards."""
+    from PIL import Image
+
+    from fastdl import data
+
+    dataset = data.load("cifar10", directory)
+    with tempfile.TemporaryDirectory() as folder:
+        for part, count in (("train", 5000), ("test", 1000)):
+            for name in dataset.names:
+                (Path(folder) / part / name).mkdir(parents=True)
+            images, labels = getattr(dataset, f"x_{part}")[:count], getattr(dataset, f"y_{part}")[:count]
+            for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+                Image.fromarray(image).save(Path(folder) / part / dataset.names[label] / f"{i:04}.png")
+        yield folder
+
+
 def train(run, seed, args, path, commit):
     """One run in a process of its own; its JSON also says of which commit it is."""
     draft = path.with_suffix(".part")
-    command = [sys.executable, "-m", "fastdl", "train", *arguments_of(run), "--data", args.data, "--seed", seed]
-    command += ["--threads", args.threads, "--device", args.device, "--json", str(draft)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    with photographs(args.data) if run == "image-folder" else nullcontext(args.data) as folder:
+        command = [sys.executable, "-m", "fastdl", "train", *arguments_of(run), "--data", folder, "--seed", seed]
+        command += ["--threads", args.threads, "--device", args.device, "--json", str(draft)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     draft.write_text(json.dumps(json.loads(draft.read_text()) | {"commit": commit}, indent=1) + "\n")
     draft.replace(path)
 

@@ -205,6 +205,22 @@ def test_what_takes_long_is_run_only_when_asked(table, monkeypatch, tmp_path, ca
         table.main([*arguments, "mnist-what"])
 
 
+def test_photographs_as_files_are_those_of_the_set(table, tmp_path):
+    pytest.importorskip("PIL")
+    r = np.random.default_rng(0)
+    parts = {f"x_{p}": r.integers(0, 256, (n, 32, 32, 3), np.uint8) for p, n in (("train", 24), ("test", 12))}
+    np.savez(tmp_path / "cifar10.npz", **parts, y_train=np.arange(24) % 10, y_test=np.arange(12) % 10)
+    with table.photographs(tmp_path) as folder:
+        assert sorted(p.name for p in Path(folder).iterdir()) == ["test", "train"]
+        for part, n in (("train", 24), ("test", 12)):
+            x, y, names = data.read_image_folder(Path(folder) / part, (32, 32))
+            assert len(x) == n and len(names) == 10
+            own = {image.tobytes(): label for image, label in zip(parts[f"x_{part}"], np.arange(n) % 10, strict=True)}
+            given = data.load("cifar10", tmp_path).names
+            assert [names[c] for c in y] == [given[own[image.tobytes()]] for image in x]
+    assert not Path(folder).exists()
+
+
 def test_the_source_of_figures_is_a_commit_or_a_version(table, monkeypatch, tmp_path):
     if shutil.which("git"):
         subprocess.run(["git", "init", "-q", tmp_path], check=True)
