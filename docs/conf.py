@@ -14,8 +14,8 @@ version = release = fastdl.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
-    "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
+    "numpydoc",
     "sphinx_gallery.gen_gallery",
 ]
 # Every example is run, in seconds; its pictures become part of its page.
@@ -40,8 +40,7 @@ html_title = "fastdl"
 # Third-party classes that members are inherited from have their own pages.
 autodoc_member_order = "bysource"
 autodoc_mock_imports = ["tqdm", "PIL", "onnx", "tensorboard"]
-napoleon_custom_sections = ["Source"]
-napoleon_use_rtype = False
+numpydoc_show_class_members = False  # autodoc lists them
 
 
 def kernel_page():

@@ -98,8 +98,8 @@ def sample(step, start, end=None, max_length=100, state=None, temperature=1.0, t
     -------
     list of B lists of int
 
-    Source
-    ------
+    References
+    ----------
     top_k: Fan, Lewis & Dauphin, "Hierarchical neural story generation" (2018).
     """
     if not temperature > 0.0:
@@ -170,8 +170,8 @@ def beam_search(step, start, end, max_length=100, state=None, width=5, length_pe
     list of B lists of Hypothesis
         Best first, up to `width`. Those that max_length cut off count as whole.
 
-    Source
-    ------
+    References
+    ----------
     The length penalty: Wu et al., "Google's neural machine translation system" (2016), eq. 14.
     """
     start = _check(start, max_length)
@@ -240,8 +240,8 @@ def consensus(hypotheses, similarity):
     -------
     Hypothesis
 
-    Source
-    ------
+    References
+    ----------
     Kumar & Byrne, "Minimum Bayes-risk decoding for statistical machine translation" (2004).
     """
     p = np.exp(_log_softmax(np.array([h.score for h in hypotheses])))

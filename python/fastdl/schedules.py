@@ -55,8 +55,8 @@ def cosine(warmup=0, final=0.0):
     final : float
         Factor of the last update.
 
-    Source
-    ------
+    References
+    ----------
     Loshchilov & Hutter, "SGDR: stochastic gradient descent with warm restarts" (2017), one cycle.
     """
     _check_place("warmup", warmup)
@@ -74,8 +74,8 @@ def cosine(warmup=0, final=0.0):
 def one_cycle(peak=0.3, start=1 / 25, final=1e-4):
     """Rise from `start` to 1 over the share `peak` of the run, then fall to `final`, both along half a cosine.
 
-    Source
-    ------
+    References
+    ----------
     Smith & Topin, "Super-convergence: very fast training of neural networks using large learning rates" (2018).
     """
     if not 0.0 < peak < 1.0:

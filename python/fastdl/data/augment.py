@@ -67,8 +67,8 @@ class Augment:
     ValueError
         A limit that is negative, not finite or out of range.
 
-    Source
-    ------
+    References
+    ----------
     Simard, Steinkraus, Platt (2003), Best practices for convolutional neural networks applied to visual document
     analysis.
 

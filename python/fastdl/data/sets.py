@@ -150,8 +150,8 @@ def load_mnist(data_dir: str | os.PathLike | None = None) -> Dataset:
     DataError
         A damaged file.
 
-    Source
-    ------
+    References
+    ----------
     LeCun, Bottou, Bengio, Haffner (1998), Gradient-based learning applied to document recognition.
 
     Examples

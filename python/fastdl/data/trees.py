@@ -178,8 +178,8 @@ def load_sst(data_dir=None):
     ------
     MissingDataError, DataError
 
-    Source
-    ------
+    References
+    ----------
     Socher, Perelygin, Wu, Chuang, Manning, Ng & Potts (2013), Recursive deep models for semantic compositionality over a
     sentiment treebank.
     """

@@ -95,8 +95,8 @@ def gradient_times_input(model, X, target=None):
     float32 array of X's shape, as the network sees it
         Of a recurrent model's sequences, which must be of one length, [N,T,I].
 
-    Source
-    ------
+    References
+    ----------
     Shrikumar, Greenside, Shcherbina & Kundaje, "Not just a black box" (2016).
     """
     model, X, target = opened(model, X, target, "target")
@@ -123,8 +123,8 @@ def integrated_gradients(model, X, target=None, baseline=0.0, steps=32):
     -------
     float32 array of X's shape, as the network sees it
 
-    Source
-    ------
+    References
+    ----------
     Sundararajan, Taly & Yan, "Axiomatic attribution for deep networks" (2017).
     """
     steps = positive("steps", steps)
@@ -165,8 +165,8 @@ def occlusion(model, images, target=None, size=4, stride=2, fill=0.0):
     float32 array [N,P,Q]
         P = (Y - size) / stride + 1, rounded down.
 
-    Source
-    ------
+    References
+    ----------
     Zeiler & Fergus, "Visualizing and understanding convolutional networks" (2014).
     """
     model, images, target = opened(model, images, target, "target")
@@ -216,8 +216,8 @@ def grad_cam(model, images, target=None, layer=None):
     float32 array [N,Y,X]
         Enlarged to the image's size, each image's largest value 1 (all 0 where nothing speaks for the class).
 
-    Source
-    ------
+    References
+    ----------
     Selvaraju, Cogswell, Das, Vedantam, Parikh & Batra, "Grad-CAM" (2017).
     """
     model, images, target = opened(model, images, target, "target")
@@ -365,8 +365,8 @@ def excite(model, layer, unit, steps=60, lr=0.1, decay=0.01, input_shape=None, s
     -------
     float32 array of a sample's shape
 
-    Source
-    ------
+    References
+    ----------
     Erhan, Bengio, Courville & Vincent, "Visualizing higher-layer features of a deep network" (2009); decay: Simonyan,
     Vedaldi & Zisserman (2014).
     """

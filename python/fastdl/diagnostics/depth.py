@@ -42,8 +42,8 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
     normalisations are no layers of their own. A layer is recurrent if its class says ``recurrent = True``. One that the input
     alone does not reach, such as a decoder that also wants the words so far, counts as if it stood behind the rest.
 
-    Source
-    ------
+    References
+    ----------
     Schmidhuber, "Deep learning in neural networks: an overview" (2015), section 3.
 
     Examples

@@ -205,8 +205,8 @@ def examine(model, X, y, loss=None):
     both directions): what the loss at the last step asks of the first. With a loss at every step each has a share of its own,
     and fading between them does not show.
 
-    Source
-    ------
+    References
+    ----------
     Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010); Hochreiter, diploma
     thesis (1991); over time: Bengio, Simard & Frasconi, "Learning long-term dependencies with gradient descent is difficult"
     (1994).

@@ -61,8 +61,8 @@ class Autoencoder(Model):
     pretrain_history_ : list of dict
         The same for each layer that was trained greedily.
 
-    Source
-    ------
+    References
+    ----------
     Hinton & Salakhutdinov, "Reducing the dimensionality of data with neural networks" (2006); Bengio, Lamblin, Popovici &
     Larochelle, "Greedy layer-wise training of deep networks" (2007); Vincent et al., "Stacked denoising autoencoders"
     (2010); Rifai, Vincent, Muller, Glorot & Bengio, "Contractive auto-encoders" (2011); Kingma & Welling,

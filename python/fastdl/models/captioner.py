@@ -92,8 +92,8 @@ class Captioner(Model):
     module_ : Module
     history_ : dict
 
-    Source
-    ------
+    References
+    ----------
     Vinyals, Toshev, Bengio & Erhan, "Show and tell" (2015); the image beside the LSTM's output: Tanti, Gatt & Camilleri,
     "What is the role of recurrent neural networks in an image caption generator?" (2017).
     """
@@ -283,8 +283,8 @@ class Captioner(Model):
         sharpness : float
             Each of them counts by exp(sharpness times cosine of its features): 0 all alike, infinity the nearest alone.
 
-        Source
-        ------
+        References
+        ----------
         Neighbours' captions chosen by consensus: Devlin, Gupta, Girshick, Mitchell & Zitnick, "Exploring nearest neighbor
         approaches for image captioning" (2015).
         """

@@ -42,8 +42,8 @@ class ClassificationRBM(Classifier):
     -----
     Inputs are values from 0 to 1, read as chances of Bernoulli units.
 
-    Source
-    ------
+    References
+    ----------
     Larochelle & Bengio, "Classification using discriminative restricted Boltzmann machines" (2008); hybrid training with
     weight 0.01 there.
 

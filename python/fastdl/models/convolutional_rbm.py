@@ -42,8 +42,8 @@ class ConvolutionalRBM(Model):
         For each epoch `error` (mean squared error of reconstructions, of at most 500 samples) and what `fastdl.train.fit`
         records; `loss` is the free energy of samples less that of the chains.
 
-    Source
-    ------
+    References
+    ----------
     Desjardins & Bengio, "Empirical evaluation of convolutional RBMs for vision" (2008); Lee, Grosse, Ranganath & Ng,
     "Convolutional deep belief networks" (2009), for sparsity.
 

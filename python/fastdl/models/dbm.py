@@ -34,8 +34,8 @@ class DBM(Model):
     history_ : dict
         As of `RBM`; the error is that of v and the inferred h2.
 
-    Source
-    ------
+    References
+    ----------
     Salakhutdinov & Hinton, "Deep Boltzmann machines" (2009); Montavon & Müller, "Deep Boltzmann machines and the centering trick"
     (2012), for training without a greedy start.
 

@@ -38,8 +38,8 @@ class DBN(Classifier):
     module_ : Module
         The classifier, after `fit`.
 
-    Source
-    ------
+    References
+    ----------
     Hinton, Osindero & Teh, "A fast learning algorithm for deep belief nets" (2006); Hinton & Salakhutdinov (2006).
 
     Examples
@@ -261,8 +261,8 @@ class DBN(Classifier):
         annealing : Annealing
             Of the top machine.
 
-        Source
-        ------
+        References
+        ----------
         Salakhutdinov & Murray (2008), section 5.
         """
         self._need_stack()

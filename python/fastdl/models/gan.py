@@ -79,8 +79,8 @@ class GAN(Model):
 
     Data and samples go through D in batches of their own, so that batch normalisation does not mix them.
 
-    Source
-    ------
+    References
+    ----------
     Goodfellow et al., "Generative adversarial nets" (2014); Radford, Metz & Chintala, "Unsupervised representation
     learning with deep convolutional generative adversarial networks" (2016); Mao et al., "Least squares generative
     adversarial networks" (2017); Arjovsky, Chintala & Bottou, "Wasserstein GAN" (2017); Lim & Ye, "Geometric GAN"

@@ -28,8 +28,8 @@ class MLP(Classifier):
     seed : int
         Decides initial weights, order of samples and dropped units.
 
-    Source
-    ------
+    References
+    ----------
     Rumelhart, Hinton & Williams, "Learning representations by back-propagating errors" (1986).
 
     Examples

@@ -29,8 +29,8 @@ class Perceptron(Classifier):
     seed : int
         Decides the order of samples.
 
-    Source
-    ------
+    References
+    ----------
     Rosenblatt, "The perceptron" (1958); several classes: Duda & Hart (1973); averaging: Freund & Schapire, "Large
     margin classification using the perceptron algorithm" (1999).
 

@@ -58,8 +58,8 @@ class RBM(Model):
     history_ : dict
         For each epoch `error` (mean squared error of reconstructions, of at most 1,000 samples) and `seconds`.
 
-    Source
-    ------
+    References
+    ----------
     Hinton, "Training products of experts by minimizing contrastive divergence" (2002), and "A practical guide to training
     restricted Boltzmann machines" (2012); Nair & Hinton (2010), rectified units; Cho, Ilin & Raiko (2011), variances.
 
@@ -475,8 +475,8 @@ class RBM(Model):
         -------
         Annealing
 
-        Source
-        ------
+        References
+        ----------
         Neal (2001); Salakhutdinov & Murray (2008); Burda, Grosse & Salakhutdinov (2015), backwards.
         """
         self._need_fit()

@@ -65,8 +65,8 @@ class RNTN(Model):
     module_ : Module
     history_ : dict
 
-    Source
-    ------
+    References
+    ----------
     Socher, Perelygin, Wu, Chuang, Manning, Ng & Potts, "Recursive deep models for semantic compositionality over a
     sentiment treebank" (2013); Tai, Socher & Manning, "Improved semantic representations from tree-structured long
     short-term memory networks" (2015).

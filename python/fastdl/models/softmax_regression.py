@@ -15,8 +15,8 @@ class SoftmaxRegression(Classifier):
     seed : int
         Decides the order of samples (the weights start at 0).
 
-    Source
-    ------
+    References
+    ----------
     Cox, "The regression analysis of binary sequences" (1958); for networks Bridle, "Probabilistic interpretation of
     feedforward classification network outputs" (1990).
 

@@ -21,8 +21,8 @@ class Checkpoint(Module):
     Gradients are the same bits as without it: dropout draws the same numbers again, and batch normalisation's running
     statistics move once. The modes (`train`, `eval`) must not change between the forward and the backward pass.
 
-    Source
-    ------
+    References
+    ----------
     Chen, Xu, Zhang & Guestrin, "Training deep nets with sublinear memory cost" (2016).
 
     Examples

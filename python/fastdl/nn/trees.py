@@ -21,8 +21,8 @@ class RNTN(Module):
         The weight w begins at that multiple of the two identities above each other, plus noise: a node's vector then
         begins as about the mean of its children's.
 
-    Source
-    ------
+    References
+    ----------
     Socher et al. (2013); the beginning at the identity: Socher, Bauer, Manning & Ng (2013).
     """
 
@@ -57,8 +57,8 @@ class TreeLSTM(Module):
     forget_bias : float
         Where the biases of l and r begin; above 0 what lies deep in a tree is felt at its root from the start.
 
-    Source
-    ------
+    References
+    ----------
     Tai, Socher & Manning (2015), section 3.2, with two children.
     """
 

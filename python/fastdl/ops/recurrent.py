@@ -99,8 +99,8 @@ def lstm_norm(x, w, u, gain, b, h0=None, c0=None, lengths=None, eps=1e-5, revers
     -------
     y [N,T,H], hn [N,H], cn [N,H] : Tensors
 
-    Source
-    ------
+    References
+    ----------
     Ba, Kiros & Hinton, "Layer normalization" (2016).
     """
     k, xd, wd, ud = kernels(x.data), x.data, w.data, u.data

@@ -30,8 +30,8 @@ def rntn(leaves, children, ends, v, w, b=None):
     Tensor [L+n,D]
         Leaves, then inner nodes.
 
-    Source
-    ------
+    References
+    ----------
     Socher, Perelygin, Wu, Chuang, Manning, Ng & Potts (2013).
     """
     k, vd, wd = kernels(leaves.data), _data(v), w.data
@@ -67,8 +67,8 @@ def tree_lstm(leaves, cells, children, ends, w, b=None):
     Tensor [L+n,D]
         h: leaves, then inner nodes.
 
-    Source
-    ------
+    References
+    ----------
     Tai, Socher & Manning, "Improved semantic representations from tree-structured long short-term memory networks" (2015).
     """
     k, wd = kernels(leaves.data), w.data
@@ -105,8 +105,8 @@ def ctc_loss(x, labels, lengths, label_lengths, blank=0, reduction="mean"):
         Infinite for a sample that has too few steps for its labels (one each, and one between equal neighbours); no gradient
         flows into it.
 
-    Source
-    ------
+    References
+    ----------
     Graves, Fernandez, Gomez & Schmidhuber, "Connectionist temporal classification" (2006).
     """
     if reduction not in ("mean", "sum", "none"):
