@@ -288,6 +288,11 @@ CONV_SIZES = [
     dict(N=2, Y=12, X=14, C=2, R=5, S=4, F=48, stride=(2, 3), pad=(2, 1)),
     dict(N=1, Y=10, X=9, C=18, R=3, S=3, F=70, pad=(2, 1), dilation=(2, 1)),
     dict(N=2, Y=6, X=5, C=67, R=2, S=2, F=26, pad=(1, 0)),
+    # 3x3 with whole multiples of 16 channels, as Winograd's tiles: off their edges, more filters than a strip, several blocks
+    dict(N=3, Y=9, X=11, C=32, R=3, S=3, F=48, pad=(1, 1)),
+    dict(N=2, Y=10, X=7, C=48, R=3, S=3, F=16, pad=(0, 2)),
+    dict(N=1, Y=6, X=6, C=16, R=3, S=3, F=144, pad=(1, 1)),
+    dict(N=9, Y=8, X=8, C=32, R=3, S=3, F=32, pad=(1, 1)),
 ]
 
 
@@ -386,6 +391,7 @@ CASES = [
         make_conv,
         conv_sizes()
         + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=10, pad=(1, 1), act=a) for a in ACTS]
+        + [dict(N=2, Y=7, X=6, C=16, R=3, S=3, F=32, pad=(1, 1), act=a) for a in ("relu", "gelu")]
         + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=17, bias=False)],
         rowwise=("x",),
     ),
@@ -411,6 +417,7 @@ CASES = [
             dict(N=4, Y=20, X=20, C=6, R=3, S=3, F=66, groups=3),
             dict(N=3, Y=19, X=19, C=2, R=3, S=3, F=140, pad=(1, 1)),
             dict(N=3, Y=9, X=9, C=70, R=3, S=3, F=21, pad=(1, 1)),
+            dict(N=14, Y=8, X=8, C=16, R=3, S=3, F=32, pad=(1, 1)),  # Winograd's tiles, more than two groups
         ],
         gradient_of=conv_weight_gradient,
     ),

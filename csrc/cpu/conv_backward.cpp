@@ -1,7 +1,7 @@
 // Weight and bias gradient of the convolution: dw[taps C, F] = image[pixels, taps C]^T dy[pixels, F] (see conv.h).
 #include "../kernels.h"
 #include "column_sums.h"
-#include "conv.h"
+#include "conv_winograd.h"
 
 namespace fastdl {
 namespace {
@@ -226,12 +226,15 @@ void depthwise_weight(const Grid& grid, const float* image, const float* dy, i64
 }
 
 bool is_depthwise(i64 C, i64 F, i64 groups) { return groups == C && F == C && C > 1; }
+bool by_winograd(const Grid& grid, i64 F, i64 groups) { return groups == 1 && winograd_pays(grid, F); }
 
 }  // namespace
 
 // A dw for each chunk of pixels, where threads share those.
-i64 conv2d_backward_weight_workspace(i64 N, i64, i64, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64, i64, i64, i64, i64,
-                                     i64, i64 groups) {
+i64 conv2d_backward_weight_workspace(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y,
+                                     i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
+  const Grid grid = {N, Y, X, C, P, Q, R, S, stride_y, stride_x, dilation_y, dilation_x, -pad_y, -pad_x};
+  if (by_winograd(grid, F, groups)) return winograd_sums(C, F);
   const i64 M = groups > 0 ? R * S * (C / groups) : 0, chunks = (N * P * Q + kChunk - 1) / kChunk;
   return M < kFewRows && !is_depthwise(C, F, groups) ? chunks * M * F : 0;
 }
@@ -252,6 +255,7 @@ void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64
   if (is_depthwise(C, F, groups)) {
     return parallel_for(C, 64, [&](i64 begin, i64 end) { depthwise_weight(grid, x, dy, begin, end, beta_dw, dw); });
   }
+  if (by_winograd(grid, F, groups)) return winograd_weight(grid, x, dy, F, beta_dw, work, dw);
   const i64 strips = (Fg + kStripFilters - 1) / kStripFilters;
   const int threads = 2.0 * double(K) * double(M) * double(F) > 2e6 ? num_threads() : 1;
   const auto task = [&](i64 g, i64 strip, i64 m0, i64 m1) {

@@ -1,7 +1,7 @@
 // Data gradient and transposed convolution: the product of the output's gradient with the filters turned round, class by class of
 // the stride, or all classes in one. docs/kernels/conv.md has the derivations and the measurements.
 #include "../kernels.h"
-#include "conv_image.h"
+#include "conv_winograd.h"
 
 namespace fastdl {
 namespace {
@@ -211,9 +211,20 @@ double classes_cost(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 stride_y, i64 
   return double(Y * X) * double(R * S * F) / double(stride_y * stride_x) * lanes_cost(C);
 }
 
+// Stride 1 is one class, the flipped filters on dy.
+Grid flipped(i64 N, i64 Y, i64 X, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 pad_y, i64 pad_x) {
+  return {N, P, Q, F, Y, X, R, S, 1, 1, 1, 1, pad_y - R + 1, pad_x - S + 1};
+}
+bool by_winograd(const Grid& grid, i64 C, i64 stride_y, i64 stride_x, i64 dilation_y, i64 dilation_x, i64 groups) {
+  return groups * stride_y * stride_x * dilation_y * dilation_x == 1 && winograd_pays(grid, C);
+}
+
 i64 backward_workspace(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y, i64 stride_x, i64 pad_y,
                        i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
   if (is_depthwise(C, F, groups, R, S)) return depthwise_floats(C, R + 1, S) + kAlignSlack;
+  const Grid grid = flipped(1, Y, X, R, S, F, P, Q, pad_y, pad_x);
+  if (by_winograd(grid, C, stride_y, stride_x, dilation_y, dilation_x, groups))
+    return winograd_floats(F, C) + kAlignSlack;
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
   const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
   if (taps_better(Y, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) return 0;
@@ -225,13 +236,19 @@ void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, con
               i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups, float* work,
               const Finish& f) {
   if (C == 0) return;
+  float* packed = align(work);
+  const Grid whole = flipped(N, Y, X, R, S, F, P, Q, pad_y, pad_x);
+  if (by_winograd(whole, C, stride_y, stride_x, dilation_y, dilation_x, groups)) {
+    const AxisClass y = axis_class(0, Y, R, 1, pad_y, 1), x = axis_class(0, X, S, 1, pad_x, 1);
+    winograd_transform(FiltersTurned{w, y, x, S, C, F, 0, F}, F, C, packed);
+    return winograd_convolve(whole, dy, packed, C, Placement{Y, X, C, 0, 0, 0, 1, 1, 0, 0}, f);
+  }
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
   const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
   if (taps_better(Y, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) {
     backward_by_taps(N, Y, X, C, R, S, F, P, Q, dy, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, f);
     return;
   }
-  float* packed = align(work);
   if (merge.better) {
     const FiltersMerged filters = {w, R, S, C, F, stride_y, stride_x, merge.wide, merge.taps_y, merge.taps_x};
     pack_filters(filters, merge.taps_y * merge.taps_x * F, merge.columns, packed);
