@@ -25,8 +25,10 @@ namespace {
 constexpr i64 kMost = 512;             // channels and columns
 constexpr i64 kPlaces = 16;            // of a tile
 constexpr i64 kWorkingFloats = 98304;  // inputs and sums of a block
-constexpr i64 kGradientTiles = 96;     // the last sum of a weight gradient's tiles is added so many at a time
+constexpr i64 kGradientTiles = 144;    // the last sum of a weight gradient's tiles is added so many at a time
 constexpr float kNothing[kMost] = {};  // a pixel beyond the image
+// Between the places: a tile is written to all of them at once, and pages apart they would meet in one set of L1.
+constexpr i64 kSkew = 16;
 
 FASTDL_INLINE i64 tiles_of(i64 pixels) { return (pixels + 1) / 2; }
 FASTDL_INLINE i64 block_tiles(i64 channels, i64 columns) {
@@ -107,8 +109,8 @@ void transform_gradients(const float* const* pixel, i64 columns, i64 step, float
   }
 }
 
-// sums[e * step + i] -> dw[tap * step + i] = beta dw + Gt sums G, tap < 9.
-void transform_weights(const float* sums, i64 step, i64 begin, i64 end, float beta, float* dw) {
+// sums[e * step + i] -> dw[tap * size + i] = beta dw + Gt sums G, tap < 9.
+void transform_weights(const float* sums, i64 step, i64 begin, i64 end, float beta, float* dw, i64 size) {
   const auto line = [](const vec(&u)[4], vec(&g)[3]) FASTDL_INLINED {
     const vec both = 0.5f * (u[1] + u[2]);
     g[0] = u[0] + both;
@@ -127,7 +129,7 @@ void transform_weights(const float* sums, i64 step, i64 begin, i64 end, float be
       vec g[3];
       line(u, g);
       unrolled<3>([&](auto s) FASTDL_INLINED {
-        float* const to = dw + (r * 3 + s) * step + k;
+        float* const to = dw + (r * 3 + s) * size + k;
         store(to, beta == 0.0f ? g[s] : beta * load(to) + g[s]);
       });
     });
@@ -154,10 +156,11 @@ bool winograd_pays(const Grid& grid, i64 columns) {
          tiles >= larger<i64>(4, filters / 8192) && 24 * tiles < 9 * grid.P * grid.Q;
 }
 
-i64 winograd_floats(i64 channels, i64 columns) { return kPlaces * panel_floats(channels, columns); }
+i64 winograd_floats(i64 channels, i64 columns) { return kPlaces * (panel_floats(channels, columns) + kSkew); }
+i64 winograd_sums(i64 channels, i64 columns) { return kPlaces * (channels * columns + kSkew); }
 
 void winograd_filters(const float* packed, i64 channels, i64 columns, i64 n, float* transformed) {
-  const i64 place = panel_floats(channels, columns), tap = channels * kTileCols;
+  const i64 place = panel_floats(channels, columns) + kSkew, tap = channels * kTileCols;
   float* const out = transformed + n * channels;
   for (i64 k = 0; k < tap; k += kLanes) {
     vec t[3][4];
@@ -178,21 +181,24 @@ void winograd_filters(const float* packed, i64 channels, i64 columns, i64 n, flo
 void winograd_convolve(const Grid& grid, const float* image, const float* transformed, i64 columns,
                        const Placement& place, const Finish& f) {
   const i64 down = tiles_of(grid.P), across = tiles_of(grid.Q), tiles = grid.N * down * across, C = grid.C;
-  const i64 block = even_part(tiles, block_tiles(C, columns), kTileRows), filter_step = panel_floats(C, columns);
+  if (tiles == 0) return;
+  const i64 block = even_part(tiles, block_tiles(C, columns), kTileRows),
+            filter_step = panel_floats(C, columns) + kSkew;
+  const i64 input_step = block * C + kSkew, sum_step = block * columns + kSkew;
   parallel_for(tiles, block, [&](i64 begin, i64 end) {
-    float* const inputs = thread_scratch(2, static_cast<size_t>(kPlaces * block * (C + columns)));
-    float* const sums = inputs + kPlaces * block * C;
+    float* const inputs = thread_scratch(2, static_cast<size_t>(kPlaces * (input_step + sum_step)));
+    float* const sums = inputs + kPlaces * input_step;
     for (i64 t0 = begin; t0 < end; t0 += block) {
       const i64 t1 = smaller(t0 + block, end), count = t1 - t0;
       for (i64 t = t0; t < t1; ++t) {
         const float* pixel[kPlaces];
         find_pixels<4, 4>(image + t / (across * down) * grid.H * grid.W * C, grid.H, grid.W, C,
                           grid.first_y + t / across % down * 2, grid.first_x + t % across * 2, pixel);
-        transform_inputs(pixel, C, block * C, inputs + (t - t0) * C);
+        transform_inputs(pixel, C, input_step, inputs + (t - t0) * C);
       }
       for (i64 e = 0; e < kPlaces; ++e) {
-        gemm_panels(count, columns, C, inputs + e * block * C, C, transformed + e * filter_step, 0.0f,
-                    sums + e * block * columns, columns);
+        gemm_panels(count, columns, C, inputs + e * input_step, C, transformed + e * filter_step, 0.0f,
+                    sums + e * sum_step, columns);
       }
       for (i64 n = 0; n < columns; n += kStripFilters) {
         const i64 some = smaller(columns - n, kStripFilters);
@@ -200,7 +206,7 @@ void winograd_convolve(const Grid& grid, const float* image, const float* transf
         gather_bias(place, f, n, some, bias);
         for (i64 t = t0; t < t1; ++t) {
           const i64 p = t / across % down * 2, q = t % across * 2, g = t / (across * down) * grid.P + p;
-          transform_sums(sums + (t - t0) * columns + n, block * columns, some, out, some);
+          transform_sums(sums + (t - t0) * columns + n, sum_step, some, out, some);
           const i64 q1 = smaller(q + 2, grid.Q);
           finish_pixels(grid, place, f, out, some, n, some, bias, g, g + 1, q, q1);
           if (p + 1 < grid.P) finish_pixels(grid, place, f, out + 2 * some, some, n, some, bias, g + 1, g + 2, q, q1);
@@ -214,9 +220,10 @@ void winograd_convolve(const Grid& grid, const float* image, const float* transf
 void winograd_weight(const Grid& grid, const float* image, const float* dy, i64 columns, float beta, float* sums,
                      float* dw) {
   const i64 down = tiles_of(grid.P), across = tiles_of(grid.Q), tiles = grid.N * down * across, C = grid.C;
-  const i64 place = C * columns;
-  float* const inputs = thread_scratch(2, static_cast<size_t>(kPlaces * kGradientTiles * (C + columns)));
-  float* const gradients = inputs + kPlaces * kGradientTiles * C;
+  const i64 input_step = kGradientTiles * C + kSkew, gradient_step = kGradientTiles * columns + kSkew;
+  const i64 size = C * columns, sum_step = size + kSkew;
+  float* const inputs = thread_scratch(2, static_cast<size_t>(kPlaces * (input_step + gradient_step)));
+  float* const gradients = inputs + kPlaces * input_step;
   for (i64 t0 = 0; t0 < tiles; t0 += kGradientTiles) {
     const i64 count = smaller(tiles - t0, kGradientTiles);
     parallel_for(count, 8, [&](i64 begin, i64 end) {
@@ -225,19 +232,19 @@ void winograd_weight(const Grid& grid, const float* image, const float* dy, i64 
         const float* pixel[kPlaces];
         find_pixels<4, 4>(image + n * grid.H * grid.W * C, grid.H, grid.W, C, grid.first_y + p, grid.first_x + q,
                           pixel);
-        transform_inputs(pixel, C, kGradientTiles * C, inputs + i * C);
+        transform_inputs(pixel, C, input_step, inputs + i * C);
         find_pixels<2, 2>(dy + n * grid.P * grid.Q * columns, grid.P, grid.Q, columns, p, q, pixel);
-        transform_gradients(pixel, columns, kGradientTiles * columns, gradients + i * columns);
+        transform_gradients(pixel, columns, gradient_step, gradients + i * columns);
       }
     });
     parallel_for(kPlaces, 1, [&](i64 begin, i64 end) {
       for (i64 e = begin; e < end; ++e) {
-        gemm_strided(C, columns, count, inputs + e * kGradientTiles * C, C, 1, gradients + e * kGradientTiles * columns,
-                     columns, 0, t0 == 0 ? 0.0f : 1.0f, sums + e * place, columns);
+        gemm_strided(C, columns, count, inputs + e * input_step, C, 1, gradients + e * gradient_step, columns, 0,
+                     t0 == 0 ? 0.0f : 1.0f, sums + e * sum_step, columns);
       }
     });
   }
-  parallel_for(place, 4096, [&](i64 begin, i64 end) { transform_weights(sums, place, begin, end, beta, dw); });
+  parallel_for(size, 4096, [&](i64 begin, i64 end) { transform_weights(sums, sum_step, begin, end, beta, dw, size); });
 }
 
 }  // namespace fastdl

@@ -7,8 +7,9 @@ namespace fastdl {
 // Whether a grid times so many columns is done this way: by the shape of one sample alone.
 bool winograd_pays(const Grid& grid, i64 columns);
 
-// Floats that the transformed filters take.
+// Floats that the transformed filters take, and the sums of a weight gradient.
 i64 winograd_floats(i64 channels, i64 columns);
+i64 winograd_sums(i64 channels, i64 columns);
 
 // packed[(tap * channels + c) * kTileCols + j]: columns n .. n + kTileCols of the filters, as pack_filters has them
 // -> their part of `transformed`.
@@ -23,8 +24,6 @@ void winograd_weight(const Grid& grid, const float* image, const float* dy, i64 
                      float* dw);
 
 namespace {
-
-FASTDL_INLINE i64 winograd_sums(i64 channels, i64 columns) { return 16 * channels * columns; }
 
 // All filters transformed, from a view that packs them (conv_image.h).
 template <class Filters>
