@@ -172,3 +172,61 @@ def test_classes_may_be_words(ax):
 def test_what_cannot_be_drawn_is_named(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+MISTAKES = np.ones((2, 3, 3)), [0, 1], [1, 0], np.full((2, 2), 0.5)
+
+
+def changed(**other):
+    return {**dict(zip(("images", "truth", "predicted", "probabilities"), MISTAKES, strict=True)), **other}
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda: plot.samples(np.ones((2, 4)), columns=-1), ValueError, "columns: expected at least 1; got -1"),
+        (lambda: plot.samples(np.ones((2, 4)), columns="a"), TypeError, "columns: expected an integer; got str"),
+        (lambda: plot.reconstructions(np.ones((2, 4)), names=[3]), TypeError, "names: expected strings; got int"),
+        (lambda: plot.captions(np.ones((1, 4)), ["a"], columns=0), ValueError, "columns: expected at least 1; got 0"),
+        (lambda: plot.captions(np.ones((1, 4)), ["a"], width=0), ValueError, "width: expected at least 1; got 0"),
+        (lambda: plot.captions(np.ones((1, 4)), [3]), TypeError, "texts: expected strings; got int"),
+        (lambda: plot.captions(np.ones((1, 4)), 3), TypeError, "texts: expected a sequence of strings; got int"),
+        (lambda: plot.captions(np.ones((1, 4)), ["a"], axes=3), TypeError, "axes: expected a sequence of matplotlib Axes"),
+        (lambda: plot.captions(np.ones((1, 4)), ["a"], axes=[3]), TypeError, r"axes\[0\]: expected matplotlib Axes; got int"),
+        (lambda: plot.filters(np.ones((3, 3, 1, 0))), ValueError, "weights: expected filters .* got shape .3, 3, 1, 0"),
+        (lambda: plot.filters("abc"), TypeError, "weights: expected an array of real numbers"),
+        (lambda: plot.filters(np.ones((3, 3, 1, 2)), columns=0), ValueError, "columns: expected at least 1; got 0"),
+        (lambda: plot.hierarchy(None, None, units=0), ValueError, "units: expected at least 1; got 0"),
+        (lambda: plot.hierarchy(None, None, patches=0), ValueError, "patches: expected at least 1; got 0"),
+        (lambda: plot.mistakes(*MISTAKES, count=0), ValueError, "count: expected at least 1; got 0"),
+        (lambda: plot.mistakes(*MISTAKES, names=["a"]), ValueError, "names: expected 2, one a class; got 1"),
+        (lambda: plot.mistakes(**changed(truth=[0, 2])), ValueError, "truth: expected columns of .*, 0 to 1; got 2"),
+        (lambda: plot.mistakes(**changed(predicted=[-1, 1])), ValueError, "predicted: expected columns of .*, 0 to 1; got -1"),
+        (lambda: plot.mistakes(**changed(probabilities=[1, 1])), ValueError, "probabilities: expected shape .N,classes"),
+        (lambda: plot.attribution(np.ones((0, 3)), np.ones((0, 3))), ValueError, "image, shares: expected"),
+        (lambda: plot.confusion([0, 1], ["a", "b"]), TypeError, "truth, predicted: expected labels of one kind"),
+        (lambda: plot.confusion([0, "a"], [0, 1]), TypeError, "truth: expected integer or string labels; got some of both"),
+        (lambda: plot.confusion([0, 1], [0, 1], names=[3, 4]), TypeError, "names: expected strings; got int"),
+        (lambda: plot.embeddings(np.ones((2, 2)), labels=3), ValueError, "labels: expected 2, one a point"),
+        (lambda: plot.calibration([0.1, 0.9], [0, 1], bins=0), ValueError, "bins: expected at least 1; got 0"),
+        (lambda: plot.calibration([0.1, np.nan], [0, 1]), ValueError, "p: expected finite numbers; got NaN"),
+        (lambda: plot.roc([0.1, np.nan], [0, 1]), ValueError, "p: expected finite numbers; got NaN"),
+        (lambda: plot.gates(np.full((2, 2), np.nan)), ValueError, "activity: expected finite numbers; got NaN"),
+        (lambda: plot.gates(np.ones((2, 2)), [1, 2]), TypeError, "tokens: expected strings; got int"),
+        (lambda: plot.tree(((1, 2, 3), "word")), ValueError, r"root: expected a label or \(predicted, true\)"),
+        (lambda: plot.doctor(MISTAKES), TypeError, "report: expected one as from diagnostics.examine; got tuple"),
+        (lambda: plot.updates(MISTAKES), TypeError, "watch: expected a fastdl.diagnostics.Watch; got tuple"),
+        (lambda: plot.report_picture("a.png", 3), TypeError, "report: expected a fastdl.recipes.Report; got int"),
+        (lambda: plot.samples(np.ones((2, 4)), ax=3), TypeError, "ax: expected matplotlib Axes; got int"),
+        (lambda: plot.roc([0.1, 0.9], [0, 1], ax=3), TypeError, "ax: expected matplotlib Axes; got int"),
+    ],
+)
+def test_odd_arguments_are_named(call, kind, message):
+    with pytest.raises(kind, match="^" + message):
+        call()
+
+
+def test_one_point_lies_in_the_middle(ax):
+    plot.embeddings([[3.0, 4.0, 5.0]], ax=ax)
+    assert ax.get_lines()[0].get_xydata().tolist() == [[0.0, 0.0]]
+    assert ax.get_xlabel() == "principal axis 1, 0% of the variance"

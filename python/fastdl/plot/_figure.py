@@ -43,7 +43,43 @@ def canvas(figsize=(9, 6)):
 
 def axes_of(ax):
     """The axes given, or those of a new figure."""
-    return require().subplots()[1] if ax is None else ax
+    return require().subplots()[1] if ax is None else _axes("ax", ax)
+
+
+def _axes(name, ax):
+    if not isinstance(ax, require().Axes):
+        raise TypeError(f"{name}: expected matplotlib Axes; got {type(ax).__name__}")
+    return ax
+
+
+def several_axes(axes, least=0, each=""):
+    """The axes given as a list, of which so many are needed."""
+    if not hasattr(axes, "__iter__"):
+        raise TypeError(f"axes: expected a sequence of matplotlib Axes; got {type(axes).__name__}")
+    axes = list(axes)
+    if len(axes) < least:
+        raise ValueError(f"axes: expected {least}, {each}; got {len(axes)}")
+    return [_axes(f"axes[{i}]", ax) for i, ax in enumerate(axes)]
+
+
+def reals(name, value, dtype=np.float64):
+    """An array of real numbers."""
+    try:
+        return np.asarray(value, dtype)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{name}: expected an array of real numbers; got {error}") from None
+
+
+def strings(name, given, n, each):
+    """A list of so many strings."""
+    if not hasattr(given, "__len__"):
+        raise TypeError(f"{name}: expected a sequence of strings; got {type(given).__name__}")
+    if len(given) != n:
+        raise ValueError(f"{name}: expected {n}, {each}; got {len(given)}")
+    for text in given:
+        if not isinstance(text, str):
+            raise TypeError(f"{name}: expected strings; got {type(text).__name__}")
+    return list(given)
 
 
 def tiles(images, columns, gap):

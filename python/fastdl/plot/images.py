@@ -3,7 +3,7 @@
 import numpy as np
 
 from .._arguments import positive
-from ._figure import axes_of, require, tiles
+from ._figure import axes_of, reals, require, several_axes, strings, tiles
 
 
 def as_images(images, name="images"):
@@ -22,6 +22,11 @@ def as_images(images, name="images"):
         )
     a = a.astype(np.float32) / 255 if a.dtype == np.uint8 else a.astype(np.float32)
     return np.clip(a, 0.0, 1.0)
+
+
+def _columns(columns, n, wider=1.0):
+    """Of a sheet of n tiles: as asked for, or about a square."""
+    return int(np.ceil(n**0.5 * wider)) if columns is None else positive("columns", columns)
 
 
 def _show(ax, sheet, cmap):
@@ -50,7 +55,7 @@ def samples(images, ax=None, columns=None, title=None, cmap="gray"):
     matplotlib Axes
     """
     a = as_images(images)
-    ax = _show(axes_of(ax), tiles(a, columns or int(np.ceil(len(a) ** 0.5)), 1), cmap)
+    ax = _show(axes_of(ax), tiles(a, _columns(columns, len(a)), 1), cmap)
     if title is not None:
         ax.set_title(title, fontsize=10)
     return ax
@@ -78,11 +83,10 @@ def reconstructions(images, *others, names=None, ax=None, count=12, cmap="gray")
     for i, line in enumerate(lines):
         if line.shape != lines[0].shape:
             raise ValueError(f"others[{i - 1}]: expected shape {list(lines[0].shape)}; got {list(line.shape)}")
-    if names is not None and len(names) != len(lines):
-        raise ValueError(f"names: expected {len(lines)}, one a line; got {len(names)}")
+    names = () if names is None else strings("names", names, len(lines), "one a line")
     n, side = lines[0].shape[:2]
     ax = _show(axes_of(ax), tiles(np.concatenate(lines), n, 1), cmap)
-    for i, name in enumerate(names or ()):
+    for i, name in enumerate(names):
         ax.text(-2, i * (side + 1) + side / 2, name, ha="right", va="center", fontsize=9)
     return ax
 
@@ -108,17 +112,16 @@ def captions(images, texts, truth=None, axes=None, columns=4, width=28):
     import textwrap
 
     a = as_images(images)
-    for name, given in (("texts", texts), ("truth", truth)):
-        if given is not None and len(given) != len(a):
-            raise ValueError(f"{name}: expected {len(a)}, one an image; got {len(given)}")
+    columns, width = positive("columns", columns), positive("width", width)
+    texts = strings("texts", texts, len(a), "one an image")
+    truth = truth if truth is None else strings("truth", truth, len(a), "one an image")
     if axes is None:
         lines = -(-len(a) // columns)
         axes = require().subplots(lines, columns, squeeze=False, figsize=(2.4 * columns, 2.8 * lines))[1].reshape(-1)
-    if len(axes) < len(a):
-        raise ValueError(f"axes: expected {len(a)}, one an image; got {len(axes)}")
+    axes = several_axes(axes, len(a), "one an image")
     for ax in axes:
         ax.set_axis_off()
-    used = list(axes)[: len(a)]
+    used = axes[: len(a)]
     for i, (ax, image) in enumerate(zip(used, a, strict=True)):
         _show(ax, image, "gray")
         ax.set_title(textwrap.fill(texts[i], width), fontsize=8)
@@ -143,14 +146,16 @@ def filters(weights, ax=None, columns=None):
     -------
     matplotlib Axes
     """
-    w = np.asarray(weights, np.float32)
+    w = reals("weights", weights, np.float32)
     if w.ndim == 2 and int(len(w) ** 0.5) ** 2 == len(w):
         side = int(len(w) ** 0.5)
         w = w[:, :64].reshape(side, side, 1, -1)
-    if w.ndim != 4:
-        raise ValueError(f"weights: expected filters [R,S,C,F] or a matrix of square images; got shape {list(w.shape)}")
-    ax, images = axes_of(ax), w.transpose(3, 0, 1, 2)
-    columns = columns or int(np.ceil(len(images) ** 0.5 * 1.3))
+    if w.ndim != 4 or 0 in w.shape:
+        raise ValueError(
+            f"weights: expected filters [R,S,C,F] or a matrix of square images; got shape {list(np.shape(weights))}"
+        )
+    images = w.transpose(3, 0, 1, 2)
+    columns, ax = _columns(columns, len(images), 1.3), axes_of(ax)
     if images.shape[-1] == 3:
         low, high = images.min((1, 2, 3), keepdims=True), images.max((1, 2, 3), keepdims=True)
         sheet = tiles((images - low) / np.maximum(high - low, 1e-12), columns, 1)
@@ -188,28 +193,37 @@ def mistakes(images, truth, predicted, probabilities, axes=None, count=12, names
     for name, a in (("truth", truth), ("predicted", predicted)):
         if a.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected columns of probabilities, integers from 0; got {a.dtype}")
+        if a.ndim != 1:
+            raise ValueError(f"{name}: expected shape [N]; got {list(a.shape)}")
     if not len(images) == len(truth) == len(predicted) == len(probabilities):
         raise ValueError(
             "images: expected as many as truth, predicted and probabilities; got "
             f"{len(images)}, {len(truth)}, {len(predicted)}, {len(probabilities)}"
         )
+    shares = reals("probabilities", probabilities)
+    if shares.ndim != 2:
+        raise ValueError(f"probabilities: expected shape [N,classes]; got {list(shares.shape)}")
+    classes = shares.shape[1]
+    for name, a in (("truth", truth), ("predicted", predicted)):
+        if np.any(strange := (a < 0) | (a >= classes)):
+            raise ValueError(f"{name}: expected columns of probabilities, 0 to {classes - 1}; got {a[strange][0]}")
+    names = [str(c) for c in range(classes)] if names is None else strings("names", names, classes, "one a class")
+    positive("count", count)
     if axes is None:
         pyplot = require()
         lines = -(-count // 6)
         axes = pyplot.subplots(lines, min(count, 6), squeeze=False, figsize=(9, 1.8 * lines))[1].reshape(-1)
-    axes = list(axes)[:count]
+    axes = several_axes(axes)[:count]
     for ax in axes:
         ax.set_axis_off()
     wrong = np.flatnonzero(truth != predicted)
-    sure = np.asarray(probabilities)[wrong, predicted[wrong]]
+    sure = shares[wrong, predicted[wrong]]
     wrong = wrong[np.argsort(-sure, kind="stable")][: len(axes)]
-    names = names or [str(c) for c in range(np.shape(probabilities)[1])]
     used = []
     for ax, i in zip(axes, wrong, strict=False):
         image = np.asarray(images[i])
         ax.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray_r")
-        share = float(np.asarray(probabilities)[i, predicted[i]])
-        ax.set_title(f"{names[truth[i]]} as {names[predicted[i]]}\n{share:.0%} sure", fontsize=8)
+        ax.set_title(f"{names[truth[i]]} as {names[predicted[i]]}\n{shares[i, predicted[i]]:.0%} sure", fontsize=8)
         used.append(ax)
     return used
 
@@ -228,10 +242,10 @@ def attribution(image, shares, ax=None):
     -------
     matplotlib Axes
     """
-    image, shares = np.asarray(image), np.asarray(shares, np.float64)
+    image, shares = reals("image", image), reals("shares", shares)
     if shares.ndim == 3:
         shares = shares.sum(-1)
-    if image.ndim not in (2, 3) or shares.ndim != 2:
+    if image.ndim not in (2, 3) or shares.ndim != 2 or 0 in image.shape + shares.shape:
         raise ValueError(
             f"image, shares: expected [Y,X] or [Y,X,C] each; got {list(image.shape)} and {list(shares.shape)}"
         )
@@ -271,6 +285,7 @@ def hierarchy(model, images, layers=None, units=6, patches=4, axes=None):
     from ..diagnostics._network import input_of, module_of
     from ..diagnostics.attribution import _outputs_of
 
+    positive("units", units), positive("patches", patches)
     x = input_of(model, images)
     if x.ndim != 4:
         raise ValueError(f"images: expected shape [N,Y,X,C]; got {list(x.shape)}")
@@ -279,10 +294,13 @@ def hierarchy(model, images, layers=None, units=6, patches=4, axes=None):
     if layers is None:
         found = [n for n in fields if type(known[n]).__name__ == "Conv2d"]
         layers = [found[i] for i in np.unique(np.linspace(0, len(found) - 1, min(4, len(found))).astype(int))]
+    elif not hasattr(layers, "__iter__"):
+        raise TypeError(f"layers: expected a sequence of names; got {type(layers).__name__}")
     if not layers or any(n not in fields for n in layers):
         raise ValueError(f"layers: expected names among {', '.join(fields) or 'no layer'}; got {list(layers)}")
     if axes is None:
         axes = require().subplots(len(layers), 1, squeeze=False, figsize=(9, 1.9 * len(layers)))[1][:, 0]
+    axes = several_axes(axes, len(layers), "one a layer")[: len(layers)]
     from .. import backend
 
     pictures = np.asarray(backend.to_host(x))
@@ -307,4 +325,4 @@ def hierarchy(model, images, layers=None, units=6, patches=4, axes=None):
         ax.imshow(sheet[..., 0] if sheet.shape[-1] == 1 else np.nan_to_num(sheet, nan=1.0), cmap="gray")
         ax.set_title(f"{name or 'network'}: sees {size[0]}x{size[1]} pixels", fontsize=9)
         ax.set_axis_off()
-    return list(axes)
+    return axes

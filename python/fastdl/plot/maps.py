@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._figure import axes_of
+from ._figure import axes_of, reals, strings
 
 
 def confusion(truth, predicted, names=None, ax=None):
@@ -22,19 +22,22 @@ def confusion(truth, predicted, names=None, ax=None):
     -------
     matplotlib Axes
     """
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
-    if truth.ndim != 1 or truth.shape != predicted.shape or not len(truth):
+    from ..models._door import as_labels
+
+    shape, other = np.shape(truth), np.shape(predicted)
+    if len(shape) != 1 or shape != other or shape == (0,):
         raise ValueError(
-            "truth, predicted: expected one shape [N] for both, N at least 1; "
-            f"got {list(truth.shape)} and {list(predicted.shape)}"
+            f"truth, predicted: expected one shape [N] for both, N at least 1; got {list(shape)} and {list(other)}"
         )
+    truth, predicted = as_labels(truth, *shape, "truth"), as_labels(predicted, *shape, "predicted")
+    if (truth.dtype.kind in "US") != (predicted.dtype.kind in "US"):
+        raise TypeError(f"truth, predicted: expected labels of one kind; got {truth.dtype} and {predicted.dtype}")
     classes = np.union1d(truth, predicted)
     if names is None:
         names = [str(c) for c in classes]
     elif classes.dtype.kind in "iu" and classes.min() >= 0 and classes.max() < len(names):
         classes = np.arange(len(names))  # also those that never occur
-    elif len(names) != len(classes):
-        raise ValueError(f"names: expected {len(classes)}, one a class; got {len(names)}")
+    names = strings("names", names, len(classes), "one a class")
     table = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(table, (np.searchsorted(classes, truth), np.searchsorted(classes, predicted)), 1)
     share = table / np.maximum(table.sum(1, keepdims=True), 1)
@@ -70,18 +73,19 @@ def embeddings(points, labels=None, names=None, texts=None, ax=None):
     -------
     matplotlib Axes
     """
-    x = np.asarray(points, np.float64)
+    x = reals("points", points)
     if x.ndim != 2 or x.shape[1] < 2 or not len(x):
         raise ValueError(f"points: expected shape [N,D], N at least 1 and D at least 2; got {list(x.shape)}")
     if not np.isfinite(x).all():
         raise ValueError("points: expected finite numbers; got NaN or infinity")
     for name, given in (("labels", labels), ("texts", texts)):
-        if given is not None and len(given) != len(x):
-            raise ValueError(f"{name}: expected {len(x)}, one a point; got {len(given)}")
+        if given is not None and np.shape(given) != (len(x),):
+            raise ValueError(f"{name}: expected {len(x)}, one a point; got shape {list(np.shape(given))}")
     ax, about = axes_of(ax), ("", "")
     if x.shape[1] > 2:
         x = x - x.mean(0)
-        _, spread, axes = np.linalg.svd(x, full_matrices=False)
+        # one point is taken twice: two axes need two rows
+        _, spread, axes = np.linalg.svd(np.resize(x, (max(len(x), 2), x.shape[1])), full_matrices=False)
         x, share = x @ axes[:2].T, spread**2 / max((spread**2).sum(), 1e-300)
         about = [f"principal axis {i + 1}, {share[i]:.0%} of the variance" for i in (0, 1)]
     labels = np.zeros(len(x), int) if labels is None else np.asarray(labels)

@@ -35,7 +35,7 @@ def mnist_cnn_picture(path, history, weights, images, truth, probabilities, titl
     right.set_title("filters of the first layer")
     cells = bottom.subplots(2, 8, squeeze=False).reshape(-1)
     predicted = np.argmax(probabilities, axis=1)
-    mistakes(images, truth, predicted, probabilities, cells, count=16, names=names)
+    mistakes(images, truth, predicted, probabilities, cells, count=16, names=names or None)
     wrong = int(np.sum(predicted != np.asarray(truth)))
     bottom.suptitle(f"worst of {wrong} mistakes among {len(images)} test images", fontsize=10)
     figure.suptitle(title)
@@ -55,6 +55,8 @@ def report_picture(path, report):
     -------
     matplotlib Figure
     """
+    if not hasattr(report, "recipe"):
+        raise TypeError(f"report: expected a fastdl.recipes.Report; got {type(report).__name__}")
     images, truth = report.test
     model = report.model
     # a perceptron has outputs and no probabilities

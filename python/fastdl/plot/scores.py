@@ -2,13 +2,16 @@
 
 import numpy as np
 
-from ._figure import require
+from .._arguments import positive
+from ._figure import axes_of, reals
 
 
 def _checked(p, y):
-    p, y = np.asarray(p, np.float64), np.asarray(y)
+    p, y = reals("p", p), np.asarray(y)
     if p.ndim != 1 or p.shape != y.shape or len(p) == 0:
         raise ValueError(f"p: expected scores [N] and labels [N]; got {list(p.shape)} and {list(y.shape)}")
+    if not np.isfinite(p).all():
+        raise ValueError("p: expected finite numbers; got NaN or infinity")
     if not np.isin(y, (0, 1)).all() or not 0 < y.sum() < len(y):
         raise ValueError("y: expected labels 0 and 1, both of them; got others")
     return p, y
@@ -31,7 +34,8 @@ def calibration(p, y, ax=None, bins=8):
     matplotlib Axes
     """
     p, y = _checked(p, y)
-    ax = require().subplots()[1] if ax is None else ax
+    positive("bins", bins)
+    ax = axes_of(ax)
     groups = [g for g in np.array_split(np.argsort(p, kind="stable"), bins) if len(g)]
     mean, share = np.array([p[g].mean() for g in groups]), np.array([y[g].mean() for g in groups])
     error = np.array([np.sqrt(max(s * (1 - s), 0.01) / len(g)) for s, g in zip(share, groups, strict=True)])
@@ -55,7 +59,7 @@ def roc(p, y, ax=None):
     matplotlib Axes
     """
     p, y = _checked(p, y)
-    ax = require().subplots()[1] if ax is None else ax
+    ax = axes_of(ax)
     order = np.argsort(-p, kind="stable")
     hits, alarms = np.cumsum(y[order]) / y.sum(), np.cumsum(1 - y[order]) / (1 - y).sum()
     ax.plot(np.concatenate([[0.0], alarms]), np.concatenate([[0.0], hits]))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ._figure import axes_of
+from ._figure import axes_of, reals, strings
 
 
 def gates(activity, tokens=None, ax=None, title=None):
@@ -21,11 +21,12 @@ def gates(activity, tokens=None, ax=None, title=None):
     -------
     matplotlib Axes
     """
-    a = np.asarray(activity, np.float64)
+    a = reals("activity", activity)
     if a.ndim != 2 or 0 in a.shape:
         raise ValueError(f"activity: expected shape [T,H], neither of them 0; got {list(a.shape)}")
-    if tokens is not None and len(tokens) != len(a):
-        raise ValueError(f"tokens: expected {len(a)}, one a step; got {len(tokens)}")
+    if not np.isfinite(a).all():
+        raise ValueError("activity: expected finite numbers; got NaN or infinity")
+    tokens = tokens if tokens is None else strings("tokens", tokens, len(a), "one a step")
     ax, signed = axes_of(ax), a.min() < 0
     most = np.abs(a).max() if signed else 1.0
     limits = dict(cmap="RdBu_r", vmin=-most, vmax=most) if signed else dict(cmap="viridis", vmin=0.0, vmax=1.0)
@@ -96,7 +97,10 @@ def tree(root, ax=None, names=_SENTIMENT, colours=_RED_TO_GREEN):
 
     place(root)
     for (x, y), label in nodes:
-        predicted, true = map(number, label if isinstance(label, (tuple, list)) else (label, label))
+        pair = label if isinstance(label, (tuple, list)) else (label, label)
+        if len(pair) != 2:
+            raise ValueError(f"root: expected a label or (predicted, true); got {label!r}")
+        predicted, true = map(number, pair)
         if not 0 <= predicted < min(len(names), len(colours)):
             raise ValueError(f"root: expected labels from 0 to {min(len(names), len(colours)) - 1}; got {predicted}")
         rim = "k" if predicted != true else colours[predicted]

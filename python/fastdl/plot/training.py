@@ -61,6 +61,8 @@ def doctor(report, ax=None):
     -------
     matplotlib Axes
     """
+    if not hasattr(report, "verdict"):
+        raise TypeError(f"report: expected one as from diagnostics.examine; got {type(report).__name__}")
     if not report.layers:
         raise ValueError("report: expected one with layers, as from diagnostics.examine; got none")
     ax = axes_of(ax)
@@ -95,6 +97,8 @@ def updates(watch, ax=None):
     -------
     matplotlib Axes
     """
+    if not hasattr(watch, "ratios"):
+        raise TypeError(f"watch: expected a fastdl.diagnostics.Watch; got {type(watch).__name__}")
     if not watch.steps:
         raise ValueError("watch: expected one measurement or more; got none (a step callback: on_step=[watch])")
     ax = axes_of(ax)
