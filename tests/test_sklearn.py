@@ -219,7 +219,7 @@ def test_machines_make_features_and_begin_classifiers():
     [
         (dict(activation="swish"), "activation: expected one of 'identity'"),
         (dict(solver="lbfgs"), "solver: expected one of 'sgd'"),
-        (dict(learning_rate="invscaling"), "learning_rate: expected one of 'constant'"),
+        (dict(learning_rate="falling"), "learning_rate: expected one of 'constant'"),
         (dict(hidden_layer_sizes=(8, 0)), "hidden_layer_sizes: expected a whole number of at least 1; got 0"),
         (dict(max_iter=0), "max_iter: expected a whole number of at least 1; got 0"),
         (dict(batch_size=2.5), "batch_size: expected a whole number of at least 1; got 2.5"),
@@ -250,3 +250,89 @@ def test_other_wrong_input_is_named():
         MLPClassifier().predict(X)
     with pytest.raises(ValueError, match="got 1 class"):
         MLPClassifier().fit(X, np.zeros(30, int))
+
+
+SWITCHES = {  # taken by their truth
+    "shuffle", "verbose", "warm_start", "nesterovs_momentum", "early_stopping", "bidirectional", "tied", "variational",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("wrong", ["x", -1])
+def test_every_wrong_parameter_is_named(name, wrong):
+    X, y = blobs(30, inputs=4)
+    for parameter in ESTIMATORS[name].get_params().keys() - SWITCHES:
+        net = clone(ESTIMATORS[name])
+        known = net.get_params()
+        # what makes the parameter one that is used
+        needs = {"momentum": {"solver": "sgd"}, "power_t": {"learning_rate": "invscaling"}, "noise_level": {"noise": "mask"},
+                 "validation_fraction": {"early_stopping": True}}  # fmt: skip
+        net.set_params(**{k: v for k, v in needs.get(parameter, {}).items() if k in known}, **{parameter: wrong})
+        with pytest.raises((ValueError, TypeError), match=f"^{parameter}: expected "):
+            net.fit(X, y)
+
+
+@pytest.mark.parametrize("wrong", [dict(beta_1=2), dict(beta_2=1.0), dict(solver="sgd", momentum=1.0)])
+def test_shares_below_1_go_by_their_own_names(wrong):
+    with pytest.raises(ValueError, match=f"^{[*wrong][-1]}: expected a number of 0 to 1; got"):
+        MLPClassifier(**wrong).fit(*blobs(30))
+
+
+def test_a_plan_that_waits_is_checked_without_a_fit():
+    X, y = blobs(30)
+    with pytest.raises(ValueError, match="^n_iter_no_change: expected"):
+        MLPClassifier(learning_rate="adaptive", n_iter_no_change="x").partial_fit(X, y, classes=[0, 1, 2])
+
+
+def test_inverse_scaling_is_scikit_learns(monkeypatch):
+    from sklearn.neural_network import MLPClassifier as Theirs
+    from sklearn.neural_network._stochastic_optimizers import SGDOptimizer
+
+    from fastdl.optim import SGD
+
+    X, y = blobs(90)
+    settings = dict(solver="sgd", learning_rate="invscaling", learning_rate_init=0.1, power_t=0.4, batch_size=40, random_state=0)
+    used = {SGDOptimizer: [], SGD: []}
+
+    def note(kind, step, rate):
+        plain = getattr(kind, step)
+
+        def noted(self, *args):
+            used[kind].append(getattr(self, rate))
+            return plain(self, *args)
+
+        monkeypatch.setattr(kind, step, noted)
+
+    note(SGDOptimizer, "update_params", "learning_rate"), note(SGD, "step", "lr")
+    for make in (Theirs, MLPClassifier):
+        net = make((4,), max_iter=3, **settings).fit(X, y)
+        net.partial_fit(X[:50], y[:50]).partial_fit(X, y)
+        assert net.t_ == 3 * 90 + 50 + 90
+    assert len(used[SGD]) == 3 * 3 + 2 + 3
+    np.testing.assert_allclose(used[SGD], used[SGDOptimizer], rtol=1e-12)
+    # the optimiser of a warm start goes on, and so does its rate
+    net = MLPClassifier((4,), max_iter=2, warm_start=True, **settings).fit(X, y)
+    used[SGD].clear()
+    assert net.fit(X, y).t_ == 4 * 90 and net._optimizer.lr == 0.1
+    np.testing.assert_allclose(used[SGD], np.repeat([0.1 * 181**-0.4, 0.1 * 271**-0.4], 3), rtol=1e-12)
+    assert net.set_params(warm_start=False).fit(X, y).t_ == 2 * 90
+    for kind in (MLPRegressor((4,)), CNNClassifier(width=2), RNNClassifier(units=2), DBNClassifier((4,), pretrain_iter=1)):
+        assert kind.set_params(learning_rate="invscaling", max_iter=1).fit(X, y).t_ == 90
+
+
+def test_an_autoencoder_learns_in_parts():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((120, 2)) @ rng.standard_normal((2, 6))
+    net, twin, other = (Autoencoder((16,), 2, learning_rate_init=0.01, noise="mask", random_state=s) for s in (0, 0, 1))
+    scores = [net.partial_fit(X).score(X) for _ in range(10)]
+    assert scores[-1] > 0.5 * scores[0] and net.n_iter_ == len(net.loss_curve_) == 10
+    assert net._optimizer.t == 10 * 2 and net.n_features_in_ == 6
+    for _ in range(10):
+        twin.partial_fit(X), other.partial_fit(X)
+    assert twin.score(X) == scores[-1] != other.score(X)
+    with pytest.raises(ValueError, match="X has 5 features"):
+        net.partial_fit(X[:, :5])
+    again = pickle.loads(pickle.dumps(net)).partial_fit(X)
+    assert again.score(X) == net.partial_fit(X).score(X)
+    fitted = Autoencoder((16,), 2, max_iter=3, random_state=0).fit(X)
+    assert fitted.partial_fit(X).n_iter_ == 4 and fitted.fit(X).n_iter_ == 3

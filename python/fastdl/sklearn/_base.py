@@ -21,6 +21,7 @@ ACTIVATIONS = {
     "leaky_relu": "leaky_relu",
     "gelu": "gelu",
 }
+_BELOW_1 = np.nextafter(1.0, 0.0)
 SOLVERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 
 
@@ -66,7 +67,12 @@ class Estimator(BaseEstimator):
         return self._rows(X)
 
     def _draw_seed(self):
-        return int(check_random_state(self.random_state).randint(np.iinfo(np.int32).max))
+        try:
+            stream = check_random_state(self.random_state)
+        except (TypeError, ValueError):
+            wanted = f"an integer from 0 to {2**32 - 1}, a RandomState or None"
+            raise ValueError(f"random_state: expected {wanted}; got {self.random_state!r}") from None
+        return int(stream.randint(np.iinfo(np.int32).max))
 
 
 class NetworkEstimator(Estimator):
@@ -142,23 +148,28 @@ class NetworkEstimator(Estimator):
         options["weight_decay"] = number("alpha", self.alpha) / self._batch(len(rows))
         solver = choice("solver", self.solver, SOLVERS)
         if solver == "sgd":
-            options["momentum"] = number("momentum", self.momentum, 0.0, 1.0)
+            options["momentum"] = number("momentum", self.momentum, 0.0, _BELOW_1)
             options["nesterov"] = bool(self.nesterovs_momentum) and options["momentum"] > 0
         elif solver in ("adam", "adamw"):
-            options |= {"beta1": self.beta_1, "beta2": self.beta_2, "eps": number("epsilon", self.epsilon, open_ends=True)}
+            options["beta1"] = number("beta_1", self.beta_1, 0.0, _BELOW_1)
+            options["beta2"] = number("beta_2", self.beta_2, 0.0, _BELOW_1)
+            options["eps"] = number("epsilon", self.epsilon, open_ends=True)
         self._optimizer = optim.get(solver, model.module_, **options)
-        self._seed, self._calls = seed, 0
+        self._seed, self._calls, self.t_ = seed, 0, 0
         self.model_ = model
 
     def _batch(self, n):
         return min(200, n) if self.batch_size == "auto" else min(whole("batch_size", self.batch_size), n)
 
     def _train(self, rows, y, held, epochs, **options):
-        plan = choice("learning_rate", self.learning_rate, ("constant", "cosine", "adaptive"))
+        plan = choice("learning_rate", self.learning_rate, ("constant", "cosine", "adaptive", "invscaling"))
         if plan == "cosine":
             options["schedule"] = schedules.cosine()
         elif plan == "adaptive":
-            options["schedule"] = schedules.plateau(0.2, max(self.n_iter_no_change // 2, 1), self.tol)
+            patience = whole("n_iter_no_change", self.n_iter_no_change)
+            options["schedule"] = schedules.plateau(0.2, max(patience // 2, 1), number("tol", self.tol))
+        elif plan == "invscaling":
+            options["schedule"] = self._inverse_scaling(len(rows))
         if held is not None:
             options |= {
                 "validation": (self.model_._input(self._view(held[0])), self._goal(held[1])),
@@ -167,7 +178,7 @@ class NetworkEstimator(Estimator):
             }
         callbacks = [_say] if self.verbose else []
         self._calls += 1
-        return train.fit(
+        history = train.fit(
             self.model_.module_,
             self.model_._input(self._view(rows)),
             self._goal(y),
@@ -180,6 +191,13 @@ class NetworkEstimator(Estimator):
             callbacks=callbacks,
             **options,
         )
+        self.t_ += len(rows) * len(history["epoch"])
+        return history
+
+    def _inverse_scaling(self, n):
+        """(samples before + 1)^-power_t; like scikit-learn's it takes notice of samples when a pass over them is done."""
+        power, before, updates = number("power_t", self.power_t), self.t_, -(-n // self._batch(n))
+        return lambda step, total: (before + step // updates * n + 1) ** -power
 
     def _outputs(self, X):
         """What the network gives, float64 [N, outputs]: a row does not depend on the others."""

@@ -6,13 +6,17 @@ from .. import models
 from ._base import ACTIVATIONS, NetworkClassifier, NetworkRegressor, choice, number, whole
 
 _TRAINING = """solver : {'adam', 'sgd', 'adamw', 'rmsprop', 'adagrad'}
+        Without 'lbfgs', and so without its `max_fun`.
     alpha : float
         Strength of the L2 penalty, alpha/2 |w|^2 for a batch.
     batch_size : int or 'auto'
         'auto' is min(200, N).
-    learning_rate : {'constant', 'cosine', 'adaptive'}
-        'cosine' falls to 0 within `max_iter`; 'adaptive' is divided by 5 where the loss stands still.
+    learning_rate : {'constant', 'cosine', 'adaptive', 'invscaling'}
+        'cosine' falls to 0 within `max_iter`; 'adaptive' is divided by 5 where the loss stands still; 'invscaling' is, for
+        every pass and any solver, learning_rate_init / (t_ + 1)^power_t.
     learning_rate_init : float
+    power_t : float
+        Of 'invscaling'.
     max_iter : int
         At most so many passes over the data.
     shuffle : bool
@@ -33,6 +37,8 @@ _FITTED = """Attributes
         With `save`, `summary` and `module_`, the network.
     n_iter_, loss_, loss_curve_, best_loss_
         Passes done; the loss of the last; of all; the least.
+    t_ : int
+        Samples trained on, counted once a pass, in all fits that went on from one another.
     n_features_in_, feature_names_in_{classes}"""
 
 
@@ -54,6 +60,7 @@ class _Dense:
         batch_size="auto",
         learning_rate="constant",
         learning_rate_init=0.001,
+        power_t=0.5,
         max_iter=200,
         shuffle=True,
         random_state=None,
@@ -78,6 +85,7 @@ class _Dense:
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
         self.max_iter = max_iter
         self.shuffle = shuffle
         self.random_state = random_state
@@ -165,6 +173,7 @@ class _Convolutional:
         batch_size=64,
         learning_rate="constant",
         learning_rate_init=0.002,
+        power_t=0.5,
         max_iter=40,
         shuffle=True,
         random_state=None,
@@ -189,6 +198,7 @@ class _Convolutional:
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
         self.max_iter = max_iter
         self.shuffle = shuffle
         self.random_state = random_state

@@ -20,6 +20,7 @@ class _Recurrent:
         batch_size=64,
         learning_rate="constant",
         learning_rate_init=0.01,
+        power_t=0.5,
         max_iter=100,
         shuffle=True,
         random_state=None,
@@ -46,6 +47,7 @@ class _Recurrent:
         self.batch_size = batch_size
         self.learning_rate = learning_rate
         self.learning_rate_init = learning_rate_init
+        self.power_t = power_t
         self.max_iter = max_iter
         self.shuffle = shuffle
         self.random_state = random_state

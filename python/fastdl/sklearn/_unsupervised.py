@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from .. import models
+from .. import models, optim
 from ._base import ACTIVATIONS, Estimator, choice, number, whole
 
 
@@ -31,7 +31,9 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     Attributes
     ----------
     model_ : fastdl.models.Autoencoder
-    loss_curve_, n_iter_, n_features_in_, feature_names_in_
+    loss_curve_, n_iter_
+        Error of every pass; their number, those of `partial_fit` included.
+    n_features_in_, feature_names_in_
 
     Examples
     --------
@@ -73,7 +75,20 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def fit(self, X, y=None):
         """Learn codes of X [N, n_features]; y is ignored. Returns the estimator."""
-        rows = self._rows(X, reset=True)
+        rows, epochs = self._rows(X, reset=True), whole("max_iter", self.max_iter)
+        self._make(rows.shape[1])
+        return self._continue(rows, epochs)
+
+    def partial_fit(self, X, y=None):
+        """One pass over X [N, n_features], going on with weights and optimiser from before; y is ignored."""
+        first = not hasattr(self, "model_")
+        rows = self._rows(X, reset=first)
+        if first:
+            self._make(rows.shape[1])
+        return self._continue(rows, 1)
+
+    def _make(self, features):
+        """A new network and its optimiser."""
         sizes = self.hidden_layer_sizes
         sizes = tuple(sizes) if hasattr(sizes, "__iter__") else (sizes,)
         model = models.Autoencoder(
@@ -83,17 +98,24 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             output=self.output,
             tied=bool(self.tied),
             noise=self.noise,
-            noise_level=self.noise_level,
+            noise_level=number("noise_level", self.noise_level),
             variational=bool(self.variational),
             seed=self._draw_seed(),
-        )
-        model.fit(
+        ).build((features,))
+        rate = number("learning_rate_init", self.learning_rate_init, open_ends=True)
+        self._optimizer = optim.get("adam", model.module_, lr=rate)
+        self.model_, self.loss_curve_, self.n_iter_ = model, [], 0
+
+    def _continue(self, rows, epochs):
+        self.model_.fit(
             rows,
-            epochs=whole("max_iter", self.max_iter),
+            epochs=epochs,
             batch_size=min(whole("batch_size", self.batch_size), len(rows)),
-            lr=number("learning_rate_init", self.learning_rate_init, open_ends=True),
+            optimizer=lambda module: self._optimizer,
+            seed=self.model_.seed + self.n_iter_,  # another order for every call
+            warm_start=True,
         )
-        self.model_, self.loss_curve_ = model, list(model.history_["loss"])
+        self.loss_curve_ += self.model_.history_["loss"]
         self.n_iter_ = len(self.loss_curve_)
         return self
 
