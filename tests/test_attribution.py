@@ -66,7 +66,7 @@ def test_recurrent_depth_has_no_bound():
 def test_a_recurrent_part_that_the_input_does_not_reach_counts():
     captioner = Captioner(filters=(4,), features=6, units=5, embedding=3).fit(PICTURES, ["a b", "c"] * 2, epochs=1)
     assert cap_depth(captioner) == math.inf and is_deep(captioner)
-    assert cap_depth(captioner, steps=7) == 3 + 7  # two convolutions and the features, then the words
+    assert cap_depth(captioner, steps=7) == 3 + 1 + 7 + 1  # convolutions and features, first state, words, choice of one
     assert cap_depth(captioner.module_.look, (12, 12, 1)) == 3
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fastdl import init, nn, ops
-from fastdl.data import parse_trees
+from fastdl.data import Vocabulary, parse_trees
 from fastdl.diagnostics import (
     Watch,
     cap_depth,
@@ -27,6 +27,7 @@ from fastdl.models import (
     RBM,
     RNTN,
     Autoencoder,
+    Captioner,
     RNNClassifier,
     SoftmaxRegression,
 )
@@ -563,3 +564,14 @@ def test_attributions_of_sequences_are_those_of_their_steps():
 def test_an_operation_is_checked_along_one_direction_at_least():
     with pytest.raises(ValueError, match="directions: expected at least 1; got 0"):
         check_gradient(ops.tanh, np.ones((2, 2), np.float32), directions=0)
+
+
+@pytest.mark.parametrize("filters", [(4,), (4, 4)])
+@pytest.mark.parametrize("bag", [0.0, 0.5])
+def test_a_captioner_is_as_deep_as_the_word_it_chooses(filters, bag):
+    net = Captioner(filters, features=6, units=5, embedding=3, bag=bag).build((8, 8, 1), Vocabulary(["<end>", "a"], "a"))
+    # two convolutions a block, features, one of two first states (beside one another), time steps, choice; the words' table
+    # is a beginning of its own, and the bag of words is said beside the path
+    by_hand = 2 * len(filters) + 1 + 1 + 5 + 1
+    assert cap_depth(net, steps=5) == cap_depth(net.module_, (8, 8, 1), steps=5) == by_hand
+    assert cap_depth(net) == math.inf

@@ -39,8 +39,8 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
     Notes
     -----
     Counted on the recorded operations of one sample: weights are what weight decay applies to, so biases and the gains of
-    normalisations are no layers of their own. A layer is recurrent if its class says ``recurrent = True``. One that the input
-    alone does not reach, such as a decoder that also wants the words so far, counts as if it stood behind the rest.
+    normalisations are no layers of their own. A layer is recurrent if its class says ``recurrent = True``; one that the input
+    alone does not reach counts as if it stood behind the rest. The path of a `Captioner` ends at the word that it chooses.
 
     References
     ----------
@@ -53,6 +53,8 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
     >>> cap_depth(MLP((32, 16)).build((8,), classes=3))
     3
     """
+    from ..models.captioner import _CaptionNet
+
     model, _, _ = opened(model)
     module = module_of(model)
     if is_undirected(model):
@@ -83,6 +85,8 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
             p.wants_grad = True  # frozen layers are deep as well
         try:
             out = module(Tensor(x) if dtype == np.float32 else x)
+            if isinstance(module, _CaptionNet):  # the call alone only looks at the image
+                out = module.logits(out, backend.to_device(np.zeros((1, 1), np.int64), out.data))
         finally:
             for p, flag in flags:
                 p.wants_grad = flag
