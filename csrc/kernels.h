@@ -68,7 +68,7 @@ i64 dense_backward_workspace(i64 N, i64 I, i64 O, i64 act);
 
 // ------------------------------------------------------------------------------------------------- convolution
 // x[N,Y,X,C], filters w[R,S,C/groups,F], y[N,P,Q,F] with P = (Y + 2 pad_y - dilation_y (R-1) - 1) / stride_y + 1.
-// Channel block g of C meets filter block g of F.
+// Channel block g of C meets filter block g of F. An infinity in an output's field may give NaN instead (conv_winograd.cpp).
 
 // y = act(x * w + b): y[n,p,q,f] = act(b[f] + sum_{r,s,c} x[n, p stride_y + r dilation_y - pad_y, ..., c] w[r,s,c,f]).
 void conv2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* x, const float* w,
