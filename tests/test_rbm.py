@@ -116,6 +116,9 @@ def test_partial_fit_goes_on():
             rbm.partial_fit(X[at : at + 20], lr=0.05)
     assert rbm.log_likelihood(X).mean() > BEST - 0.7
     assert rbm.score(X) > -6 * np.log(2)
+    speed = rbm._trainer
+    rbm.partial_fit(X[:50], lr=0.05)  # a larger batch moves the same chains
+    assert rbm._trainer is speed and len(rbm.module_.chain_v) == 20
 
 
 @pytest.mark.parametrize(
@@ -172,3 +175,50 @@ def test_recipes(monkeypatch):
     assert report.settings["k"] == mnist_rbm.STEPS
     assert {"test_ll", "log_z", "log_z_err", "log_z_upper", "converged"} <= set(report.metrics)
     assert report.metrics["test_ll"] > -300
+
+
+def test_centring_leaves_the_gradient_of_the_variances_alone():
+    def variances(centre):
+        rbm = RBM(4, visible="gaussian", variance="learned", seed=3).fit(Y, epochs=0)
+        for p in (rbm.module_.w, rbm.module_.b, rbm.module_.c):
+            p.data[...] += np.random.default_rng(0).normal(size=p.data.shape)
+        options = dict(epochs=1, batch_size=300, algorithm="cd", lr=0.01, centre=centre, warm_start=True)
+        return rbm.fit(Y, **options).module_.variance
+
+    np.testing.assert_array_equal(variances(True), variances(False))
+
+
+def test_groups_are_missing_as_a_whole():
+    x = np.eye(3, dtype=np.float32)[RNG.integers(0, 3, (40, 2))].reshape(40, 6)
+    rbm = RBM(4, visible="softmax", visible_group=3).fit(x, epochs=1)
+    filled = rbm.impute([[np.nan] * 3 + [0, 1, 0]])
+    np.testing.assert_allclose(filled.reshape(2, 3).sum(1), 1, rtol=1e-5)
+    with pytest.raises(ValueError, match="X: expected groups of 3 values, all known or all NaN; got a part"):
+        rbm.impute([[np.nan, 1, 0, 0, 1, 0]])
+    with pytest.raises(ValueError, match="X: expected groups of 3 values that add up to 1"):
+        rbm.impute([[np.nan] * 3 + [2, 3, 4]])
+
+
+def test_wrong_use_is_named():
+    rbm = RBM(3).fit(X, epochs=1)
+    for name, use in (
+        ("steps", lambda: rbm.gibbs(X, 1.5)),
+        ("steps", lambda: rbm.sample(2, 1.5)),
+        ("burn_in", lambda: rbm.impute(X * np.nan, burn_in=1.5)),
+        ("temperatures", lambda: rbm.anneal(4, 10.5)),
+        ("reverse_steps", lambda: rbm.anneal(4, 10, reverse_steps=1.5)),
+        ("sparsity_cost", lambda: rbm.fit(X, sparsity_cost="1")),
+    ):
+        with pytest.raises(TypeError, match=f"^{name}: expected"):
+            use()
+    for scale in (1e-25, 1e25):  # variances beyond float32
+        with pytest.raises(ValueError, match="X: expected columns that vary.* got column 0 of variance"):
+            RBM(3, visible="gaussian", variance="data").fit(Y * scale, epochs=1)
+
+
+@pytest.mark.parametrize("settings", [{"hidden_units": "relu"}, {"hidden_units": "softmax", "hidden_group": 2}])
+def test_few_visible_units_have_an_exact_sum(settings):
+    rbm = RBM(4, **settings).fit(X, epochs=1)
+    rbm.module_.w.data[...] = np.random.default_rng(0).normal(size=(6, 4))
+    every = ((np.arange(64)[:, None] >> np.arange(6)) & 1).astype(np.float32)
+    assert rbm.log_z() == pytest.approx(np.logaddexp.reduce(-rbm.free_energy(every).astype(np.float64)), abs=1e-5)

@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from .. import backend, init, optim
-from .._arguments import positive
+from .._arguments import number, positive
 from ..module import Module, Parameter
 from ..random import Stream
 from ..tensor import Tensor
@@ -142,9 +142,9 @@ class Rule:
                 raise ValueError(f"{name}: expected an integer of at least {least}; got {value!r}")
         if self.chains is not None:
             positive("chains", self.chains)
-        for name in ("sparsity_cost", "fast_lr"):
+        for name in ("sparsity_cost", "fast_lr", "sparsity"):
             value = getattr(self, name)
-            if value is not None and not 0.0 <= value < math.inf:
+            if value is not None and number(name, value) < 0.0:
                 raise ValueError(f"{name}: expected 0 or more; got {value}")
         if self.sparsity is not None and not 0.0 < self.sparsity < 1.0:
             raise ValueError(f"sparsity: expected 0 < sparsity < 1; got {self.sparsity}")
@@ -186,8 +186,7 @@ class Trainer:
                 sample=machine.chain_v,
             )  # fmt: skip
             machine.chain(machine.chain_v, machine.chain_h, 0, stream)
-        self.v = backend.empty((batch, v), like) if not persistent else None
-        self.h = backend.empty((batch, h), like)
+        self.make_room(batch)
         self.fast = backend.zeros(self.flat.data.shape, like) if rule.algorithm == "fpcd" else None
         self.centres = [backend.zeros((v,), like), backend.zeros((h,), like)] if rule.centre else None
         self.active = backend.full((h,), like, rule.sparsity or 0.0)
@@ -196,6 +195,12 @@ class Trainer:
             self.betas = backend.to_device(np.linspace(1.0, 0.0, rule.temperatures, dtype=np.float32), like)
             gain = np.repeat(np.linspace(1.0, 0.0, rule.temperatures, dtype=np.float32), self.count)
             self.gain = backend.to_device(gain, like)
+
+    def make_room(self, batch):
+        """For batches of so many samples."""
+        like, (v, h) = self.machine.w.data, self.machine.sizes
+        self.v = backend.empty((batch, v), like) if self.rule.algorithm == "cd" else None
+        self.h = backend.empty((batch, h), like)
 
     def update(self, v, factor=1.0):
         """One update from a batch v [N,V]; the learning rate is the rule's times factor."""
@@ -216,10 +221,10 @@ class Trainer:
         else:
             arrays = self._with_fast() if self.fast is not None else None
             m.chain(m.chain_v, m.chain_h, rule.k, self.stream, arrays, from_hidden=True, factor=1.0 / self.count, **grads)
+        if dq is not None:  # of the plain statistics, which centring changes
+            self._variance_gradient(dw, db, dq)
         if rule.centre:
             self._centre(dw, db, dc)
-        if dq is not None:
-            self._variance_gradient(dw, db, dq)
         if rule.sparsity is not None:
             k.axpby(rule.sparsity_cost, self.active, 1.0, dc)
             k.axpby(-rule.sparsity_cost * rule.sparsity, backend.full(dc.shape, dc, 1.0), 1.0, dc)
@@ -438,15 +443,26 @@ def exact_log_z(machine):
             return (0.5 * np.log(2 * np.pi * s) + (z**2 - b**2) / (2 * s)).sum(1)
 
         return _add_up(len(c), c, lambda x: other(b + x @ w.T))
-    if kind == "bernoulli" and len(b) <= 22 and hidden in ("bernoulli", "gaussian"):
+    if kind == "bernoulli" and len(b) <= 22:
         def of_hidden(a):
-            return np.logaddexp(0, a).sum(1) if hidden == "bernoulli" else (a * a / 2).sum(1)
+            if hidden == "softmax":
+                return np.logaddexp.reduce(a.reshape(len(a), -1, hidden_group), 2).sum(1)
+            each = {"bernoulli": lambda a: np.logaddexp(0, a), "gaussian": lambda a: a * a / 2, "relu": _softplus_integral}
+            return each[hidden](a).sum(1)
 
         return _add_up(len(b), b, lambda x: of_hidden(c + x @ w))
     raise ValueError(
         f"hidden: expected at most 22 Bernoulli units in one of the layers, for an exact sum; got {len(b)} {kind} and "
         f"{len(c)} {hidden} ones (anneal() estimates)"
     )
+
+
+def _softplus_integral(a):
+    """The integral of log(1 + e^t) up to a, of float64 values: up to 0 that of log(1 + e^a y) / y over y from 0 to 1."""
+    y, weight = np.polynomial.legendre.leggauss(16)
+    y, x = (y + 1) / 2, np.exp(-np.abs(a))
+    below = sum(0.5 * u * np.log1p(x * t) / t for t, u in zip(y, weight, strict=True))
+    return np.where(a > 0, a * a / 2 + math.pi**2 / 6 - below, below)
 
 
 def _add_up(n, bias, rest):

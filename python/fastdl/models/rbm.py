@@ -44,7 +44,8 @@ class RBM(Model):
         Bernoulli units take values in [0,1], read as probabilities; softmax units come in groups of `visible_group`, one of
         each on.
     hidden_units : {'bernoulli', 'gaussian', 'relu', 'softmax'}
-        relu: noisy rectified units.
+        relu: noisy rectified units. Their draws are near those of the model that `free_energy` and the likelihoods belong to,
+        not quite its own.
     visible_group, hidden_group : int
         Units of a softmax group.
     variance : float, 'data' or 'learned'
@@ -154,9 +155,13 @@ class RBM(Model):
         if self.visible == "bernoulli" and known.size and not (known.min() >= 0 and known.max() <= 1):
             worst = known.max() if known.max() > 1 else known.min()
             raise ValueError(f"{name}: expected values from 0 to 1, for Bernoulli units; got {worst:g}")
-        if self.visible == "softmax" and not missing:
-            sums = a.reshape(len(a), -1, self.visible_group).sum(-1)
-            if a.min() < 0 or np.abs(sums - 1).max() > 1e-4:
+        if self.visible == "softmax":
+            groups = a.reshape(-1, self.visible_group)
+            unknown = np.isnan(groups)
+            if (unknown.any(1) != unknown.all(1)).any():
+                raise ValueError(f"{name}: expected groups of {self.visible_group} values, all known or all NaN; got a part")
+            groups = groups[~unknown.any(1)]
+            if groups.size and (groups.min() < 0 or np.abs(groups.sum(-1) - 1).max() > 1e-4):
                 raise ValueError(f"{name}: expected groups of {self.visible_group} values that add up to 1; got another sum")
         return x
 
@@ -289,10 +294,12 @@ class RBM(Model):
         if not hasattr(self, "module_"):
             if self.visible == "gaussian" and isinstance(self.variance, str):
                 spread = backend.to_host(x).astype(np.float64).var(0)
-                if not (spread > 0).all():
+                bad = ~((spread > 1e-37) & (spread < 1e37))  # what float32 holds, and 1 / it
+                if bad.any():
+                    at = int(np.argmax(bad))
                     raise ValueError(
-                        f"X: expected columns that vary, for Gaussian units with variances from the data; got column "
-                        f"{int(np.argmin(spread))} constant"
+                        f"X: expected columns that vary, for Gaussian units with variances from the data; got column {at} "
+                        + ("constant" if spread[at] == 0 else f"of variance {spread[at]:.2g}")
                     )
             self.build(x.shape[1])
             self._first(x)
@@ -320,10 +327,11 @@ class RBM(Model):
         rule = Rule(algorithm, k, lr, momentum, weight_decay, chains)
         x = self._prepare(X, True)
         trainer = self.__dict__.get("_trainer")
-        fresh = trainer is None or trainer.machine is not self.module_ or trainer.rule != rule or len(trainer.h) < len(x)
-        if fresh:
+        if trainer is None or trainer.machine is not self.module_ or trainer.rule != rule:
             stream = stream_of(self.seed, "gibbs") if trainer is None else trainer.stream
             trainer = self._trainer = Trainer(self.module_, rule, stream, len(x))
+        elif len(trainer.h) < len(x):
+            trainer.make_room(len(x))
         trainer.update(train.Rows(x, "X", self.module_.w.data).take(np.arange(len(x))))
         self._must_be_finite(trainer, 1)
         return self
@@ -353,8 +361,7 @@ class RBM(Model):
 
     def gibbs(self, X, steps=1, seed=0):
         """States after some Gibbs steps from X, float32 [N,V]."""
-        if steps < 1:
-            raise ValueError(f"steps: expected at least 1; got {steps}")
+        positive("steps", steps)
         v = self._floats(X)
         h = backend.zeros((len(v), self.hidden), v)
         with backend.pooled():
@@ -379,8 +386,9 @@ class RBM(Model):
         """
         self._need_fit()
         m, stream = self.module_, stream_of(seed, "sample")
-        if n != 0:
-            positive("n", n)
+        for name, value in (("n", n), ("steps", steps)):
+            if value != 0:
+                positive(name, value)
         if start is not None:
             v = self._floats(start, "start")
         elif m.chain_v is not None:
@@ -395,8 +403,8 @@ class RBM(Model):
     def impute(self, X, burn_in=100, samples=100, seed=0):
         """Fill in missing values (NaN) by Gibbs sampling with the known ones held fast.
 
-        The chain goes on with samples; what is returned is the mean, over `samples` steps after `burn_in`, of what each
-        step expects of the missing values.
+        Groups of softmax units are missing as a whole. The chain goes on with samples; what is returned is the mean, over
+        `samples` steps after `burn_in`, of what each step expects of the missing values.
 
         Returns
         -------
@@ -404,6 +412,8 @@ class RBM(Model):
         """
         self._need_fit()
         positive("samples", samples)
+        if burn_in != 0:
+            positive("burn_in", burn_in)
         m, x = self.module_, backend.to_host(self._values(X, missing=True))
         x = x.astype(np.float32) / np.float32(255 if x.dtype == np.uint8 else 1)
         missing = np.isnan(x)
@@ -462,6 +472,8 @@ class RBM(Model):
     def anneal(self, chains=100, temperatures=10000, seed=0, reverse_steps=1000):
         """Estimate the partition function by annealed importance sampling, from below and from above.
 
+        With rectified hidden units, whose draws are not quite the model's, both may miss by tenths of a nat and yet agree.
+
         Parameters
         ----------
         chains, temperatures : int
@@ -480,7 +492,9 @@ class RBM(Model):
         Neal (2001); Salakhutdinov & Murray (2008); Burda, Grosse & Salakhutdinov (2015), backwards.
         """
         self._need_fit()
-        if chains < 2 or temperatures < 3:
+        if reverse_steps != 0:
+            positive("reverse_steps", reverse_steps)
+        if positive("chains", chains) < 2 or positive("temperatures", temperatures) < 3:
             raise ValueError(f"chains, temperatures: expected at least 2 and 3; got {chains} and {temperatures}")
         m, stream = self.module_, stream_of(seed, "anneal")
         base, constant = log_z_of_base(m)
