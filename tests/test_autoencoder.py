@@ -309,3 +309,25 @@ def test_tied_weights_get_both_gradients():
     layer.w.data[...] = before - step * way
     down = loss().item()
     assert (up - down) / (2 * step) == pytest.approx(float((gradient * way).sum()), rel=2e-2)
+
+
+def test_variances_of_a_machine_are_unrolled():
+    from fastdl.models import RBM
+
+    x = 3 * np.random.default_rng(0).standard_normal((50, 6))
+    rbm = RBM(4, visible="gaussian", variance="data", seed=1).fit(x, epochs=1, lr=0.01)
+    rbm.module_.w.data[...] *= 100
+    model = Autoencoder.from_rbms([rbm], code_act="sigmoid", output="none")
+    np.testing.assert_allclose(model.transform(x), rbm.transform(x), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(model.reconstruct(x), rbm.reconstruct(x), rtol=1e-4, atol=1e-4)
+    with pytest.raises(ValueError, match="tied: expected False with Gaussian visible units whose variances are not 1"):
+        Autoencoder.from_rbms([rbm], code_act="sigmoid", output="none", tied=True)
+    with pytest.raises(TypeError, match="rbms: expected a sequence of machines; got RBM"):
+        Autoencoder.from_rbms(rbm)
+
+
+def test_counts_are_named():
+    with pytest.raises(ValueError, match="pretrain: expected at least 1; got -1"):
+        Autoencoder((4,), 2).fit(curve(20), pretrain=-1)
+    with pytest.raises(ValueError, match="n: expected at least 1; got -1"):
+        Autoencoder((4,), 2, variational=True).fit(curve(20), epochs=1).sample(-1)

@@ -153,3 +153,9 @@ def test_values_must_be_chances(bad):
     x[1, 2] = bad
     with pytest.raises(ValueError, match=f"X: expected values from 0 to 1, for Bernoulli units; got {bad:g}"):
         ClassificationRBM(4).fit(x, [0, 1, 0, 1])
+
+
+def test_steps_are_whole():
+    model = ClassificationRBM(4).fit(np.full((4, 3), 0.5), [0, 1, 0, 1], epochs=1)
+    with pytest.raises(TypeError, match="steps: expected an integer; got float"):
+        model.sample(1, steps=1.5)

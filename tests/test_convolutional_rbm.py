@@ -149,3 +149,14 @@ def test_wrong_use_is_named():
         ConvolutionalRBM(2, 3).build((6, 6)).inverse_transform(np.zeros((1, 3, 3, 2)))
     with pytest.raises(RuntimeError, match="expected a model that was built or fitted"):
         ConvolutionalRBM(2, 3).sample(1)
+
+
+def test_gaussian_values_must_be_finite():
+    x = np.full((4, 6, 6), 0.5)
+    model = ConvolutionalRBM(2, 3, visible="gaussian").fit(x, epochs=1)
+    for bad in (np.nan, np.inf):
+        for use in (model.transform, model.free_energy, ConvolutionalRBM(2, 3, visible="gaussian").fit):
+            with pytest.raises(ValueError, match=f"X: expected finite numbers; got {bad}"):
+                use(np.where(np.arange(6) == 2, bad, x))
+    with pytest.raises(TypeError, match="steps: expected an integer; got float"):
+        model.build((6, 6)).sample(1, 1.5)

@@ -110,3 +110,18 @@ def test_bad_input_is_named(stack):
         DBN().sample()
     with pytest.raises(ValueError, match="X: expected values from 0 to 1"):
         DBN((3,)).pretrain(X * 3)
+
+
+def test_the_bound_holds_for_values_that_are_all_but_impossible():
+    dbn = DBN((6, 4), seed=100).pretrain(X, epochs=1)
+    low = dbn.stack_[0].module_
+    low.w.data[...], low.b.data[...] = 0, -40
+    (bound, _), truth = dbn.lower_bound(np.ones((1, 8)), 20, 100), -8 * 40
+    assert bound == pytest.approx(truth, abs=0.5)
+
+
+def test_wrong_use_of_a_stack_is_named(stack):
+    with pytest.raises(ValueError, match="X: expected one sample or more; got none"):
+        stack.lower_bound(X[:0])
+    with pytest.raises(TypeError, match="lr: expected a finite number; got '1'"):
+        stack.fine_tune(X, lr="1")

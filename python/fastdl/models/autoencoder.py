@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import backend, nn, ops, optim, train
 from .._arguments import positive, sizes
-from ..random import Stream
+from ..random import Stream, normal
 from ..tensor import Tensor, inference
 from ._base import Model, as_input, must_be_within, must_have_some
 from .cnn import CNN
@@ -221,6 +221,8 @@ class Autoencoder(Model):
         FloatingPointError
             The loss became infinite or NaN; the message says where.
         """
+        if pretrain:
+            positive("pretrain", pretrain)
         x = self._begin(X, warm_start)
         self._must_fit_output(x)
         if not hasattr(self, "module_"):
@@ -303,7 +305,8 @@ class Autoencoder(Model):
         Parameters
         ----------
         rbms : sequence
-            From the data upwards: fitted `RBM` models, or tuples (w [V,H], b_visible [V], b_hidden [H]).
+            From the data upwards: fitted `RBM` models, or tuples (w [V,H], b_visible [V], b_hidden [H]). The decoder of Gaussian
+            visible units wants `output` 'none'; the encoder's weights are then w / s, s their variances.
         input_shape : tuple of int, optional
             Of one sample; [V] if left out.
         **params
@@ -314,7 +317,11 @@ class Autoencoder(Model):
         Autoencoder
             To be fine-tuned by ``fit(X, warm_start=True)``.
         """
+        if not hasattr(rbms, "__iter__"):
+            raise TypeError(f"rbms: expected a sequence of machines; got {type(rbms).__name__}")
+        rbms = list(rbms)
         stack = [_weights_of(r, i) for i, r in enumerate(rbms)]
+        variances = [_variance_of(r) for r in rbms]
         if not stack:
             raise ValueError("rbms: expected one or more; got none")
         for i, (below, above) in enumerate(zip(stack, stack[1:], strict=False)):
@@ -328,8 +335,10 @@ class Autoencoder(Model):
             raise ValueError("kind, variational: expected 'dense' and False; got others")
         model.build(input_shape or (stack[0][0].shape[0],))
         layers, mirror = model.module_.encoder.layers, model.module_.decoder.layers[::-1]
-        for (w, visible, hidden), up, down in zip(stack, layers, mirror, strict=True):
-            backend.assign(up.w.data, w)
+        if model.tied and any(s is not None and (s != 1).any() for s in variances):
+            raise ValueError("tied: expected False with Gaussian visible units whose variances are not 1; got True")
+        for (w, visible, hidden), s, up, down in zip(stack, variances, layers, mirror, strict=True):
+            backend.assign(up.w.data, w if s is None else w / s[:, None])
             backend.assign(up.b.data, hidden)
             backend.assign(down.b.data, visible)
             if not model.tied:
@@ -371,8 +380,8 @@ class Autoencoder(Model):
         """n new samples of a variational autoencoder: codes from N(0, 1), decoded."""
         if not self.variational:
             raise ValueError("variational: expected True, for a code whose distribution is known; got False")
-        from ..random import normal
-
+        if n != 0:
+            positive("n", n)
         return self.inverse_transform(normal((n, self.code), seed=seed))
 
     def score_samples(self, X):
@@ -407,6 +416,12 @@ def _weights_of(rbm, i):
         shapes = ", ".join(str(list(a.shape)) for a in (w, visible, hidden))
         raise ValueError(f"rbms[{i}]: expected shapes [V,H], [V], [H]; got {shapes}")
     return w, visible, hidden
+
+
+def _variance_of(rbm):
+    """Variances [V] of Gaussian visible units, of a machine that has them."""
+    s = None if isinstance(rbm, (tuple, list)) else getattr(getattr(rbm, "module_", None), "variance", None)
+    return None if s is None else np.asarray(backend.to_host(s), np.float32)
 
 
 _NAMES = (("w",), ("b_visible", "b"), ("b_hidden", "c"))  # of a machine's weights

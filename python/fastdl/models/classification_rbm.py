@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from .. import backend, init, ops, train
+from .._arguments import positive
 from ..module import Module, Parameter
 from ..random import Stream, uniform
 from ..tensor import Tensor
@@ -127,8 +128,7 @@ class ClassificationRBM(Classifier):
             Labels that go with them.
         """
         self._need_fit()
-        if n < 1 or steps < 1:
-            raise ValueError(f"n, steps: expected at least 1; got {n} and {steps}")
+        positive("n", n), positive("steps", steps)
         net, stream = self.module_, stream_of(seed, "sample")
         inputs, classes = net.w.shape[0], net.d.shape[0]
         codes = np.arange(n) % classes if label is None else self._codes(np.full(n, label), n, "label")

@@ -3,6 +3,7 @@
 import numpy as np
 
 from .. import backend, init, ops, optim, train
+from .._arguments import positive
 from ..module import Module, Parameter
 from ..random import Stream
 from ..tensor import Tensor, inference
@@ -104,9 +105,11 @@ class ConvolutionalRBM(Model):
     def _input(self, X, name="X"):
         x = super()._input(X, name)
         a = backend.to_host(x)
-        if self.visible == "bernoulli" and a.dtype != np.uint8 and a.size:
+        if a.dtype != np.uint8 and a.size:
             low, high = a.min(), a.max()
-            if not (low >= 0 and high <= 1):  # NaN is neither
+            if not (np.isfinite(low) and np.isfinite(high)) and self.visible != "bernoulli":
+                raise ValueError(f"{name}: expected finite numbers; got {low if not np.isfinite(low) else high}")
+            if self.visible == "bernoulli" and not (low >= 0 and high <= 1):  # NaN is neither
                 bad = low if not low >= 0 else high
                 raise ValueError(f"{name}: expected values from 0 to 1, for Bernoulli units; got {bad:g}")
         return x
@@ -213,8 +216,7 @@ class ConvolutionalRBM(Model):
 
     def gibbs(self, X, steps=1, seed=0):
         """States after some Gibbs steps from X, float32 [N,...]."""
-        if steps < 1:
-            raise ValueError(f"steps: expected at least 1; got {steps}")
+        positive("steps", steps)
         v = self._floats(X)
         with backend.pooled():
             return self._images(self.module_.gibbs(v, steps, stream_of(seed, "sample")))
@@ -234,8 +236,7 @@ class ConvolutionalRBM(Model):
         array of float32 [n,...]
         """
         self._need_fit()
-        if n < 1 or steps < 1:
-            raise ValueError(f"n, steps: expected at least 1; got {n} and {steps}")
+        positive("n", n), positive("steps", steps)
         net, stream = self.module_, stream_of(seed, "sample")
         if net.chain is not None:
             v = backend.take(net.chain, backend.to_device(np.arange(n) % len(net.chain), net.chain)).copy()

@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from .. import backend, nn
-from .._arguments import chance, positive, sizes
+from .._arguments import chance, number, positive, sizes
 from ..random import permutation
 from ._base import Classifier, Model, must_have_some
 from ._boltzmann import stream_of
@@ -171,7 +171,7 @@ class DBN(Classifier):
         """
         self._need_stack()
         positive("epochs", epochs), positive("batch_size", batch_size), positive("k", k)
-        if not lr >= 0.0:
+        if number("lr", lr) < 0.0:
             raise ValueError(f"lr: expected 0 or more; got {lr}")
         x = must_have_some(self._input(X))
         stream, shuffling = stream_of(self.seed, "up-down"), stream_of(self.seed, "up-down shuffle")
@@ -269,18 +269,25 @@ class DBN(Classifier):
         if self.visible != "bernoulli":
             raise ValueError(f"visible: expected 'bernoulli', for the bound; got {self.visible!r}")
         positive("samples", samples)
+        x = self.stack_[0]._floats(must_have_some(self._input(X)))
         z = self.stack_[-1].anneal(chains, temperatures, seed)
-        x, stream, total = self.stack_[0]._floats(self._input(X)), stream_of(seed, "bound"), 0.0
+        stream, total = stream_of(seed, "bound"), 0.0
 
-        def log_bernoulli(values, means):
+        def entropy(means):
             p = np.clip(backend.to_host(means).astype(np.float64), 1e-7, 1 - 1e-7)
-            values = backend.to_host(values)
-            return (values * np.log(p) + (1 - values) * np.log1p(-p)).sum(1)
+            return -(p * np.log(p) + (1 - p) * np.log1p(-p)).sum(1)
+
+        def log_given(values, m, above):
+            # From the inputs of the units: means in float32 round to 0 and 1.
+            z = backend.empty(values.shape, values)
+            m.kernels.gibbs_sample_visible(above, m.w.data, m.b.data, units="gaussian", seed=0, mean=z)
+            z = backend.to_host(z).astype(np.float64)
+            return (backend.to_host(values) * z - np.logaddexp(0, z)).sum(1)
 
         for _ in range(samples):
             below, each = x, np.zeros(len(x))
             for i, (mean, drawn) in enumerate(self._up(x, True, stream)):
-                each += log_bernoulli(below, self.stack_[i].module_.visible(drawn)) - log_bernoulli(mean, mean)
+                each += log_given(below, self.stack_[i].module_, drawn) + entropy(mean)
                 below = drawn
             total += (each - backend.to_host(self.stack_[-1].module_.free_energy(below))).mean()
         return total / samples - z.log_z, z

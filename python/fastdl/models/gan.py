@@ -241,7 +241,7 @@ class GAN(Model):
                         if not np.isfinite(figures).all():
                             raise FloatingPointError(
                                 f"loss: expected finite numbers; got {figures[0]} of G and {figures[1]} of D at epoch {epoch}, "
-                                f"step {state.step + 1}"
+                                f"step {state.step + 1}" + _not_finite(x)
                             )
                         sums += figures
                         state.step, state.loss, state.epoch = state.step + 1, float(figures[0]), epoch
@@ -342,6 +342,12 @@ class GAN(Model):
             return np.clip(d, 0.0, 1.0)
         with inference():
             return backend.to_host(ops.sigmoid(Tensor(d)).data)
+
+
+def _not_finite(x):
+    """What to say of data that hold NaN or infinity."""
+    a = backend.to_host(x)
+    return "" if np.isfinite(a.min()) and np.isfinite(a.max()) else ". X is not finite"
 
 
 class _NoShape:
