@@ -300,6 +300,8 @@ def test_fill():
         ({"elastic": 3}, "elastic: expected"),
         ({"elastic": (3, 86)}, "elastic: expected"),
         ({"flip": "diagonal"}, "flip: expected .*; got 'diagonal'"),
+        ({"rotate": "x"}, "rotate: expected degrees from 0 to 180; got 'x'"),
+        ({"flip": []}, "flip: expected .*; got \\[\\]"),
         ({"crop": 0}, "crop: expected sizes of 1 or more; got 0"),
     ],
 )

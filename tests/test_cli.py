@@ -43,6 +43,7 @@ def run(capsys, *argv):
         (["bench", "--clock", "sun"], "--clock: expected one of wall, cpu; got 'sun'"),
         (["data", "fetch", "imagenet"], "expected one of mnist; got 'imagenet'"),
         (["data", "list", "--dir", "/no/such/folder"], "--dir: expected a folder; got '/no/such/folder'"),
+        (["bench", "gemm", "--only", "nothing"], "only: expected what the name of a row in gemm matches; got 'nothing'"),
         (["fly"], "fly"),
         (["info", "--more"], "--more"),
     ],
@@ -53,6 +54,17 @@ def test_wrong_values_are_named(capsys, monkeypatch, argv, named):
     status, _, err = run(capsys, *argv)
     assert status == 2
     assert named in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("argv", [["train", "mnist-softmax", "--plot"], ["demo", "--picture"]], ids=" ".join)
+def test_a_picture_of_no_known_kind_is_told_before_the_training(capsys, monkeypatch, tmp_path, argv):
+    pytest.importorskip("matplotlib")
+    from fastdl import recipes
+
+    monkeypatch.setattr(recipes, "run", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr("fastdl.recipes.demo.run", lambda *_: pytest.fail("it trained"))
+    status, _, err = run(capsys, *argv, str(tmp_path / "curve.xyz"))
+    assert status == 2 and f"{argv[-1]}: expected a name that ends in one of ." in err and "curve.xyz" in err
 
 
 @pytest.mark.parametrize("argv", [[], ["train"], ["data"]])

@@ -292,3 +292,12 @@ def test_available_without_a_folder(tmp_path, monkeypatch):
 def test_errors_can_be_pickled():
     error = pickle.loads(pickle.dumps(DataError("a/b", "this", "that")))
     assert (str(error), error.path) == ("a/b: expected this; got that", "a/b")
+
+
+def test_arguments_that_are_nothing_of_the_kind_are_named(tmp_path):
+    with pytest.raises(TypeError, match="name: expected the name of a data set; got NoneType"):
+        data.load(None, tmp_path)
+    with pytest.raises(TypeError, match="x: expected an array; got list"):
+        data.hash_split([[1], [2]])
+    with pytest.raises(ValueError, match="fraction: expected a number between 0 and 1; got a tenth"):
+        data.hash_split(np.arange(4.0).reshape(2, 2), "a tenth")

@@ -236,6 +236,13 @@ def test_fetch_reports_every_address(mirror, path):
     assert not path.exists()
 
 
+def test_fetch_tells_damaged_xz_from_a_mirror(mirror, path):
+    mirror.files["file.gz"] = b"\xfd7zXZ\0" + b"no such thing" * 9
+    with pytest.raises(FetchError, match="not a whole xz file"):
+        get(mirror, path, "fine")
+    assert not path.exists()
+
+
 def test_fetch_checks_the_bytes_not_only_their_number(mirror, path):
     other = bytearray(CONTENT)
     other[1234] ^= 1

@@ -538,3 +538,32 @@ def test_image_folder_without_pillow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match='optional extra "images"'):
         data.read_image_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "shape", ["(1,) ", "(99999999999999,), }"], ids=["without an end", "larger than any memory"]
+)
+def test_npy_headers_that_lie(tmp_path, shape):
+    import zipfile
+
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}".encode()
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+    (tmp_path / "a.npy").write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("x.npy", content)
+    with pytest.raises(DataError, match="a.npy: expected a whole .npy file of numbers; got"):
+        data.open_memmap(tmp_path / "a.npy")
+    with pytest.raises(DataError, match="a.npz: expected plain arrays, .*; got x: "):
+        data.read_npz(tmp_path / "a.npz")
+
+
+def test_arguments_of_readers_are_named(tmp_path):
+    path = csv_file(tmp_path, "a,b\n1,2\n")
+    for wrong in ("", "ab", 3):
+        with pytest.raises(ValueError, match="delimiter: expected one character; got"):
+            data.read_csv(path, delimiter=wrong)
+    assert data.read_csv(path, np.int64(1)).target == "b"
+    pytest.importorskip("PIL")
+    for wrong in ("ab", (3, 0), (1, 2, 3)):
+        with pytest.raises(ValueError, match="size: expected an integer of at least 1, or two; got"):
+            data.read_image_folder(tmp_path, size=wrong)

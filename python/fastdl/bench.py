@@ -543,6 +543,9 @@ def run(
     """
     if clock == "cpu" and set(threads) != {1}:
         raise ValueError(f"clock: expected wall for more than one thread; got cpu and threads {list(threads)}")
+    wanted = [r for r in rows(areas) if not only or re.search(only, r.name)]
+    if not wanted:
+        raise ValueError(f"only: expected what the name of a row in {', '.join(areas)} matches; got {only!r}")
     peers = [p for p in against if installed(p)]
     for p in against:
         if p not in peers:
@@ -554,8 +557,8 @@ def run(
     for p in peers:
         about[p] = getattr(importlib.import_module(p), "__version__", "?")
     show(f"{about['cpu']}, {about['cpus']} CPUs; fastdl {about['fastdl']}, target {about['target']}")
-    show("; ".join(f"{p} {about[p]}" + (f" ({about['blas']})" if p == "numpy" else "") for p in peers))
-    wanted = [r for r in rows(areas) if not only or re.search(only, r.name)]
+    if peers:
+        show("; ".join(f"{p} {about[p]}" + (f" ({about['blas']})" if p == "numpy" else "") for p in peers))
     if not goals:
         wanted = [replace(r, goals={}) if isinstance(r, Row) else r for r in wanted]
     show(f"a ratio is how many times faster fastdl is: median of the rounds, quartiles in brackets; clock: {clock}\n")

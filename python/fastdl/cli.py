@@ -233,6 +233,7 @@ def _train(args):
         from . import plot
 
         plot.require()
+        _drawable("plot", args.plot)
     config = recipes.Config(
         data_dir=args.data,
         epochs=args.epochs,
@@ -260,6 +261,15 @@ def _train(args):
     if args.plot:
         recipes.picture(report, args.plot)
     return 0
+
+
+def _drawable(option, path):
+    """A picture's kind follows from its name: better to hear of a wrong one before the training than after."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    kinds, kind = FigureCanvasAgg.get_supported_filetypes(), os.path.splitext(path)[1][1:].lower()
+    if kind and kind not in kinds:
+        raise ValueError(f"--{option}: expected a name that ends in one of .{', .'.join(sorted(kinds))}; got {path!r}")
 
 
 def _choose(args):
@@ -297,8 +307,12 @@ def _samples(name, folder, target):
 
 
 def _demo(args):
+    from importlib.util import find_spec
+
     from .recipes import demo
 
+    if find_spec("matplotlib") is not None:
+        _drawable("picture", args.picture)
     return demo.run(args.picture, args.threads, args.device)
 
 

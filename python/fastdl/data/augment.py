@@ -6,6 +6,7 @@ kernels `warp` and `warp_u8`: an image is resampled once, however many changes a
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 import numpy as np
 
@@ -96,13 +97,13 @@ class Augment:
         _limits("scale", self.scale)
         for name, limit in (("rotate", 180.0), ("shear", 80.0)):
             value = getattr(self, name)
-            if not 0 <= value <= limit:
+            if not isinstance(value, Real) or not 0 <= value <= limit:
                 raise ValueError(f"{name}: expected degrees from 0 to {limit:g}; got {value!r}")
         if self.elastic is not None:
             _, sigma = _limits("elastic", self.elastic)
             if not isinstance(self.elastic, (tuple, list)) or not 0 < sigma <= 85:
                 raise ValueError(f"elastic: expected (alpha, sigma) with 0 < sigma <= 85; got {self.elastic!r}")
-        if self.flip not in _FLIPS:
+        if not isinstance(self.flip, (bool, str, type(None))) or self.flip not in _FLIPS:
             raise ValueError(f"flip: expected a bool, 'horizontal', 'vertical' or 'both'; got {self.flip!r}")
         if self.crop is not None and min(pair("crop", self.crop)) < 1:
             raise ValueError(f"crop: expected sizes of 1 or more; got {self.crop!r}")

@@ -72,6 +72,10 @@ def _problem(path: Path, wanted: RemoteFile) -> str | None:
                 size += len(piece)
     except (OSError, EOFError, zlib.error, DataError) as error:
         return f"not a whole gzip file ({error})"
+    except Exception as error:
+        if type(error).__name__ != "LZMAError":  # its module may be missing
+            raise
+        return f"not a whole xz file ({error})"
     if size != wanted.size:
         more = "more than " if size > wanted.size else ""
         return f"{more}{min(size, wanted.size)} uncompressed bytes, not {wanted.size}"

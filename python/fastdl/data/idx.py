@@ -9,6 +9,7 @@ import gzip
 import io
 import math
 import os
+import tokenize
 import zlib
 from typing import BinaryIO
 
@@ -23,6 +24,8 @@ _GZIP_MAGIC, _XZ_MAGIC = b"\x1f\x8b", b"\xfd7zXZ\0"
 _XZ_FILTERS = [{"id": 0x21, "preset": 9 | 1 << 31, "dict_size": 1 << 22, "lc": 4, "lp": 0, "pb": 0}]  # LZMA2, extreme
 _CHUNK = 1 << 20
 _MAX_AXES = 32  # of every NumPy
+# What NumPy raises at a damaged .npy file; a size that its header claims may be beyond all memory.
+UNREADABLE = (ValueError, EOFError, OSError, MemoryError, tokenize.TokenError)
 
 
 def open_unpacked(path: str | os.PathLike) -> BinaryIO:
@@ -206,7 +209,7 @@ def open_memmap(path: str | os.PathLike) -> np.ndarray:
     if npy:
         try:
             array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+        except UNREADABLE as error:
             raise DataError(path, "a whole .npy file of numbers", str(error)) from error
         if not array.flags.c_contiguous:
             raise DataError(path, "an array in C order", "one in Fortran order")

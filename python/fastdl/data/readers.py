@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from .._arguments import pair
 from .errors import DataError, MissingDataError
-from .idx import open_unpacked, read_up_to
+from .idx import UNREADABLE, open_unpacked, read_up_to
 
 CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
@@ -141,7 +142,7 @@ def read_npz(path: str | os.PathLike, required: tuple[str, ...] = ()) -> dict[st
         with np.load(path, allow_pickle=False) as archive:
             for name in archive.files:
                 arrays[name] = archive[name]
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (*UNREADABLE, zipfile.BadZipFile, zlib.error, RuntimeError) as error:  # RuntimeError: encrypted, or packed oddly
         what = f"{name}: {error}" if name else str(error)
         raise DataError(path, "plain arrays, without pickled objects, in a whole archive", what) from error
     for name, array in arrays.items():
@@ -250,6 +251,8 @@ def read_csv(
     if "\0" in text:
         raise DataError(path, "text", f"a zero byte at {raw.index(0)}")
     line_one = text.split("\n", 1)[0]
+    if delimiter is not None and not (isinstance(delimiter, str) and len(delimiter) == 1):
+        raise ValueError(f"delimiter: expected one character; got {delimiter!r}")
     if delimiter is None:
         delimiter = max(",;\t", key=line_one.count)
     rows, lines = [], []
@@ -282,8 +285,8 @@ def read_csv(
     if target is not None:
         if isinstance(target, str) and target in names:
             goal = names.index(target)
-        elif isinstance(target, int) and -width <= target < width:
-            goal = target % width
+        elif hasattr(target, "__index__") and -width <= target < width:
+            goal = int(target) % width
         else:
             raise DataError(path, f"a column {target!r} for the target", f"columns {_as_list(names)}")
 
@@ -410,6 +413,8 @@ def read_image_folder(
         ) from error
     if mode not in ("RGB", "L"):
         raise ValueError(f"mode: expected 'RGB' or 'L'; got {mode!r}")
+    if size is not None:
+        size = pair("size", size, 1)
     directory = Path(directory)
     if not directory.is_dir():
         raise MissingDataError(directory, "a folder", "a file" if directory.exists() else "nothing there")

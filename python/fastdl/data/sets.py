@@ -4,6 +4,7 @@ import hashlib
 import os
 import zipfile
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +291,8 @@ def load(name: str, data_dir: str | os.PathLike | None = None, target: str | int
     >>> data.load("mnist-embedded").y_test.shape
     (1000,)
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name: expected the name of a data set; got {type(name).__name__}")
     if name == "mnist-embedded":
         return load_mnist()
     root = data_directory(data_dir)
@@ -389,8 +392,10 @@ def hash_split(x: np.ndarray, fraction: float = 0.1) -> np.ndarray:
     BLAKE2b over the little-endian bytes of a row, compared with fraction * 2**64. Reads `x` row by row, so a
     memory-mapped array need not fit into memory.
     """
-    if not 0 < fraction < 1:
+    if not isinstance(fraction, Real) or not 0 < fraction < 1:
         raise ValueError(f"fraction: expected a number between 0 and 1; got {fraction}")
+    if not hasattr(x, "dtype"):
+        raise TypeError(f"x: expected an array; got {type(x).__name__}")
     little = x.dtype.newbyteorder("<")
     hashes = np.empty(len(x), np.uint64)
     for i, row in enumerate(x):
