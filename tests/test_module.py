@@ -282,3 +282,22 @@ def test_flat_counts_a_repeated_parameter_once():
     layer = nn.Dense(3, inputs=2).initialise(0)
     flat = Flat([("a", layer.w), ("b", layer.w), ("c", layer.b)])
     assert [name for name, _ in flat.named] == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("weights", "error", "message"),
+    [
+        (None, TypeError, "weights: expected a dict of arrays by name; got NoneType"),
+        ([1], TypeError, "weights: expected a dict of arrays by name; got list"),
+        ({"w": None}, TypeError, r"weights\['w'\]: expected an array or what makes one; got None"),
+        ({"w": "abc"}, TypeError, r"weights\['w'\]: expected real numbers; got <U3"),
+        ({"w": np.ones((2, 3), complex)}, TypeError, r"weights\['w'\]: expected real numbers; got complex128"),
+        ({"w": [[1.0], [1.0, 2.0]]}, ValueError, r"weights\['w'\]: expected an array of numbers; got .*inhomogeneous"),
+    ],
+)
+def test_weights_that_are_none_are_named(weights, error, message):
+    layer = nn.Dense(3, inputs=2).initialise(0)
+    before = layer.get_weights()
+    with pytest.raises(error, match=message):
+        layer.set_weights(before | weights if isinstance(weights, dict) else weights)
+    np.testing.assert_array_equal(layer.w.data, before["w"])

@@ -162,7 +162,14 @@ def test_sequential_is_a_sequence():
         (lambda: nn.Conv2d(4, 3, groups=2).build((5, 5, 3)), "x: expected a multiple of 2 channels; got 3"),
         (lambda: nn.Conv2d(4, 3).build((5, 5)), r"x: expected an array \[N,Y,X,C\]; got shape \[1, 5, 5\]"),
         (lambda: nn.Dropout(1.0), "p: expected 0 <= p < 1"),
+        (lambda: nn.Dropout("x"), "p: expected 0 <= p < 1; got 'x'"),
         (lambda: nn.BatchNorm(momentum=2), "momentum: expected 0 to 1"),
+        (lambda: nn.BatchNorm(eps=-1), "eps: expected 0 or more; got -1"),
+        (lambda: nn.LayerNorm(eps=-1), "eps: expected 0 or more; got -1"),
+        (lambda: nn.Dense(3).build((-1,)), r"input_shape: expected the sizes of one sample, whole numbers; got \(-1,\)"),
+        (lambda: nn.Dense(3).build("a"), "input_shape: expected the sizes of one sample, whole numbers; got 'a'"),
+        (lambda: nn.Dense(3).build((2.5,)), "input_shape: expected the sizes of one sample"),
+        (lambda: nn.Dense(3).build(4).summary(None), "input_shape: expected the sizes of one sample"),
     ],
 )
 def test_bad_arguments_are_named(make, message):

@@ -168,10 +168,36 @@ def test_a_step_lowers_the_loss_of_a_real_network():
         (lambda m: optim.Adam(m, beta2=1.5), "beta2: expected"),
         (lambda m: optim.Adam(m, clip=0.0), "clip: expected more than 0"),
         (lambda m: optim.get("adamm", m), "optimizer: expected one of sgd, adam"),
+        (lambda m: optim.get(["sgd"], m), "optimizer: expected one of sgd, adam"),
+        (lambda m: optim.SGD(m, lr=np.inf), "lr: expected 0 or more, finite; got inf"),
+        (lambda m: optim.Adam(m, eps=-1), "eps: expected 0 or more; got -1"),
+        (lambda m: optim.RMSprop(m, eps=np.nan), "eps: expected 0 or more; got nan"),
+        (lambda m: schedules.step([0.5, np.nan]), "milestones: expected updates"),
+        (lambda m: schedules.step([3], factor=-0.1), "factor: expected 0 or more; got -0.1"),
+        (lambda m: schedules.cosine(final=np.inf), "final: expected a finite number; got inf"),
+        (lambda m: schedules.one_cycle(start=-1), "start: expected 0 or more; got -1"),
+        (lambda m: schedules.plateau(patience=1.5), "patience: expected a whole number of epochs, 0 or more; got 1.5"),
+        (lambda m: schedules.plateau(least=-1), "least: expected 0 or more; got -1"),
     ],
 )
 def test_bad_settings_are_named(make, message):
     with pytest.raises(ValueError, match=message):
+        make(start())
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda m: optim.SGD(m, momentum="0.9"), "momentum: expected a number; got str"),
+        (lambda m: optim.Adam(m, beta1=None), "beta1: expected a number; got NoneType"),
+        (lambda m: optim.AdaGrad(m, eps="x"), "eps: expected a number; got str"),
+        (lambda m: schedules.step(3), "milestones: expected a sequence of numbers; got int"),
+        (lambda m: schedules.cosine(final="0"), "final: expected a finite number; got '0'"),
+        (lambda m: schedules.one_cycle("x"), "peak: expected a finite number; got 'x'"),
+    ],
+)
+def test_settings_that_are_no_numbers_are_named(make, message):
+    with pytest.raises(TypeError, match=message):
         make(start())
 
 
@@ -190,6 +216,7 @@ def test_cosine_with_warmup():
     assert values[-1] == pytest.approx(0.1)
     assert all(a > b for a, b in itertools.pairwise(values[4:]))
     assert schedules.cosine()(0, 10) == 1.0
+    assert schedules.cosine(np.int64(4), 0.1)(2, 20) == f(2, 20)
 
 
 def test_one_cycle():

@@ -500,3 +500,60 @@ def test_other_losses_and_targets():
 
 def test_output_is_a_tensor():
     assert isinstance(mlp()(Tensor(problem(3)[0])), Tensor)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        (dict(schedule="cosine"), TypeError, "schedule: expected a function; got 'cosine'"),
+        (dict(schedule=lambda t, total: "1"), TypeError, "schedule: expected a finite number; got '1'"),
+        (dict(schedule=lambda t, total: np.nan), ValueError, "schedule: expected a finite number; got nan"),
+        (dict(callbacks=3), TypeError, "callbacks: expected a function or a sequence of functions; got 3 in it"),
+        (dict(on_step=[print, "a"]), TypeError, "on_step: expected a function .*; got 'a' in it"),
+        (dict(augment=3), TypeError, "augment: expected a fastdl.data.Augment; got int"),
+        (dict(augment=fastdl.data.Augment(shift=1)), ValueError, r"x: expected images \[N,Y,X,C\], to augment them; got"),
+        (dict(min_delta="x"), TypeError, "min_delta: expected a finite number; got 'x'"),
+        (dict(optimizer=None), TypeError, "optimizer: expected an Optimizer made for this module; got NoneType"),
+    ],
+)
+def test_options_that_cannot_work_are_named_before_a_weight_changes(options, error, message):
+    m, (x, y) = mlp(), problem(50)
+    before = m.get_weights()
+    given = dict(loss="softmax_cross_entropy", optimizer=optim.SGD(m), epochs=1) | options
+    with pytest.raises(error, match=message):
+        train.fit(m, x, y, **given)
+    for name, value in m.get_weights().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (dict(x=[[0.0] * 6] * 50), TypeError, r"x: expected an array \(fastdl.array makes one\); got list"),
+        (dict(y=[0] * 50), TypeError, "y: expected an array .*; got list"),
+        (dict(validation=3), TypeError, r"validation: expected \(x, y\) or a function; got int"),
+        (dict(validation=([1], [2])), TypeError, "validation x: expected an array .*; got list"),
+        (dict(validation=(problem(9)[0], problem(8)[1])), ValueError, "validation y: expected 9 targets, .*; got 8"),
+        (dict(metrics=[train.accuracy]), TypeError, "metrics: expected a dict of functions by name; got list"),
+        (dict(loss=["mse"]), ValueError, r"loss: expected one of .* or a function; got \['mse'\]"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_data_of_no_use_are_named_before_a_weight_changes(change, error, message):
+    m, (x, y) = mlp(), problem(50)
+    before = m.get_weights()
+    given = dict(x=x, y=y, loss="softmax_cross_entropy", optimizer=optim.SGD(m), epochs=1) | change
+    with pytest.raises(error, match=message):
+        train.fit(m, **given)
+    for name, value in m.get_weights().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
+def test_wrong_arguments_of_a_judgement_are_named():
+    m, (x, y) = mlp(), problem(50)
+    with pytest.raises(ValueError, match="batch_size: expected at least 1; got 0"):
+        train.predict(m, x, 0)
+    with pytest.raises(ValueError, match="loss: expected one of .*; got 'cross'"):
+        train.evaluate(m, x, y, loss="cross")
+    with pytest.raises(ValueError, match="x: expected one sample or more; got none"):
+        train.evaluate(m, x[:0], y[:0], loss="softmax_cross_entropy")

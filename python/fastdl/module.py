@@ -45,6 +45,27 @@ class Parameter(Tensor):
         return f"Parameter({list(self.data.shape)}{'' if self.wants_grad else ', frozen'})"
 
 
+def shape_of(input_shape):
+    """The sizes of one sample as a tuple; one number is one axis."""
+    sizes = tuple(input_shape) if isinstance(input_shape, (tuple, list, np.ndarray)) else (input_shape,)
+    if not all(hasattr(s, "__index__") and s >= 0 for s in sizes):
+        raise ValueError(f"input_shape: expected the sizes of one sample, whole numbers; got {input_shape!r}")
+    return tuple(int(s) for s in sizes)
+
+
+def _numbers(name, values):
+    """A float32 array on the CPU of what somebody gave as weights."""
+    try:
+        a = backend.array(values, None, "cpu")
+        if a.dtype.kind in "cmMSU":
+            raise TypeError(f"expected real numbers; got {a.dtype}")
+        return backend.array(a, device="cpu")
+    except ValueError as error:
+        raise ValueError(f"{name}: expected an array of numbers; got {error}") from None
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+
+
 # While somebody observes: ``observer(module, inputs) -> output``, which calls ``module.forward``. Calls in other threads
 # are not its business.
 _observer = ContextVar("observer", default=None)
@@ -217,7 +238,7 @@ class Module:
         ValueError
             The input does not fit the first layer, or a layer does not fit the one before.
         """
-        shape = (int(input_shape),) if np.ndim(input_shape) == 0 else tuple(int(s) for s in input_shape)
+        shape = shape_of(input_shape)
         x = backend.zeros((1, *shape), self.any_array(), dtype)
         rows = self.run_traced(Tensor(x) if dtype == np.float32 else x)
         return [(name, module, before[1:], y.shape[1:]) for name, module, before, y in rows]
@@ -336,7 +357,11 @@ class Module:
         ------
         ValueError
             A name is missing or unknown, or a shape differs. Nothing is changed then.
+        TypeError
+            No dict, or what is no array of real numbers; nothing is changed then either.
         """
+        if not hasattr(weights, "keys"):
+            raise TypeError(f"weights: expected a dict of arrays by name; got {type(weights).__name__}")
         own = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
         missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
         if missing or unknown:
@@ -344,7 +369,7 @@ class Module:
                 f"weights: expected the names {', '.join(own)}; "
                 f"got {'no ' + ', '.join(missing) if missing else 'also ' + ', '.join(unknown)}"
             )
-        new = {name: backend.array(weights[name], device="cpu") for name in own}
+        new = {name: _numbers(f"weights[{name!r}]", weights[name]) for name in own}
         for name, a in own.items():
             if new[name].shape != a.shape:
                 raise ValueError(f"weights[{name!r}]: expected shape {list(a.shape)}; got {list(new[name].shape)}")

@@ -15,6 +15,16 @@ from .module import Module
 __all__ = ["SGD", "AdaGrad", "Adam", "AdamW", "Optimizer", "RMSprop", "get"]
 
 
+def _within(name, value, below=math.inf):
+    """A number from 0 on, below a limit."""
+    if not isinstance(value, (Real, np.number)):
+        raise TypeError(f"{name}: expected a number; got {type(value).__name__}")
+    if not 0.0 <= value < below:
+        wanted = f"0 <= {name} < {below:g}" if below < math.inf else f"0 or more{', finite' * (value == math.inf)}"
+        raise ValueError(f"{name}: expected {wanted}; got {value}")
+    return float(value)
+
+
 class Optimizer:
     """Base: ranges of the flat vectors, state, clipping.
 
@@ -38,19 +48,14 @@ class Optimizer:
     state_names = ()
 
     def __init__(self, target, lr, weight_decay=0.0, clip=None):
-        for name, value in (("lr", lr), ("weight_decay", weight_decay), ("clip", 1.0 if clip is None else clip)):
-            if not isinstance(value, (Real, np.number)):
-                raise TypeError(f"{name}: expected a number; got {type(value).__name__}")
-        if not lr >= 0.0:
-            raise ValueError(f"lr: expected 0 or more; got {lr}")
-        if not weight_decay >= 0.0:
-            raise ValueError(f"weight_decay: expected 0 or more; got {weight_decay}")
+        self.lr, self.weight_decay, self.clip = _within("lr", lr), _within("weight_decay", weight_decay), clip
+        if clip is not None and not isinstance(clip, (Real, np.number)):
+            raise TypeError(f"clip: expected a number; got {type(clip).__name__}")
         if clip is not None and not clip > 0.0:
             raise ValueError(f"clip: expected more than 0; got {clip}")
         self.flat = target.flatten() if isinstance(target, Module) else target
         if not isinstance(self.flat, Flat):
             raise TypeError(f"target: expected a Module or Flat; got {type(target).__name__}")
-        self.lr, self.weight_decay, self.clip = float(lr), float(weight_decay), clip
         self.t, self._norm = 0, None
         self.state = {name: backend.zeros(self.flat.data.shape, self.flat.data) for name in self.state_names}
         self._bind()
@@ -147,11 +152,9 @@ class SGD(Optimizer):
     """
 
     def __init__(self, target, lr=0.01, momentum=0.0, nesterov=False, weight_decay=0.0, clip=None):
-        if not 0.0 <= momentum < 1.0:
-            raise ValueError(f"momentum: expected 0 <= momentum < 1; got {momentum}")
+        self.momentum, self.nesterov = _within("momentum", momentum, 1.0), bool(nesterov)
         if nesterov and momentum == 0.0:
             raise ValueError("nesterov: expected a momentum above 0; got 0")
-        self.momentum, self.nesterov = float(momentum), bool(nesterov)
         self.state_names = ("v",) if momentum else ()
         super().__init__(target, lr, weight_decay, clip)
 
@@ -174,10 +177,8 @@ class Adam(Optimizer):
     decoupled = False
 
     def __init__(self, target, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, clip=None):
-        for name, value in (("beta1", beta1), ("beta2", beta2)):
-            if not 0.0 <= value < 1.0:
-                raise ValueError(f"{name}: expected 0 <= {name} < 1; got {value}")
-        self.beta1, self.beta2, self.eps = float(beta1), float(beta2), float(eps)
+        self.beta1, self.beta2 = _within("beta1", beta1, 1.0), _within("beta2", beta2, 1.0)
+        self.eps = _within("eps", eps)
         super().__init__(target, lr, weight_decay, clip)
 
     def _update(self, k):
@@ -206,9 +207,7 @@ class RMSprop(Optimizer):
     state_names = ("v",)
 
     def __init__(self, target, lr=1e-3, rho=0.9, eps=1e-8, weight_decay=0.0, clip=None):
-        if not 0.0 <= rho < 1.0:
-            raise ValueError(f"rho: expected 0 <= rho < 1; got {rho}")
-        self.rho, self.eps = float(rho), float(eps)
+        self.rho, self.eps = _within("rho", rho, 1.0), _within("eps", eps)
         super().__init__(target, lr, weight_decay, clip)
 
     def _update(self, k):
@@ -225,7 +224,7 @@ class AdaGrad(Optimizer):
     state_names = ("v",)
 
     def __init__(self, target, lr=0.01, eps=1e-10, weight_decay=0.0, clip=None):
-        self.eps = float(eps)
+        self.eps = _within("eps", eps)
         super().__init__(target, lr, weight_decay, clip)
 
     def _update(self, k):
@@ -240,6 +239,6 @@ def get(optimizer, target, **options):
     """An optimiser from its name and options, or from a function ``optimizer(target)``."""
     if callable(optimizer):
         return optimizer(target, **options)
-    if optimizer not in _BY_NAME:
+    if not isinstance(optimizer, str) or optimizer not in _BY_NAME:
         raise ValueError(f"optimizer: expected one of {', '.join(_BY_NAME)} or a function; got {optimizer!r}")
     return _BY_NAME[optimizer](target, **options)

@@ -6,6 +6,8 @@ that form will do; `plateau` follows a measured loss instead.
 
 import math
 
+from ._arguments import number
+
 
 def constant():
     """Always 1."""
@@ -18,13 +20,20 @@ def _place(name, value, total):
 
 
 def _check_place(name, value):
+    value = int(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or value < 0
+        or not value >= 0
         or (isinstance(value, float) and value > 1)
     ):
         raise ValueError(f"{name}: expected updates (an integer) or a share of the run (0.0 to 1.0); got {value!r}")
+    return value
+
+
+def _factor(name, value):
+    if number(name, value) < 0:
+        raise ValueError(f"{name}: expected 0 or more; got {value}")
     return value
 
 
@@ -37,7 +46,10 @@ def step(milestones, factor=0.1):
         Integers are updates, floats up to 1.0 shares of the run.
     factor : float
     """
+    if not hasattr(milestones, "__iter__"):
+        raise TypeError(f"milestones: expected a sequence of numbers; got {type(milestones).__name__}")
     milestones = [_check_place("milestones", m) for m in milestones]
+    _factor("factor", factor)
 
     def schedule(t, total):
         return factor ** sum(t >= _place("milestones", m, total) for m in milestones)
@@ -59,7 +71,8 @@ def cosine(warmup=0, final=0.0):
     ----------
     Loshchilov & Hutter, "SGDR: stochastic gradient descent with warm restarts" (2017), one cycle.
     """
-    _check_place("warmup", warmup)
+    warmup = _check_place("warmup", warmup)
+    _factor("final", final)
 
     def schedule(t, total):
         up = _place("warmup", warmup, total)
@@ -78,7 +91,8 @@ def one_cycle(peak=0.3, start=1 / 25, final=1e-4):
     ----------
     Smith & Topin, "Super-convergence: very fast training of neural networks using large learning rates" (2018).
     """
-    if not 0.0 < peak < 1.0:
+    _factor("start", start), _factor("final", final)
+    if not 0.0 < number("peak", peak) < 1.0:
         raise ValueError(f"peak: expected more than 0 and less than 1; got {peak}")
 
     def schedule(t, total):
@@ -107,8 +121,11 @@ class plateau:
     """
 
     def __init__(self, factor=0.1, patience=5, min_delta=0.0, least=0.0):
-        if not 0.0 < factor < 1.0:
+        if not 0.0 < number("factor", factor) < 1.0:
             raise ValueError(f"factor: expected more than 0 and less than 1; got {factor}")
+        if not hasattr(patience, "__index__") or patience < 0:
+            raise ValueError(f"patience: expected a whole number of epochs, 0 or more; got {patience!r}")
+        number("min_delta", min_delta), _factor("least", least)
         self.factor, self.patience, self.min_delta, self.least = factor, int(patience), min_delta, least
         self.now, self._best, self._waited = 1.0, math.inf, 0
 

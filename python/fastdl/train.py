@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import backend, ops, random
-from ._arguments import positive
+from ._arguments import number, positive
 from ._interrupts import interruptible
 from .checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from .random import Stream
@@ -28,6 +28,18 @@ LOSSES = {
     "huber": ops.huber,
     "hinge": ops.hinge,
 }
+
+
+def _must_be_array(name, value):
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"{name}: expected an array (fastdl.array makes one); got {type(value).__name__}")
+
+
+def _loss_of(loss):
+    found = LOSSES.get(loss, loss) if isinstance(loss, str) else loss
+    if not callable(found):
+        raise ValueError(f"loss: expected one of {', '.join(LOSSES)} or a function; got {loss!r}")
+    return found
 
 
 class Rows:
@@ -45,6 +57,7 @@ class Rows:
     """
 
     def __init__(self, array, name="x", like=None):
+        _must_be_array(name, array)
         kind = str(array.dtype)
         if kind not in ("float32", "uint8", "int64"):
             raise TypeError(f"{name}: expected float32, uint8 or int64; got {kind}")
@@ -272,6 +285,7 @@ def fit(
     Ctrl-C ends training after the current update: the history is returned, the weights are whole (the best ones where
     restore_best). The loss of a batch is read once, before its update. The module is left in evaluation mode.
     """
+    _must_be_array("x", x), _must_be_array("y", y)
     n = len(x)
     if len(y) != n:
         raise ValueError(f"y: expected {n} targets, as many as samples in x; got {len(y)}")
@@ -281,10 +295,17 @@ def fit(
     for name, value in (("steps", steps), ("patience", patience)):
         if value is not None:
             positive(name, value)
-    callbacks, on_step = (((f,) if callable(f) else f) for f in (callbacks, on_step))
-    loss_of = LOSSES.get(loss, loss)
-    if not callable(loss_of):
-        raise ValueError(f"loss: expected one of {', '.join(LOSSES)} or a function; got {loss!r}")
+    number("min_delta", min_delta)
+    callbacks, on_step = _functions("callbacks", callbacks), _functions("on_step", on_step)
+    if schedule is not None and not callable(schedule):
+        raise TypeError(f"schedule: expected a function; got {schedule!r}")
+    if augment is not None and not hasattr(augment, "draws"):
+        raise TypeError(f"augment: expected a fastdl.data.Augment; got {type(augment).__name__}")
+    if augment is not None and len(x.shape) != 4:
+        raise ValueError(f"x: expected images [N,Y,X,C], to augment them; got shape {list(x.shape)}")
+    if not hasattr(optimizer, "flat"):
+        raise TypeError(f"optimizer: expected an Optimizer made for this module; got {type(optimizer).__name__}")
+    loss_of = _loss_of(loss)
     flat = optimizer.flat
     if not flat.holds(module.named_parameters()):
         raise ValueError(
@@ -302,10 +323,11 @@ def fit(
     history = {"epoch": [], "loss": [], "lr": [], "seconds": [], "stopped": "done"}
     state = State(module, optimizer, history, epochs, total)
     watch = watch or ("loss" if validation is None else "val_loss")
+    if metrics is not None and not hasattr(metrics, "items"):
+        raise TypeError(f"metrics: expected a dict of functions by name; got {type(metrics).__name__}")
     judged = [] if validation is None else ["val_loss", *(f"val_{name}" for name in metrics or {})]
     if not callable(validation):
-        if validation is not None and len(validation[0]) == 0:
-            raise ValueError("validation: expected one sample or more; got none")
+        _must_be_samples(validation)
         _must_be_watchable(watch, ["loss", *judged])
     restore_best = patience is not None if restore_best is None else restore_best
     first_lr, waited, buffers = optimizer.lr, 0, _Buffers(module)
@@ -375,7 +397,7 @@ def fit(
                     order = backend.to_device(order, targets.array)  # once, instead of in parts that each wait
                 for start in range(begin, n if state.step < total else begin, batch_size):
                     if schedule is not None:
-                        optimizer.lr = first_lr * schedule(state.step, total)
+                        optimizer.lr = first_lr * number("schedule", schedule(state.step, total))
                     index = order[start : start + batch_size]
                     with backend.pooled():
                         xb, yb = inputs.take(index), targets.take(index)
@@ -441,6 +463,30 @@ def fit(
     if restore_best:
         state.restore()
     return history
+
+
+def _must_be_samples(validation):
+    """(x, y) as many of one as of the other, told before the first epoch and not after it."""
+    if validation is None:
+        return
+    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
+        raise TypeError(f"validation: expected (x, y) or a function; got {type(validation).__name__}")
+    for name, part in zip("xy", validation, strict=True):
+        _must_be_array(f"validation {name}", part)
+    n = len(validation[0])
+    if n == 0:
+        raise ValueError("validation: expected one sample or more; got none")
+    if len(validation[1]) != n:
+        raise ValueError(f"validation y: expected {n} targets, as many as samples in validation x; got {len(validation[1])}")
+
+
+def _functions(name, given):
+    """A tuple of functions, of one or a sequence."""
+    given = (given,) if callable(given) or not hasattr(given, "__iter__") else tuple(given)
+    for f in given:
+        if not callable(f):
+            raise TypeError(f"{name}: expected a function or a sequence of functions; got {f!r} in it")
+    return given
 
 
 def _update(module, loss_of, optimizer, xb, yb):
@@ -550,7 +596,7 @@ def predict(module, x, batch_size=256):
     array [L,...]
         On the module's device. A row does not depend on the batch it was in.
     """
-    rows, result = Rows(x, "x", module.any_array()), None
+    rows, result, batch_size = Rows(x, "x", module.any_array()), None, positive("batch_size", batch_size)
     with evaluating(module), inference():
         # At least one batch, of no rows if there are none: it gives the output's shape.
         for start in range(0, max(len(x), 1), batch_size):
@@ -576,7 +622,9 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
     dict
         'loss' and one entry for each metric.
     """
-    loss_of = LOSSES.get(loss, loss)
+    loss_of = _loss_of(loss)
+    if len(x) == 0:
+        raise ValueError("x: expected one sample or more; got none")
     with evaluating(module), inference():
         outputs = predict(module, x, batch_size)
         result = {"loss": loss_of(Tensor(outputs), backend.to_device(y, outputs)).item()}

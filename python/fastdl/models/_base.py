@@ -6,8 +6,10 @@ import math
 import numpy as np
 
 from .. import backend, optim, train
+from .._arguments import chance
 from ..checkpoint import Checkpoint, must_be_the_same_model
 from ..io import save as _write
+from ..module import shape_of
 from ..random import Stream, permutation
 from ..tensor import inference
 from ._door import REAL, array_of, as_input, as_labels, is_wide, must_be_within, must_have_some, scale_of
@@ -81,7 +83,7 @@ class Model:
         if validation is None:
             return x, targets, None
         if isinstance(validation, (int, float)):
-            n = round(validation * len(x))
+            n = round(validation * len(x)) if math.isfinite(validation) else 0
             if not (0.0 < validation < 1.0 and 0 < n < len(x)):
                 raise ValueError(
                     f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}"
@@ -250,7 +252,7 @@ class Classifier(Model):
         labels = np.arange(classes) if isinstance(classes, (int, np.integer)) else np.unique(np.asarray(classes))
         if len(labels) < 2:
             raise ValueError(f"classes: expected two or more; got {len(labels)}")
-        self.classes_, self.input_shape_ = labels, tuple(int(s) for s in np.atleast_1d(input_shape))
+        self.classes_, self.input_shape_ = labels, shape_of(input_shape)
         self.module_ = self._make(self.input_shape_, len(labels)).build(self.input_shape_, self.seed).eval()
         self.module_.to(self._device)
         return self
@@ -326,7 +328,7 @@ class Classifier(Model):
 
     def _objective(self, smoothing):
         """What training makes small, as `fastdl.train.fit` takes it."""
-        if not smoothing:
+        if not chance("smoothing", smoothing):
             return "softmax_cross_entropy"
         smooth, plain = float(smoothing), train.LOSSES["softmax_cross_entropy"]
 
@@ -442,7 +444,7 @@ class Regressor(Model):
         """
         if outputs < 1:
             raise ValueError(f"outputs: expected at least 1; got {outputs}")
-        self.input_shape_ = tuple(int(s) for s in np.atleast_1d(input_shape))
+        self.input_shape_ = shape_of(input_shape)
         self.mean_, self.spread_ = (np.broadcast_to(np.asarray(v, np.float64), outputs).copy() for v in (mean, spread))
         self.single_ = outputs == 1
         self.module_ = self._make(self.input_shape_, int(outputs)).build(self.input_shape_, self.seed).eval()

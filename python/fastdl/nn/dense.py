@@ -4,7 +4,7 @@ from functools import partial
 
 from .. import init as _init
 from .. import ops
-from .._arguments import positive
+from .._arguments import chance, positive
 from ..module import Module, Parameter
 from ..tensor import Tensor
 from .activation import check_act
@@ -85,9 +85,7 @@ class Dropout(Module):
     """
 
     def __init__(self, p=0.5):
-        if not 0.0 <= p < 1.0:
-            raise ValueError(f"p: expected 0 <= p < 1; got {p}")
-        self.p, self.stream = float(p), None
+        self.p, self.stream = float(chance("p", p)), None
 
     def forward(self, x):
         if not self.training or self.p == 0.0:
