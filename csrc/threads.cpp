@@ -484,7 +484,7 @@ int get_num_threads() { return thread_limit(); }
 
 void set_num_threads(int count) {
   if (count < 1 || count > kMaxThreads)
-    throw std::invalid_argument("num_threads: expected an integer from 1 to " + std::to_string(kMaxThreads) + "; got " +
+    throw std::invalid_argument("threads: expected an integer from 1 to " + std::to_string(kMaxThreads) + "; got " +
                                 std::to_string(count));
   pool.limit.store(count);
 }

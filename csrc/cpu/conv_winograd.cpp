@@ -25,7 +25,7 @@ namespace {
 constexpr i64 kMost = 512;             // channels and columns
 constexpr i64 kPlaces = 16;            // of a tile
 constexpr i64 kWorkingFloats = 98304;  // inputs and sums of a block
-constexpr i64 kGradientTiles = 144;    // the last sum of a weight gradient's tiles is added so many at a time
+constexpr i64 kGradientTiles = 144;    // sums of a weight gradient are added up over so many at a time
 constexpr float kNothing[kMost] = {};  // a pixel beyond the image
 // Between the places: a tile is written to all of them at once, and pages apart they would meet in one set of L1.
 constexpr i64 kSkew = 16;
@@ -160,7 +160,7 @@ i64 winograd_floats(i64 channels, i64 columns) { return kPlaces * (panel_floats(
 i64 winograd_sums(i64 channels, i64 columns) { return kPlaces * (channels * columns + kSkew); }
 
 void winograd_filters(const float* packed, i64 channels, i64 columns, i64 n, float* transformed) {
-  const i64 place = panel_floats(channels, columns) + kSkew, tap = channels * kTileCols;
+  const i64 step = panel_floats(channels, columns) + kSkew, tap = channels * kTileCols;
   float* const out = transformed + n * channels;
   for (i64 k = 0; k < tap; k += kLanes) {
     vec t[3][4];
@@ -173,7 +173,7 @@ void winograd_filters(const float* packed, i64 channels, i64 columns, i64 n, flo
       const vec g[3] = {t[0][i], t[1][i], t[2][i]};
       vec u[4];
       filter_line(g, u);
-      unrolled<4>([&](auto j) FASTDL_INLINED { store(out + (i * 4 + j) * place + k, u[j]); });
+      unrolled<4>([&](auto j) FASTDL_INLINED { store(out + (i * 4 + j) * step + k, u[j]); });
     });
   }
 }
