@@ -181,8 +181,11 @@ Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Sessi
   if (!shape || !typestr || !data || !PyTuple_Check(shape) || !PyTuple_Check(data) || PyTuple_GET_SIZE(data) != 2)
     return Refusal::not_an_array;
   const i64 bytes = kBytes[static_cast<int>(dtype)];
-  const char* type = PyUnicode_AsUTF8(typestr);
-  if (!type) throw py::error_already_set();
+  const char* type = PyUnicode_Check(typestr) ? PyUnicode_AsUTF8(typestr) : nullptr;
+  if (!type) {
+    PyErr_Clear();
+    return Refusal::not_an_array;
+  }
   if (std::strcmp(type, kTypes[static_cast<int>(dtype)]) != 0 &&
       !(dtype == DType::uint8 && std::strcmp(type, "<u1") == 0))
     return Refusal::dtype;
@@ -190,14 +193,19 @@ Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Sessi
 
   const Py_ssize_t ndim = PyTuple_GET_SIZE(shape);
   if (ndim > kMaxDims) return Refusal::layout;
+  PyObject* const strides = field(dict, f.strides);
+  if (strides && (!PyTuple_Check(strides) || PyTuple_GET_SIZE(strides) != ndim)) return Refusal::not_an_array;
   Py_ssize_t* sizes = room_for_shape();
   i64 count = 1;
   for (Py_ssize_t i = 0; i < ndim; ++i) {
     sizes[i] = PyLong_AsSsize_t(PyTuple_GET_ITEM(shape, i));
-    if (sizes[i] == -1 && PyErr_Occurred()) throw py::error_already_set();
+    if (sizes[i] < 0) {
+      PyErr_Clear();
+      return Refusal::not_an_array;
+    }
     count *= sizes[i];
   }
-  if (PyObject* strides = field(dict, f.strides); strides && count > 0) {
+  if (strides && count > 0) {
     i64 expected = bytes;
     for (Py_ssize_t i = ndim; i-- > 0; expected *= sizes[i])
       if (sizes[i] != 1 && PyLong_AsSsize_t(PyTuple_GET_ITEM(strides, i)) != expected) return Refusal::layout;

@@ -283,6 +283,16 @@ def test_array_goes_where_it_is_told(fake):
             fastdl.array(b, device=wrong)
 
 
+def test_values_go_from_one_gpu_to_another(fake):
+    a, b = (fastdl.array([[1.0, 2.0]], device=f"cuda:{i}") for i in range(2))
+    assert backend.to_device(a, a) is a
+    moved = backend.to_device(b, a)
+    assert moved.device.id == 0 and fake.asnumpy(moved).tolist() == [[1, 2]]
+    a[...] = 0.0
+    backend.assign(a, b)
+    assert a.device.id == 0 and fake.asnumpy(a).tolist() == [[1, 2]]
+
+
 class Foreign:
     """An array of some other library."""
 
@@ -369,7 +379,11 @@ def test_border_takes_whatever_has_the_interface(emu):
         (dict(typestr=">f4"), TypeError, "x: expected float32 in native byte order; got"),
         (dict(strides=(4, 8)), TypeError, r"x: expected a C-contiguous array; got strides \(4, 8\)"),
         (dict(data=(4097, False)), TypeError, "x: expected an aligned array; got an address that is not a multiple"),
-        (dict(shape=None), TypeError, "x: expected a CUDA array of float32; got Foreign"),
+        *(
+            (change, TypeError, "x: expected a CUDA array of float32; got Foreign")
+            for change in (dict(shape=None), dict(shape=(-2, -2)), dict(shape=(2.0, 2)), dict(typestr=3),
+                           dict(strides=(8,)), dict(strides=()), dict(strides=[8, 4]))
+        ),
     ],
 )
 def test_border_refuses(emu, change, error, words):
@@ -500,7 +514,7 @@ def test_a_launch_that_fails_is_an_error(emu):
 
 
 def test_cupy_has_what_is_used():
-    cupy = pytest.importorskip("cupy", reason="no CuPy (make gpu installs it)")
+    cupy = pytest.importorskip("cupy", reason="no CuPy (.ci/run and make gpu install it)")
     assert cupy.from_dlpack.__doc__.startswith("from_dlpack(array, *,")  # compiled: it has no other signature
     for name in sorted(set(backend.ARRAY_FUNCTIONS) - {"from_dlpack"}):
         mine, theirs = (inspect.signature(getattr(library, name)) for library in (fake_cuda, cupy))

@@ -463,7 +463,7 @@ def take(a, index):
 def to_device(a, like):
     """The values of an array on the device of `like`: the array itself where it is there."""
     here, there = home(a), home(like)
-    if here is there:
+    if here is there and (here is _cpu or a.device.id == like.device.id):
         return a
     a = to_host(a)
     if there is _cpu:
