@@ -104,7 +104,7 @@ sass: $(VENV)/.group-sass
 
 gpu: CUDA = ON
 gpu: $(VENV)/.installed-test $(VENV)/.group-test
-	$(call stage,CuPy,$(PIP) install --no-build-isolation --config-settings build-dir=$(BUILD) '.[cuda13]')
+	$(call stage,CuPy for the GPU,cupy=$$($(BIN)/python tools/cupy_for_build.py) && $(PIP) install "$$cupy")
 	$(call stage,the suite with the GPU,FASTDL_BUILD_DIR=$(BUILD) $(BIN)/python -m pytest $(PARALLEL) $(PYTEST_FLAGS) \
 		$(or $(TESTS),-k 'cuda or gpu or device'))
 	$(call stage,benchmarks,$(BIN)/python benchmarks/gpu.py $(AREAS))

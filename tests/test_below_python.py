@@ -121,6 +121,19 @@ def test_what_is_installed_is_what_was_compiled():
             assert path.read_bytes() == (ROOT / here).read_bytes()
 
 
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
+@pytest.mark.skipif(not installed(), reason="a source tree on the path, not an installation")
+def test_cuda_code_is_compiled_with_what_is_installed(tmp_path):
+    """The guide's own kernel, and one of ours by the folders that get_sources() names; run on a GPU by test_gpu.py."""
+    text = next(c for c in blocks("py") if "RawModule" in c)
+    (tmp_path / "guide.cu").write_text(re.search(r'r"""\n(.*?)"""', text, re.S)[1])
+    optim = next(pathlib.Path(p) for p in fastdl.get_sources("cuda") if p.endswith("optim.cu"))
+    folders = [f"-I{f}" for f in (fastdl.get_include(), optim.parent, optim.parents[1] / "csrc")]
+    nvcc = ["nvcc", "-std=c++17", "-fmad=false", "-arch=sm_75", "-Werror", "all-warnings"]
+    subprocess.run([*nvcc, folders[0], "-cubin", tmp_path / "guide.cu", "-o", tmp_path / "guide.cubin"], check=True)
+    subprocess.run([*nvcc, *folders, "-c", optim, "-o", tmp_path / "optim.o"], check=True)
+
+
 @pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 def test_the_guide_compiles_into_a_program(tmp_path):
     """The guide's program, with the sources of the tree where nothing is installed."""

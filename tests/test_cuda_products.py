@@ -27,7 +27,8 @@ SHAPES = [
     # whole large tiles, whose copies go on over chunks, and others; middle ones; a few columns
     (1, 264, 400, 528), (1, 259, 391, 270), (1, 300, 301, 272), (1, 100, 90, 530), (1, 600, 11, 300), (1, 600, 3, 520),
 ]  # fmt: skip
-# N Y X C R S F, stride, padding, dilation (y and x), groups
+# N Y X C R S F, stride, padding, dilation (y and x), groups. None that the CPU does by Winograd's formula (3x3 without stride,
+# channels and filters whole multiples of 16: WINOGRAD).
 CONVOLUTIONS = [
     (2, 9, 8, 3, 3, 3, 5, 1, 1, 1, 1, 1, 1, 1), (1, 12, 11, 4, 5, 3, 6, 2, 3, 2, 1, 1, 1, 2),
     (2, 10, 13, 6, 3, 2, 6, 1, 2, 2, 1, 2, 3, 3), (3, 7, 7, 8, 1, 1, 16, 1, 1, 0, 0, 1, 1, 1),
@@ -38,6 +39,7 @@ CONVOLUTIONS = [
     (1, 28, 24, 128, 1, 5, 128, 1, 1, 0, 2, 1, 1, 1), (1, 20, 33, 3, 3, 3, 72, 1, 1, 1, 1, 1, 1, 1),
     (1, 24, 25, 1, 5, 5, 20, 1, 1, 0, 0, 1, 1, 1),
 ]  # fmt: skip
+WINOGRAD = [(2, 16, 16, 32, 3, 3, 32, 1, 1, 1, 1, 1, 1, 1), (3, 9, 12, 48, 3, 3, 16, 1, 1, 0, 0, 1, 1, 1)]
 # The same of groups of one channel: 16 bytes at a time or not, several chunks of pixels, a window of 3, 5, 7 or any taps,
 # strides, dilations, several filters a channel, a window larger than the image.
 DEPTHWISE = [
@@ -157,6 +159,22 @@ def test_convolutions_agree_with_the_cpu(gpu, case, order, rng):
     same_bits(got[2], expected[2])
     # Phases meet the taps in an order of their own.
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-5, atol=2e-7 * R * S * F)
+
+
+@pytest.mark.parametrize("case", WINOGRAD, ids=str)
+def test_what_the_cpu_does_by_winograd_is_summed_tap_by_tap(gpu, case, rng):
+    """The same numbers in other sums: none of the three passes has the CPU's bits."""
+    N, Y, X, C, R, S, F, *attributes = case
+    x, w = normal(rng, N, Y, X, C), normal(rng, R, S, C, F)
+    y = [output(k.conv2d_forward(x, w, None, *attributes)) for k in (gpu, cpu)]
+    dy = normal(rng, *y[0].shape)
+    dx, dw = np.empty((2, *x.shape), np.float32), np.empty((2, *w.shape), np.float32)
+    for k, to_x, to_w in zip((gpu, cpu), dx, dw):
+        k.conv2d_backward_data(dy, w, *attributes, None, to_x)
+        k.conv2d_backward_weight(x, dy, *attributes, None, to_w)
+    for (ours, theirs), terms in ((y, R * S * C), (dx, R * S * F), (dw, dy.size // F)):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=3e-6 * terms**0.5)
+        assert not np.array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("case", DEPTHWISE, ids=str)
