@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from fastdl import models
+from fastdl import data, models
 from fastdl.models import Captioner
 from fastdl.models.captioner import _overlap
 from fastdl.recipes import emoji_captions
@@ -70,7 +70,7 @@ def test_sharpness_weighs_the_nearest(trained):
         return trained.caption(x[:1], known=known, neighbours=3, share=1.0, sharpness=sharpness)
 
     assert say(0.0) == [other] and say(1000.0) == [one]
-    with pytest.raises(ValueError, match="sharpness: expected a number of 0 or more; got -1"):
+    with pytest.raises(ValueError, match="sharpness: expected 0 or more; got -1"):
         say(-1)
 
 
@@ -112,6 +112,39 @@ def test_bad_arguments_are_named():
         make().fit(x.reshape(12, -1), captions)
     with pytest.raises(RuntimeError, match="Captioner: expected a model that was built or fitted"):
         make().caption(x)
+
+
+def test_what_was_found_is_voted_on_again_and_again(trained):
+    x, captions = squares(2, seed=5)
+    known = squares(1, seed=6)
+    found = emoji_captions.candidates(trained, *known, x)
+    for vote in ((0.0, 0.0), (0.5, 20.0), (0.9, 80.0)):
+        again = trained.caption(
+            x, 3, known=known if vote[0] else None, neighbours=10, share=vote[0], sharpness=vote[1]
+        )
+        assert emoji_captions.say(trained, found, *vote) == again
+    assert emoji_captions.best_vote(trained, found, captions)[0] in (0.0, *emoji_captions.SHARES)
+
+
+def test_known_images_and_vocabularies_are_checked(trained):
+    x, captions = squares(1)
+    for known, message in (
+        ((x[:0], []), "known X: expected one sample or more; got none"),
+        ((np.zeros((1, 9, 9, 3), np.uint8), ["a"]), r"known X: expected samples of shape \[8, 8, 3\]"),
+        ((np.full((1, 8, 8, 3), np.nan), ["a"]), "known X: expected images of finite numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            trained.caption(x, known=known)
+    with pytest.raises(ValueError, match="smoothing: expected 0 <= smoothing < 1; got 1.0"):
+        make().fit(x, captions, smoothing=1.0)
+    with pytest.raises(ValueError, match="vocabulary: expected '<unknown>' among its words; got none"):
+        make().build((8, 8, 3), data.Vocabulary(["<end>", "a"]))
+    with pytest.raises(TypeError, match="vocabulary: expected a fastdl.data.Vocabulary; got list"):
+        make().build((8, 8, 3), ["<end>", "<unknown>"])
+    broken = make().build((8, 8, 3), trained.vocabulary_)
+    broken.set_weights({k: np.full_like(v, np.nan) if "choose" in k else v for k, v in broken.get_weights().items()})
+    with pytest.raises(ValueError, match="step: expected logits of which the highest is finite; got nan"):
+        broken.caption(x[:1])
 
 
 def test_figures_of_captions():

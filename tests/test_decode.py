@@ -119,7 +119,7 @@ def test_temperature_and_top_k():
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda s: decode.sample(s, [0], temperature=0.0), "temperature: expected more than 0; got 0.0"),
+        (lambda s: decode.sample(s, [0], temperature=0.0), "temperature: expected a finite number of more than 0; got 0.0"),
         (lambda s: decode.sample(s, [0], top_k=0), "top_k: expected at least 1; got 0"),
         (lambda s: decode.beam_search(s, [0], 1, width=0), "width: expected at least 1; got 0"),
         (lambda s: decode.beam_search(s, [0], 1, length_penalty=-1.0), "length_penalty: expected 0 or more; got -1.0"),
@@ -145,3 +145,46 @@ def test_ctc_paths_are_joined():
     logits = np.eye(3, dtype=np.float32)[path]
     assert decode.ctc_greedy(logits) == [[1, 1, 2], [2, 1]]
     assert decode.ctc_greedy(logits, np.array([2, 0])) == [[1], []]
+
+
+NAN, PATH = np.full((1, 2, 3), np.nan, np.float32), np.zeros((2, 4, 3), np.float32)
+
+
+@pytest.mark.parametrize("worst", [np.nan, -np.inf, np.inf])
+def test_logits_that_allow_no_choice_are_refused(worst):
+    step = lambda tokens, state: (np.full((len(tokens), 3), worst, np.float32), state)
+    for call in (decode.greedy, decode.sample, lambda *a, **k: decode.beam_search(*a, end=1, **k)):
+        with pytest.raises(ValueError, match="step: expected logits of which the highest is finite; got"):
+            call(step, [0], max_length=2)
+
+
+def test_a_sequence_that_has_ended_may_get_anything():
+    def step(tokens, state):
+        return np.where((tokens == 1)[:, None], np.nan, np.eye(3, dtype=np.float32)[state + 1]), state
+
+    assert decode.greedy(step, [0, 0], 1, 2, np.array([0, 1])) == [[1], [2, 2]]
+
+
+def test_no_temperature_is_too_low():
+    step = lambda tokens, state: (np.array([[1.0, 3.0, -np.inf]] * len(tokens)), state)
+    assert decode.sample(step, [0], max_length=3, temperature=5e-324) == [[1, 1, 1]]
+
+
+@pytest.mark.parametrize(
+    "call, kind, message",
+    [
+        (lambda s: decode.sample(s, [0], temperature=np.inf), ValueError, "temperature: expected a finite number"),
+        (lambda s: decode.sample(s, [0], top_k=1.5), TypeError, "top_k: expected an integer; got float"),
+        (lambda s: decode.beam_search(s, [0], 1, width=1.5), TypeError, "width: expected an integer; got float"),
+        (lambda s: decode.greedy(s, [0.5]), TypeError, "start: expected whole numbers; got float64"),
+        (lambda s: decode.consensus([], len), ValueError, "hypotheses: expected one or more; got none"),
+        (lambda s: decode.ctc_greedy(PATH, np.array([5, 1])), ValueError, "lengths: expected 2 whole numbers from 0 to 4"),
+        (lambda s: decode.ctc_greedy(PATH, np.array([-1, 1])), ValueError, "lengths: expected 2 whole numbers from 0 to 4"),
+        (lambda s: decode.ctc_greedy(PATH[0]), ValueError, r"logits: expected shape \[N,T,C\]; got \[4, 3\]"),
+        (lambda s: decode.ctc_greedy(PATH, blank=3), ValueError, "blank: expected a class from 0 to 2; got 3"),
+        (lambda s: decode.ctc_greedy(NAN), ValueError, "logits: expected numbers within the lengths; got NaN in sample 0"),
+    ],
+)
+def test_more_bad_arguments_are_named(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call(lambda tokens, state: (np.zeros((len(tokens), 3), np.float32), state))

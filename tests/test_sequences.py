@@ -392,3 +392,110 @@ def test_moving_digits(monkeypatch, tmp_path):
     pytest.importorskip("matplotlib")
     recipes.picture(report, tmp_path / "p.png")
     assert (tmp_path / "p.png").stat().st_size > 5000
+
+
+# ------------------------------------------------------------------------------------------------------- odd input
+
+
+@pytest.mark.parametrize(
+    "call, kind, message",
+    [
+        (lambda: data.unpad(np.ones((2, 3)), [1, 5]), ValueError, r"lengths: expected 2 whole numbers from 0 to 3; got \[1, 5\]"),
+        (lambda: data.unpad(np.ones((2, 3)), [1, -1]), ValueError, "lengths: expected 2 whole numbers from 0 to 3"),
+        (lambda: data.unpad(np.ones((2, 3)), [1]), ValueError, "lengths: expected 2 whole numbers from 0 to 3"),
+        (lambda: data.pad(5), TypeError, "sequences: expected a list of sequences; got int"),
+        (lambda: data.windows([1, 2, 3], 0), ValueError, "width: expected at least 1; got 0"),
+        (lambda: data.windows([1, 2, 3], 1, 0), ValueError, "ahead: expected at least 1; got 0"),
+        (lambda: data.windows("abc", 1), TypeError, "series: expected an array of real numbers"),
+        (lambda: data.words(None), TypeError, "text: expected a string; got NoneType"),
+        (lambda: data.Vocabulary.of("abc", most=0, unknown="?"), ValueError, "most: expected at least 1; got 0"),
+        (lambda: data.Vocabulary.of("abc", most=-1, unknown="?"), ValueError, "most: expected at least 1; got -1"),
+        (lambda: data.Vocabulary.of(5), TypeError, r"sequences\[0\]: expected a text or a list of words; got int"),
+        (lambda: data.Vocabulary("ab").decode([1, -1]), ValueError, r"codes\[1\]: expected a number from 0 to 1; got -1"),
+        (lambda: data.Vocabulary("ab").decode([2]), ValueError, r"codes\[0\]: expected a number from 0 to 1; got 2"),
+        (lambda: data.Vocabulary("ab").encode(iter("az")), ValueError, r"sequence\[1\]: expected a symbol .*; got 'z'"),
+        (lambda: data.log_mel(np.zeros(9), 0), ValueError, "rate: expected a finite number of more than 0; got 0"),
+        (lambda: data.log_mel(np.zeros(9), 8000, floor=0), ValueError, "floor: expected a finite number of more than 0"),
+        (lambda: data.log_mel(np.zeros(9), 8000, 0), ValueError, "bands: expected at least 1; got 0"),
+        (lambda: data.mel_filters(4, 64, 8000, low=5000), ValueError, "high: expected a finite number of more than 5000"),
+        (lambda: data.mfcc(np.zeros(9), 8000, 50, 40), ValueError, "coefficients: expected at most one a band, 40; got 50"),
+        (lambda: data.deltas(np.ones((4, 2)), 0), ValueError, "reach: expected at least 1; got 0"),
+        (lambda: data.deltas(np.ones(4)), ValueError, r"features: expected shape \[T,K\]"),
+        (lambda: data.read_wav("no-such.wav"), data.MissingDataError, "no-such.wav: expected a file; got nothing there"),
+        (lambda: Forecaster(alpha="a"), TypeError, "alpha: expected 0 or more; got 'a'"),
+        (lambda: Forecaster().fit(None), TypeError, "series: expected an array or what makes one; got None"),
+        (lambda: Forecaster().fit([[1, 2], [3]]), ValueError, "series: expected"),
+        (lambda: Forecaster().fit(np.ones((9, 0))), ValueError, r"series: expected shape \[L\] or \[L,K\]; got \[9, 0\]"),
+        (lambda: Forecaster().fit(np.arange(60.0), loss=len), ValueError, "loss: expected 'mse', 'mae' or 'huber'"),
+        (lambda: Forecaster().build(spread=0.0), ValueError, "spread: expected more than 0; got 0.0"),
+        (lambda: WordLM().fit(None), TypeError, "text: expected a string or a list of words; got NoneType"),
+    ],
+)  # fmt: skip
+def test_odd_arguments_are_named(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call()
+
+
+def test_what_fills_up_keeps_its_value():
+    np.testing.assert_array_equal(data.pad([[1, 2], [3]], np.nan)[0], [[1, 2], [3, np.nan]])
+    assert data.pad([[1, 2], [3]], -1)[0].dtype == np.int64
+
+
+def test_wav_of_samples_in_wider_boxes(tmp_path):
+    wav(tmp_path / "a.wav", np.arange(8, dtype=np.uint8), 24)
+    blob = bytearray((tmp_path / "a.wav").read_bytes())
+    at = blob.index(b"fmt ") + 8 + 12
+    blob[at : at + 2] = struct.pack("<H", 4)
+    (tmp_path / "a.wav").write_bytes(blob)
+    with pytest.raises(data.DataError, match="expected 3 bytes for 1 samples of 24 bits; got 4"):
+        data.read_wav(tmp_path / "a.wav")
+
+
+def test_no_sequences_and_one_value_a_step(rng):
+    x, y = counting(rng, 20)
+    model = RNNClassifier(units=4).fit(x, y, epochs=1)
+    assert model.predict(np.zeros((0, 5, 2))).shape == (0,)
+    assert RNNClassifier(units=4).build((5,), 3).predict(np.ones((2, 7))).shape == (2,)
+    tokens = RNNClassifier(units=4, vocabulary=3).build((5,), 3)
+    with pytest.raises(ValueError, match="X: expected tokens from 0 to 2; got"):
+        tokens.predict(np.array([[2**63]], np.uint64))
+
+
+def test_bytes_and_wide_floats_are_not_mixed(rng, tmp_path):
+    x, y = rng.integers(0, 256, (12, 5, 2)).astype(np.uint8), np.arange(12) % 2
+    for given in (x, list(x)):
+        model = RNNClassifier(units=4).fit(given, y, epochs=1)
+        np.testing.assert_array_equal(model.predict(x / 255.0), model.predict(x))
+        model.save(tmp_path / "m")
+        for one in (model, models.load(tmp_path / "m")):
+            with pytest.raises(ValueError, match="X: expected uint8, as in training, or values from 0 to 1"):
+                one.predict(list(x.astype(float)))
+    wide = RNNClassifier(units=4).fit(list(x.astype(float)), y, epochs=1)
+    with pytest.raises(ValueError, match="X: expected floats on the scale of training, which went beyond 1; got uint8"):
+        wide.predict(x)
+    short = RNNClassifier(units=4).fit(x[:, :, :1] / 255.0, y, epochs=1)
+    assert short.scale_ == "unit" and short.predict(x[:, :, :1]).shape == (12,)
+
+
+def test_texts_and_series_at_their_ends():
+    model = CharLM(units=4, embedding=4).fit("abc" * 20, epochs=1, batch_size=2, window=5)
+    assert model.sample(3, "a", temperature=5e-324, top_k=99) == model.sample(3, "a", temperature=1e-300)
+    with pytest.raises(ValueError, match="temperature: expected a finite number of more than 0; got inf"):
+        model.sample(3, "a", temperature=np.inf)
+    with pytest.raises(TypeError, match="prompt: expected a string; got int"):
+        model.sample(3, 5)
+    with pytest.raises(TypeError, match="validation: expected a string; got float"):
+        model.fit("abc" * 20, validation=0.1)
+    model.fit("abc" * 20, epochs=1, batch_size=2, window=5)
+    weights = model.get_weights()
+    model.set_weights({k: v * 1e6 if "head" in k else v for k, v in weights.items()})
+    assert model.perplexity("abcacbbca") == np.inf
+    model.set_weights({k: np.full_like(v, np.nan) for k, v in weights.items()})
+    for call in (lambda: model.sample(3, "a"), lambda: model.next("a")):
+        with pytest.raises(ValueError, match="CharLM: expected a network that gives numbers; got nan"):
+            call()
+    series = Forecaster(window=3, units=4).fit(np.arange(20.0), epochs=1)
+    with pytest.raises(ValueError, match="series: expected 81 values or more for one forecast; got 20"):
+        series.rolling(np.arange(20.0), 80)
+    with pytest.raises(TypeError, match="start: expected an integer; got float"):
+        series.rolling(np.arange(20.0), 3.5)

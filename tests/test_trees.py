@@ -7,7 +7,7 @@ import pytest
 
 import reference_trees as reference
 from conftest import LOADED
-from fastdl import data, models, ops
+from fastdl import data, models, nn, ops
 from fastdl.data import DataError, Forest, Vocabulary, parse_trees
 from fastdl.models import RNTN
 from fastdl.tensor import Tensor
@@ -344,3 +344,26 @@ def test_trees_on_device_arrays(trees):
         whole = [fake_cuda.asarray(a) for a in (np.array([[1, 2], [3, 0]]), np.array([6, 4]), np.array([2, 1]))]
         ops.ctc_loss(x, *whole).backward()
         assert isinstance(x.grad, fake_cuda.ndarray)
+
+
+def test_labels_words_and_weights_are_checked(trees, rng):
+    how = dict(epochs=1)
+    with pytest.raises(ValueError, match="validation: expected a label at one node or more; got none"):
+        RNTN(width=3).fit(trees, validation=parse_trees("(-1 a)"), **how)
+    with pytest.raises(TypeError, match="root_weight: expected 0 or more; got 'a'"):
+        RNTN(width=3).fit(trees, root_weight="a", **how)
+    with pytest.raises(TypeError, match="vocabulary: expected a fastdl.data.Vocabulary; got list"):
+        RNTN().build(["a"], ["0", "1"])
+    with pytest.raises(TypeError, match="text: expected a string; got bytes"):
+        parse_trees(b"(1 a)")
+    for layer in (nn.RNTN, nn.TreeLSTM):
+        with pytest.raises(TypeError, match="width: expected an integer; got float"):
+            layer(2.5)
+    model = RNTN(width=3).fit(trees, **how)
+    with pytest.raises(ValueError, match=r"trees: expected a word at every leaf; got none in tree 0: \(1 None\)"):
+        model.predict([data.Tree("1")])
+    number = data.Tree(int(model.predict(parse_trees("(0 quite)"))[0][0]), "quite")
+    assert model.sketch(number) == f"{number.label} quite"
+    model.set_weights({k: np.full_like(v, np.nan) for k, v in model.get_weights().items()})
+    with pytest.raises(ValueError, match="trees: expected trees for which the network gives numbers; got NaN"):
+        model.predict(trees)

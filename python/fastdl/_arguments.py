@@ -48,6 +48,13 @@ def chance(name, value):
     return value
 
 
+def not_negative(name, value):
+    """A finite number from 0 on."""
+    if not isinstance(value, Real) or not 0.0 <= value < math.inf:
+        raise (ValueError if isinstance(value, Real) else TypeError)(f"{name}: expected 0 or more; got {value!r}")
+    return value
+
+
 def number(name, value, more_than=-math.inf):
     """A finite number."""
     if not isinstance(value, Real) or not math.isfinite(value) or value <= more_than:

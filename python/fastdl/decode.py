@@ -17,25 +17,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import backend, random
+from ._arguments import not_negative, number, positive
 from .tensor import Tensor
 
 __all__ = ["Hypothesis", "beam_search", "consensus", "ctc_greedy", "greedy", "sample"]
 
 
 def _check(start, max_length):
-    start = np.asarray(start, np.int64)
+    start = np.asarray(start)
     if start.ndim != 1:
         raise ValueError(f"start: expected a token for each sequence, [B]; got shape {list(start.shape)}")
-    if max_length < 1:
-        raise ValueError(f"max_length: expected at least 1; got {max_length}")
-    return start
+    if start.size and start.dtype.kind not in "iu":
+        raise TypeError(f"start: expected whole numbers; got {start.dtype}")
+    positive("max_length", max_length)
+    return start.astype(np.int64)
 
 
-def _logits(step, tokens, state):
+def _logits(step, tokens, state, live=slice(None)):
+    """Logits in float64, and the state; those of the rows that are `live` must allow a choice."""
     logits, state = step(tokens, state)
     logits = backend.to_host(logits.data if isinstance(logits, Tensor) else logits)
     if logits.ndim != 2 or len(logits) != len(tokens):
         raise ValueError(f"step: expected logits of shape [{len(tokens)},V]; got {list(logits.shape)}")
+    if not logits.shape[1]:
+        raise ValueError("step: expected logits of one token or more; got none")
+    best = logits[live].max(-1)
+    if not np.isfinite(best).all():
+        raise ValueError(f"step: expected logits of which the highest is finite; got {best[~np.isfinite(best)][0]}")
     return logits.astype(np.float64), state
 
 
@@ -50,7 +58,7 @@ def _run(choose, step, start, end, max_length, state):
     for t in range(max_length):
         if not live.any():
             break
-        logits, state = _logits(step, tokens, state)
+        logits, state = _logits(step, tokens, state, live)
         tokens = choose(logits, t)
         for i in np.flatnonzero(live):
             written[i].append(int(tokens[i]))
@@ -102,14 +110,13 @@ def sample(step, start, end=None, max_length=100, state=None, temperature=1.0, t
     ----------
     top_k: Fan, Lewis & Dauphin, "Hierarchical neural story generation" (2018).
     """
-    if not temperature > 0.0:
-        raise ValueError(f"temperature: expected more than 0; got {temperature}")
-    if top_k is not None and top_k < 1:
-        raise ValueError(f"top_k: expected at least 1; got {top_k}")
+    number("temperature", temperature, more_than=0.0)
+    if top_k is not None:
+        positive("top_k", top_k)
     draws = random.uniform((len(_check(start, max_length)), max_length), seed=seed, offset=offset)
 
     def choose(logits, t):
-        logits = logits / temperature
+        logits = cooled(logits, temperature)
         if top_k is not None and top_k < logits.shape[1]:
             out = np.argsort(-logits, axis=-1, kind="stable")[:, top_k:]
             np.put_along_axis(logits, out, -np.inf, -1)
@@ -120,6 +127,12 @@ def sample(step, start, end=None, max_length=100, state=None, temperature=1.0, t
         return np.minimum((below <= draws[:, t : t + 1] * below[:, -1:]).sum(-1), last)
 
     return _run(choose, step, start, end, max_length, state)
+
+
+def cooled(logits, temperature):
+    """logits / temperature but for a constant, so that no temperature is too low for the numbers."""
+    with np.errstate(over="ignore", invalid="ignore"):  # of rows whose sequence has ended
+        return (logits - logits.max(-1, keepdims=True)) / temperature
 
 
 @dataclass
@@ -175,10 +188,7 @@ def beam_search(step, start, end, max_length=100, state=None, width=5, length_pe
     The length penalty: Wu et al., "Google's neural machine translation system" (2016), eq. 14.
     """
     start = _check(start, max_length)
-    if width < 1:
-        raise ValueError(f"width: expected at least 1; got {width}")
-    if not length_penalty >= 0.0:
-        raise ValueError(f"length_penalty: expected 0 or more; got {length_penalty}")
+    positive("width", width), not_negative("length_penalty", length_penalty)
 
     def normalised(log_prob, length):
         return log_prob / ((5.0 + length) / 6.0) ** length_penalty
@@ -244,6 +254,8 @@ def consensus(hypotheses, similarity):
     ----------
     Kumar & Byrne, "Minimum Bayes-risk decoding for statistical machine translation" (2004).
     """
+    if not hypotheses:
+        raise ValueError("hypotheses: expected one or more; got none")
     p = np.exp(_log_softmax(np.array([h.score for h in hypotheses])))
     gain = [sum(w * similarity(h.tokens, o.tokens) for w, o in zip(p, hypotheses, strict=True)) for h in hypotheses]
     return hypotheses[int(np.argmax(gain))]
@@ -255,18 +267,28 @@ def ctc_greedy(logits, lengths=None, blank=0):
     Parameters
     ----------
     logits : array [N,T,C]
-    lengths : int64 array [N], optional
-        Steps of each sample.
+    lengths : int array [N], optional
+        Steps of each sample, 0 to T.
     blank : int
 
     Returns
     -------
     list of N lists of int
     """
-    best = backend.to_host(logits).argmax(-1)
-    lengths = np.full(len(best), best.shape[1]) if lengths is None else backend.to_host(lengths)
+    logits = backend.to_host(logits.data if isinstance(logits, Tensor) else logits)
+    if logits.ndim != 3 or not logits.shape[2]:
+        raise ValueError(f"logits: expected shape [N,T,C]; got {list(logits.shape)}")
+    n, most, classes = logits.shape
+    lengths = np.full(n, most) if lengths is None else backend.to_host(backend.array(lengths, None))
+    if lengths.shape != (n,) or lengths.dtype.kind not in "iu" or np.any((lengths < 0) | (lengths > most)):
+        raise ValueError(f"lengths: expected {n} whole numbers from 0 to {most}; got {lengths.tolist()}")
+    if not 0 <= blank < classes:
+        raise ValueError(f"blank: expected a class from 0 to {classes - 1}; got {blank}")
+    unknown = np.isnan(logits).any(-1) & (np.arange(most) < lengths[:, None])
+    if unknown.any():
+        raise ValueError(f"logits: expected numbers within the lengths; got NaN in sample {int(unknown.any(1).argmax())}")
     result = []
-    for path, steps in zip(best, lengths, strict=True):
+    for path, steps in zip(logits.argmax(-1), lengths, strict=True):
         path = path[:steps]
         fresh = np.append(True, path[1:] != path[:-1])[: len(path)]
         result.append([int(c) for c in path[fresh] if c != blank])

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import DataError
+from .._arguments import not_negative, number, positive
+from .errors import DataError, MissingDataError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
 
@@ -22,9 +23,13 @@ def read_wav(path):
 
     Raises
     ------
+    MissingDataError
+        No such file.
     DataError
         Not such a file, or cut off.
     """
+    if not Path(path).is_file():
+        raise MissingDataError(path, "a file", "a folder" if Path(path).is_dir() else "nothing there")
     raw = Path(path).read_bytes()
     if raw[:4] != b"RIFF" or raw[8:12] != b"WAVE":
         raise DataError(path, "a WAV file, which begins with RIFF and WAVE", repr(raw[:12]))
@@ -44,10 +49,12 @@ def read_wav(path):
         at += 8 + size + size % 2
     if form is None or data is None:
         raise DataError(path, "the chunks 'fmt ' and 'data'", "no " + ("'fmt '" if form is None else "'data'"))
-    kind, channels, rate, _, _, bits = form
+    kind, channels, rate, _, block, bits = form
     if channels < 1 or rate < 1:
         raise DataError(path, "one channel or more and a rate", f"{channels} channels at {rate} a second")
     width = bits // 8
+    if block not in (0, width * channels):  # samples in wider boxes, such as 24 bits in 4 bytes
+        raise DataError(path, f"{width * channels} bytes for {channels} samples of {bits} bits", f"{block}")
     data = data[: len(data) - len(data) % max(width * channels, 1)]
     if kind == _PCM and bits == 8:
         x = (np.frombuffer(data, np.uint8).astype(np.float32) - 128.0) / 128.0
@@ -74,7 +81,8 @@ def mel_filters(bands, size, rate, low=0.0, high=None):
 
     Source: Davis & Mermelstein, "Comparison of parametric representations for monosyllabic word recognition" (1980).
     """
-    high = rate / 2 if high is None else high
+    positive("bands", bands), positive("size", size), number("rate", rate, more_than=0.0), not_negative("low", low)
+    high = number("high", rate / 2 if high is None else high, more_than=low)
     edges = 700.0 * (10.0 ** (np.linspace(_mel(low), _mel(high), bands + 2) / 2595.0) - 1.0)
     at = np.arange(size // 2 + 1) * rate / size
     up = (at[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
@@ -106,6 +114,8 @@ def log_mel(samples, rate, bands=40, window=0.025, step=0.010, emphasis=0.97, fl
     x = np.asarray(samples, np.float64)
     if x.ndim != 1:
         raise ValueError(f"samples: expected shape [T], one channel; got {list(x.shape)}")
+    for name, value in (("rate", rate), ("window", window), ("step", step), ("floor", floor)):
+        number(name, value, more_than=0.0)
     wide, hop = max(round(window * rate), 1), max(round(step * rate), 1)
     x = np.append(x[:1], x[1:] - emphasis * x[:-1])
     x = np.pad(x, (0, max(wide - len(x), 0)))
@@ -118,6 +128,8 @@ def log_mel(samples, rate, bands=40, window=0.025, step=0.010, emphasis=0.97, fl
 def mfcc(samples, rate, coefficients=13, bands=40, **options):
     """Mel-frequency cepstral coefficients: the orthonormal cosine transform of `log_mel`, float32 [frames,coefficients]."""
     energy = log_mel(samples, rate, bands, **options)
+    if positive("coefficients", coefficients) > bands:
+        raise ValueError(f"coefficients: expected at most one a band, {bands}; got {coefficients}")
     k, j = np.arange(coefficients)[:, None], np.arange(bands)
     basis = np.cos(np.pi * k * (2 * j + 1) / (2 * bands)) * np.where(k == 0, 1.0, 2.0**0.5) / bands**0.5
     return (energy @ basis.T).astype(np.float32)
@@ -126,6 +138,9 @@ def mfcc(samples, rate, coefficients=13, bands=40, **options):
 def deltas(features, reach=2):
     """Slope of features [T,K] over time by least squares on `reach` steps to each side; edges are repeated."""
     f = np.asarray(features, np.float64)
+    if f.ndim != 2 or not len(f):
+        raise ValueError(f"features: expected shape [T,K], one step or more; got {list(f.shape)}")
+    positive("reach", reach)
     p = np.pad(f, ((reach, reach), (0, 0)), "edge")
     total = sum(n * (p[reach + n : len(p) - reach + n] - p[reach - n : len(p) - reach - n]) for n in range(1, reach + 1))
     return (total / (2 * sum(n * n for n in range(1, reach + 1)))).astype(np.float32)

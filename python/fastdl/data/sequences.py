@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from .._arguments import positive
+
 
 def pad(sequences, value=0, length=None, name="sequences"):
     """Sequences side by side in one array, filled up at their ends.
@@ -20,7 +22,7 @@ def pad(sequences, value=0, length=None, name="sequences"):
     Returns
     -------
     x : array [N,T,...]
-        float32, int64 for whole numbers.
+        float32; int64 for whole numbers, `value` among them.
     lengths : int64 array [N]
 
     Raises
@@ -35,6 +37,8 @@ def pad(sequences, value=0, length=None, name="sequences"):
     >>> x.tolist(), lengths.tolist()
     ([[1, 2, 3], [4, 0, 0]], [3, 1])
     """
+    if not hasattr(sequences, "__iter__"):
+        raise TypeError(f"{name}: expected a list of sequences; got {type(sequences).__name__}")
     arrays = []
     for i, s in enumerate(sequences):
         try:
@@ -53,10 +57,12 @@ def pad(sequences, value=0, length=None, name="sequences"):
         if len(a) and a.shape[1:] != steps[0]:
             raise ValueError(f"{name}[{i}]: expected steps of shape {list(steps[0])}; got {list(a.shape[1:])}")
     lengths = np.array([len(a) for a in arrays], np.int64)
+    if length is not None and not hasattr(length, "__index__"):
+        raise TypeError(f"length: expected an integer; got {type(length).__name__}")
     longest = int(lengths.max())
     if length is not None and longest > length:
         raise ValueError(f"{name}[{int(lengths.argmax())}]: expected at most {length} steps; got {longest}")
-    whole = all(a.dtype.kind in "iub" for a in arrays if len(a))
+    whole = all(a.dtype.kind in "iub" for a in arrays if len(a)) and float(value).is_integer()
     x = np.full((len(arrays), longest if length is None else length, *steps[0]), value, np.int64 if whole else np.float32)
     for row, a in zip(x, arrays, strict=True):
         if len(a):
@@ -65,7 +71,12 @@ def pad(sequences, value=0, length=None, name="sequences"):
 
 
 def unpad(x, lengths):
-    """The list of sequences in a padded array [N,T,...]: views of their first steps."""
+    """The list of sequences in a padded array [N,T,...]: views of their first steps, `lengths` [N] of them, 0 to T."""
+    x, n = np.asarray(x), np.asarray(lengths)
+    if x.ndim < 2:
+        raise ValueError(f"x: expected a padded array [N,T,...]; got shape {list(x.shape)}")
+    if n.shape != x.shape[:1] or (n.size and (n.dtype.kind not in "iu" or n.min() < 0 or n.max() > x.shape[1])):
+        raise ValueError(f"lengths: expected {len(x)} whole numbers from 0 to {x.shape[1]}; got {n.tolist()}")
     return [row[:n] for row, n in zip(x, lengths, strict=True)]
 
 
@@ -82,12 +93,16 @@ def windows(series, width, ahead=1):
     y : float32 array [N,ahead,K]
         N = L - width - ahead + 1.
     """
-    s = np.asarray(series, np.float32)
+    positive("width", width), positive("ahead", ahead)
+    s = np.asarray(series)
+    if s.dtype.kind not in "fiub":
+        raise TypeError(f"series: expected an array of real numbers; got {s.dtype}")
+    s = s.astype(np.float32)
     s = s[:, None] if s.ndim == 1 else s
     if s.ndim != 2:
         raise ValueError(f"series: expected shape [L] or [L,K]; got {list(s.shape)}")
     n = len(s) - width - ahead + 1
-    if width < 1 or ahead < 1 or n < 1:
+    if n < 1:
         raise ValueError(f"series: expected {width + ahead} values or more for one window; got {len(s)}")
     at = np.arange(n)[:, None] + np.arange(width + ahead)
     runs = s[at]

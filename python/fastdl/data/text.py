@@ -4,6 +4,8 @@ import re
 
 import numpy as np
 
+from .._arguments import positive
+
 # A word with apostrophes and hyphens inside, a number, or any other visible sign on its own.
 _WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s]|_")
 
@@ -17,6 +19,8 @@ def words(text):
     >>> data.words("Don't stop: it's 3.5 miles!")
     ["Don't", 'stop', ':', "it's", '3.5', 'miles', '!']
     """
+    if not isinstance(text, str):
+        raise TypeError(f"text: expected a string; got {type(text).__name__}")
     return _WORD.findall(text)
 
 
@@ -42,6 +46,8 @@ class Vocabulary:
     """
 
     def __init__(self, symbols, unknown=None):
+        if not hasattr(symbols, "__iter__"):
+            raise TypeError(f"symbols: expected some, one after another; got {type(symbols).__name__}")
         self.symbols = list(symbols)
         if unknown is not None and unknown not in self.symbols:
             self.symbols.append(unknown)
@@ -73,8 +79,13 @@ class Vocabulary:
         """
         from collections import Counter
 
+        positive("least", least)
+        if most is not None:
+            positive("most", most)
         counts = Counter()
-        for sequence in sequences:
+        for i, sequence in enumerate(sequences):
+            if not hasattr(sequence, "__iter__"):
+                raise TypeError(f"sequences[{i}]: expected a text or a list of words; got {type(sequence).__name__}")
             counts.update(sequence)
         kept = sorted(s for s, n in counts.items() if n >= least and s != unknown)
         if most is not None:
@@ -100,13 +111,21 @@ class Vocabulary:
         ValueError
             A symbol that is not in the vocabulary, where no `unknown` stands for it; the message says which and where.
         """
+        if not hasattr(sequence, "__iter__"):
+            raise TypeError(f"sequence: expected a text or a list of symbols; got {type(sequence).__name__}")
+        sequence = sequence if isinstance(sequence, str) else list(sequence)
         other = None if self.unknown is None else self._number[self.unknown]
         codes = [self._number.get(s, other) for s in sequence]
         if other is None and None in codes:
             at = codes.index(None)
-            raise ValueError(f"sequence[{at}]: expected a symbol of the vocabulary; got {list(sequence)[at]!r}")
+            raise ValueError(f"sequence[{at}]: expected a symbol of the vocabulary; got {sequence[at]!r}")
         return np.array(codes, np.int64)
 
     def decode(self, codes):
-        """The list of symbols."""
-        return [self.symbols[int(c)] for c in codes]
+        """The list of symbols that numbers, 0 to len - 1, stand for."""
+        found = []
+        for i, c in enumerate(codes):
+            if c != int(c) or not 0 <= c < len(self.symbols):
+                raise ValueError(f"codes[{i}]: expected a number from 0 to {len(self.symbols) - 1}; got {c}")
+            found.append(self.symbols[int(c)])
+        return found

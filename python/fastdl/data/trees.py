@@ -102,6 +102,8 @@ def parse_trees(text, path="text"):
     >>> parse_trees("(3 (2 quite) (3 nice))")[0].words()
     ['quite', 'nice']
     """
+    if not isinstance(text, str):
+        raise TypeError(f"text: expected a string; got {type(text).__name__}")
     trees, open_nodes = [], []  # of an open node: [label or None, word or None, children, place of its bracket]
 
     def fail(place, expected, got):
@@ -212,7 +214,7 @@ class Forest:
     Raises
     ------
     ValueError
-        A node with one child or more than two, or what `label` raises.
+        A node with one child or more than two, a leaf without a word, or what `label` raises.
 
     Attributes
     ----------
@@ -231,6 +233,8 @@ class Forest:
             height, low, high = {}, [], []
             for i, node in enumerate(nodes):
                 if not node.children:
+                    if node.word is None:
+                        raise ValueError(f"trees: expected a word at every leaf; got none in tree {number}: {str(tree)[:60]}")
                     height[id(node)] = 0
                     low.append(i)
                     continue

@@ -1,12 +1,11 @@
 """Pictures to words: a convolutional network looks, a recurrent one speaks."""
 
-import math
 from dataclasses import replace
 
 import numpy as np
 
 from .. import backend, decode, nn, ops, optim, train
-from .._arguments import chance, positive, sizes
+from .._arguments import chance, not_negative, positive, sizes
 from ..data.text import Vocabulary
 from ..module import Module
 from ..random import uniform
@@ -105,8 +104,7 @@ class Captioner(Model):
         for name, value in (("features", features), ("units", units), ("embedding", embedding), ("at_least", at_least)):
             positive(name, value)
         chance("dropout", dropout), chance("word_dropout", word_dropout)
-        if not 0.0 <= bag < np.inf:
-            raise ValueError(f"bag: expected 0 or more; got {bag}")
+        not_negative("bag", bag)
         self.filters, self.features, self.units, self.embedding = sizes("filters", filters), features, units, embedding
         self.dropout, self.word_dropout, self.bag, self.at_least, self.seed = dropout, word_dropout, bag, at_least, seed
 
@@ -137,10 +135,13 @@ class Captioner(Model):
         ----------
         input_shape : (Y, X, C)
         vocabulary : fastdl.data.Vocabulary
-            The words; '<end>' must be among them.
+            The words; '<end>' and '<unknown>' must be among them.
         """
-        if END not in vocabulary:
-            raise ValueError(f"vocabulary: expected {END!r} among its words; got none")
+        if not isinstance(vocabulary, Vocabulary):
+            raise TypeError(f"vocabulary: expected a fastdl.data.Vocabulary; got {type(vocabulary).__name__}")
+        for word in (END, UNKNOWN):
+            if word not in vocabulary:
+                raise ValueError(f"vocabulary: expected {word!r} among its words; got none")
         self.input_shape_, self.vocabulary_ = tuple(int(s) for s in input_shape), vocabulary
         self.module_ = _CaptionNet(
             len(vocabulary), self.filters, self.features, self.units, self.embedding, self.dropout, self.bag
@@ -182,6 +183,7 @@ class Captioner(Model):
         -------
         The model itself.
         """
+        chance("smoothing", smoothing)
         x = self._begin(X, warm_start)
         captions = _strings(captions)
         if not hasattr(self, "module_"):
@@ -240,7 +242,10 @@ class Captioner(Model):
     def transform(self, X):
         """What the network sees in images: float32 [N,G]."""
         self._need_fit()
-        return backend.to_host(train.predict(self.module_, self._input(X)))
+        return self._features(X, "X")
+
+    def _features(self, X, name):
+        return backend.to_host(train.predict(self.module_, self._input(X, name)))
 
     def hypotheses(self, X, width=5, length_penalty=0.7, max_length=20):
         """The captions that beam search finds for each image: lists of `fastdl.decode.Hypothesis`, best first."""
@@ -260,6 +265,42 @@ class Captioner(Model):
                 start = np.full(len(g), len(self.vocabulary_))
                 found += decode.beam_search(step, start, end, max_length, (g, h, c), width, length_penalty)
         return found
+
+    def candidates(self, X, width=5, length_penalty=0.7, max_length=20, known=None, neighbours=5):
+        """What `elect` chooses from, so that it may be asked more than once: the slow part of `caption`.
+
+        Parameters
+        ----------
+        X, width, length_penalty, max_length, known, neighbours
+            As in `caption`.
+
+        Returns
+        -------
+        list of (list of fastdl.decode.Hypothesis, list of (list of int, float))
+            For each image the captions of the beam, best first, and those of the known images, nearest first, with the
+            cosines of their features.
+        """
+        found = self.hypotheses(X, width, length_penalty, max_length)
+        if known is None:
+            return [(own, []) for own in found]
+        near = self._near(X, *_pair(known, "known"), positive("neighbours", neighbours))
+        return list(zip(found, near, strict=True))
+
+    def elect(self, candidates, consensus=True, share=0.5, sharpness=80.0):
+        """A caption for each image, a list of str, of what `candidates` found; arguments as in `caption`."""
+        if not_negative("share", share) > 1.0:
+            raise ValueError(f"share: expected a number from 0 to 1; got {share}")
+        not_negative("sharpness", sharpness)
+        chosen = []
+        for own, near in candidates:
+            election = own
+            if near:
+                others = [decode.Hypothesis(tokens, 0.0, sharpness * cosine) for tokens, cosine in near]
+                election = _weigh(own, 1.0 - share) + _weigh(others, share)
+            best = decode.consensus(election, _overlap) if consensus else election[0]
+            words = self.vocabulary_.decode(best.tokens)
+            chosen.append(" ".join(w for w in words if w not in (END, UNKNOWN)))
+        return chosen
 
     def caption(self, X, width=5, length_penalty=0.7, max_length=20, consensus=True, known=None, neighbours=5, share=0.5,
                 sharpness=80.0):  # fmt: skip
@@ -281,40 +322,32 @@ class Captioner(Model):
         share : float
             0 to 1, of their votes together.
         sharpness : float
-            Each of them counts by exp(sharpness times cosine of its features): 0 all alike, infinity the nearest alone.
+            Each of them counts by exp(sharpness times cosine of its features): 0 all alike, very much the nearest alone.
 
         References
         ----------
         Neighbours' captions chosen by consensus: Devlin, Gupta, Girshick, Mitchell & Zitnick, "Exploring nearest neighbor
         approaches for image captioning" (2015).
         """
-        found = self.hypotheses(X, width, length_penalty, max_length)
-        if known is not None:
-            positive("neighbours", neighbours)
-            if not 0.0 <= share <= 1.0:
-                raise ValueError(f"share: expected a number from 0 to 1; got {share}")
-            if not 0.0 <= sharpness < math.inf:
-                raise ValueError(f"sharpness: expected a number of 0 or more; got {sharpness}")
-            near = self._near(X, *_pair(known, "known"), neighbours, sharpness)
-            found = [_weigh(own, 1.0 - share) + _weigh(others, share) for own, others in zip(found, near, strict=True)]
-        chosen = []
-        for election in found:
-            best = decode.consensus(election, _overlap) if consensus else election[0]
-            words = self.vocabulary_.decode(best.tokens)
-            chosen.append(" ".join(w for w in words if w not in (END, UNKNOWN)))
-        return chosen
+        found = self.candidates(X, width, length_penalty, max_length, known, neighbours)
+        return self.elect(found, consensus, share, sharpness)
 
-    def _near(self, X, known, captions, k, sharpness):
-        """For each image the captions of the k nearest known ones, as hypotheses, nearest first."""
-        captions = _strings(captions, "known captions")
+    def _near(self, X, known, captions, k):
+        """For each image the captions of the k nearest known ones and the cosines of their features, nearest first."""
+        captions, known = _strings(captions, "known captions"), must_have_some(known, "known X")
         codes = self._captions(captions, len(known), "known captions")
         codes[codes < 0] = self.vocabulary_.encode([UNKNOWN])[0]
         lengths = [len(caption.split()) + 1 for caption in captions]
-        own, others = (g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 1e-12) for g in map(self.transform, (X, known)))
+        own, others = (
+            g / np.maximum(np.linalg.norm(g, axis=1, keepdims=True), 1e-12)
+            for g in (self._features(X, "X"), self._features(known, "known X"))
+        )
+        if not np.isfinite(others).all():
+            raise ValueError("known X: expected images of finite numbers; got one whose features are not")
         result = []
         for cosines in own @ others.T:
             best = np.argsort(-cosines, kind="stable")[:k]
-            result.append([decode.Hypothesis(codes[i, : lengths[i]].tolist(), 0.0, sharpness * float(cosines[i])) for i in best])
+            result.append([(codes[i, : lengths[i]].tolist(), float(cosines[i])) for i in best])
         return result
 
     def _describe(self):

@@ -3,10 +3,11 @@
 import numpy as np
 
 from .. import backend, init, nn, ops, optim, train
-from .._arguments import chance, positive
+from .._arguments import chance, not_negative, positive
 from ..data.sequences import windows
 from ..tensor import inference
 from ._base import Model, scale_of
+from ._door import array_of
 from .rnn import _CELLS, recurrent
 
 
@@ -84,15 +85,15 @@ class Forecaster(Model):
             positive(name, value)
         if cell not in _CELLS:
             raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
-        if not 0.0 <= alpha < np.inf:
-            raise ValueError(f"alpha: expected 0 or more; got {alpha}")
-        chance("dropout", dropout)
+        not_negative("alpha", alpha), chance("dropout", dropout)
         self.window, self.ahead, self.units, self.cell, self.layers = window, ahead, units, cell, layers
         self.dropout, self.linear, self.alpha, self.seed = dropout, linear, alpha, seed
 
     def build(self, series=1, mean=0.0, spread=1.0):
         """Make the network with initial weights, for K = `series` values a step."""
-        self.input_shape_, self.single_ = (self.window, series), series == 1
+        self.input_shape_, self.single_ = (self.window, positive("series", series)), series == 1
+        if not np.all(np.asarray(spread) > 0.0):
+            raise ValueError(f"spread: expected more than 0; got {spread}")
         self.mean_, self.spread_ = (np.broadcast_to(np.asarray(v, np.float64), series).copy() for v in (mean, spread))
         layers = recurrent(self.cell, self.units, layers=self.layers, dropout=self.dropout, output="last")
         self.module_ = _Forecast(layers, self.ahead * series, self.dropout, self.linear)
@@ -102,12 +103,12 @@ class Forecaster(Model):
 
     def _series(self, series, name="series"):
         """float64 [L,K]."""
-        s = backend.array(series, None, "cpu")
+        s = array_of(series, name, "cpu")
         if s.dtype.kind not in "fiub":
             raise TypeError(f"{name}: expected an array of real numbers; got {s.dtype}")
         s = s.astype(np.float64)
         s = s[:, None] if s.ndim == 1 else s
-        if s.ndim != 2 or (hasattr(self, "input_shape_") and s.shape[1] != self.input_shape_[1]):
+        if s.ndim != 2 or not s.shape[1] or (hasattr(self, "input_shape_") and s.shape[1] != self.input_shape_[1]):
             k = self.input_shape_[1] if hasattr(self, "input_shape_") else "K"
             raise ValueError(f"{name}: expected shape [L] or [L,{k}]; got {list(np.shape(series))}")
         if not np.isfinite(s).all():
@@ -136,6 +137,8 @@ class Forecaster(Model):
         -------
         The model itself; `history_` holds the curves, losses of the standardised series.
         """
+        if loss not in ("mse", "mae", "huber"):
+            raise ValueError(f"loss: expected 'mse', 'mae' or 'huber'; got {loss!r}")
         if not (warm_start and hasattr(self, "module_")):
             for name in self._fitted:
                 self.__dict__.pop(name, None)
@@ -219,8 +222,10 @@ class Forecaster(Model):
         """
         self._need_fit()
         s, start = self._series(series), self.window if start is None else start
-        if start < self.window:
+        if positive("start", start) < self.window:
             raise ValueError(f"start: expected at least the window, {self.window}; got {start}")
+        if start > len(s) - self.ahead:
+            raise ValueError(f"series: expected {start + self.ahead} values or more for one forecast; got {len(s)}")
         x, _ = self._pairs(s[start - self.window :])
         y = self._forecast(x)
         return y[..., 0] if self.single_ else y

@@ -5,9 +5,10 @@ import math
 import numpy as np
 
 from .. import backend, init, nn, ops, optim, random, train
-from .._arguments import chance, positive
+from .._arguments import chance, number, positive
 from ..checkpoint import fingerprint
 from ..data.text import Vocabulary, words
+from ..decode import cooled
 from ..module import Parameter
 from ..random import Stream
 from ..tensor import Tensor, inference
@@ -99,7 +100,7 @@ class LanguageModel(Model):
 
     # ------------------------------------------------------------------------------------------ for families
 
-    def _symbols(self, text):
+    def _symbols(self, text, name="text"):
         """The symbols of a text."""
         raise NotImplementedError
 
@@ -128,7 +129,11 @@ class LanguageModel(Model):
 
     def encode(self, text):
         """int64 [T] of a text; a symbol that is not known is an error, or `vocabulary_.unknown` where there is one."""
-        return self.vocabulary_.encode(self._symbols(text))
+        self._need_fit()
+        return self._encode(text, "text")
+
+    def _encode(self, text, name):
+        return self.vocabulary_.encode(self._symbols(text, name))
 
     def fit(self, text, *, epochs=10, batch_size=32, window=64, validation=None, optimizer="adam", lr=None, weight_decay=None,
             clip=1.0, vocabulary=None, warm_start=False, **options):  # fmt: skip
@@ -211,14 +216,15 @@ class LanguageModel(Model):
         return total / (len(codes) - 1)
 
     def _two_or_more(self, text, name="text"):
-        codes = self.encode(text)
+        codes = self._encode(text, name)
         if len(codes) < 2:
             raise ValueError(f"{name}: expected two symbols or more; got {len(codes)}")
         return codes
 
     def perplexity(self, text):
         """exp of `nats`."""
-        return math.exp(self.nats(text))
+        nats = self.nats(text)
+        return math.exp(nats) if nats < 700.0 else math.inf
 
     def _run(self, codes, state):
         index = backend.to_device(np.ascontiguousarray(codes[None]), self.module_.any_array())
@@ -227,7 +233,7 @@ class LanguageModel(Model):
     def predict_proba(self, prompt):
         """Probability of each symbol to come next after a prompt, float32 [symbols]."""
         self._need_fit()
-        codes = self.encode(prompt)
+        codes = self._encode(prompt, "prompt")
         if not len(codes):
             raise ValueError("prompt: expected one symbol or more; got none")
         with train.evaluating(self.module_), inference():
@@ -239,7 +245,12 @@ class LanguageModel(Model):
         """The k most probable next symbols with their probabilities, best first."""
         positive("k", k)
         p = self.predict_proba(prompt)
+        self._must_be_numbers(p)
         return [(self.vocabulary_.symbols[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:k]]
+
+    def _must_be_numbers(self, logits):
+        if not np.isfinite(logits.max()):
+            raise ValueError(f"{type(self).__name__}: expected a network that gives numbers; got {logits.max()}")
 
     def sample(self, n, prompt=None, temperature=1.0, top_k=None, seed=0):
         """Write on: n symbols after a prompt.
@@ -261,23 +272,24 @@ class LanguageModel(Model):
         str or list of symbols, as the text was given; without the prompt.
         """
         self._need_fit()
-        if not temperature > 0.0:
-            raise ValueError(f"temperature: expected a number above 0; got {temperature}")
+        number("temperature", temperature, more_than=0.0)
         if top_k is not None:
             positive("top_k", top_k)
         if n != 0:
             positive("n", n)
-        codes = np.zeros(1, np.int64) if prompt is None else self.encode(prompt)
+        codes = np.zeros(1, np.int64) if prompt is None else self._encode(prompt, "prompt")
         if not len(codes):
             raise ValueError("prompt: expected one symbol or more; got none")
         draws, state, written = random.uniform((n,), seed=seed, offset=Stream(seed).offset), None, []
         with train.evaluating(self.module_), inference():
             for u in draws:
                 logits, state = self._run(codes, state)
-                z = backend.to_host(logits.data)[0, -1].astype(np.float64) / temperature
+                z = backend.to_host(logits.data)[0, -1].astype(np.float64)
+                self._must_be_numbers(z)
+                z = cooled(z, temperature)
                 if top_k is not None and top_k < len(z):
                     z[np.argsort(-z, kind="stable")[top_k:]] = -np.inf
-                p = np.cumsum(np.exp(z - z.max()))
+                p = np.cumsum(np.exp(z))
                 codes = np.array([min(np.searchsorted(p, u * p[-1], side="right"), len(p) - 1)], np.int64)
                 written.append(int(codes[0]))
         return self._join(self.vocabulary_.decode(written))
@@ -329,9 +341,9 @@ class CharLM(LanguageModel):
     'cabcab'
     """
 
-    def _symbols(self, text):
+    def _symbols(self, text, name="text"):
         if not isinstance(text, str):
-            raise TypeError(f"text: expected a string; got {type(text).__name__}")
+            raise TypeError(f"{name}: expected a string; got {type(text).__name__}")
         return text
 
     def _first_vocabulary(self, symbols):
@@ -361,7 +373,9 @@ class WordLM(LanguageModel):
         super().__init__(units, cell, layers, embedding, dropout, tied, seed)
         self.most, self.unknown = positive("most", most), unknown
 
-    def _symbols(self, text):
+    def _symbols(self, text, name="text"):
+        if not hasattr(text, "__iter__"):
+            raise TypeError(f"{name}: expected a string or a list of words; got {type(text).__name__}")
         return words(text) if isinstance(text, str) else list(text)
 
     def _first_vocabulary(self, symbols):

@@ -7,6 +7,7 @@ from .._arguments import chance, positive
 from ..data.sequences import pad
 from ..tensor import Tensor
 from ._base import Classifier, Regressor, as_input
+from ._door import is_wide
 
 _CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -46,7 +47,7 @@ class Rows(nn.Module):
         if len(x.shape) == 3:
             return x, None
         k, n, steps = backend.kernels(x.data), x.shape[0], x.shape[1] - 1
-        values = k.get_columns(x.data, 0, y=backend.empty((n, steps), x.data)).reshape(n, -1, self.inputs)
+        values = k.get_columns(x.data, 0, y=backend.empty((n, steps), x.data)).reshape(n, steps // self.inputs, self.inputs)
         counts = k.get_columns(x.data, steps, y=backend.empty((n, 1), x.data))
         lengths = np.rint(backend.to_host(counts).reshape(-1)).astype(np.int64)
         return Tensor(values), backend.to_device(lengths, x.data)
@@ -86,30 +87,36 @@ class _Sequences:
 
     def build(self, input_shape, *targets, **more):
         shape = tuple(int(s) for s in np.atleast_1d(input_shape))
-        if self.vocabulary is None and len(shape) == 1:  # rows, as the training loop has them
-            shape = ((shape[0] - 1) // self._inputs, self._inputs)
+        if self.vocabulary is None and len(shape) == 1:
+            inputs = self.__dict__.pop("_inputs", None)  # of a fit, whose samples are rows: see Rows
+            shape = (shape[0], 1) if inputs is None else ((shape[0] - 1) // inputs, inputs)
         return super().build(shape, *targets, **more)
 
+    def _begin(self, X, warm_start):
+        goes_on = warm_start and hasattr(self, "module_") and hasattr(self, "scale_")
+        x = super()._begin(X, warm_start)
+        if not goes_on:
+            self.scale_ = self.__dict__.pop("_seen", "unit")  # of the steps themselves, not of rows with their lengths
+        return x
+
     def _input(self, X, name="X"):
-        rows = self._tokens(X, name) if self.vocabulary else self._steps(X, name)
-        return rows
+        return self._tokens(X, name) if self.vocabulary else self._steps(X, name)
 
     def _steps(self, X, name):
         """Rows float32 [N, T I + 1] of a list of arrays [T_n,I] or of an array [N,T,I] in which NaN fills up.
 
-        uint8 becomes values in [0,1].
+        uint8 becomes values in [0,1]; the scale of a fit is remembered.
         """
         if _ragged(X):
             x, lengths = pad(X, name=name)
+            of_bytes = bool(lengths.any()) and all(getattr(s, "dtype", None) == np.uint8 for s in X if len(s))
             if not lengths.any() and hasattr(self, "input_shape_"):  # sequences of no steps have any width
                 x = np.zeros((len(x), 0, self.input_shape_[-1]))
             x = x.astype(np.float32, copy=False)
-            if all(getattr(one, "dtype", None) == np.uint8 for one in X):
-                x = x / np.float32(255.0)
         else:
-            x = backend.to_host(as_input(X, name))
-            x = x.astype(np.float32) / 255.0 if x.dtype == np.uint8 else x
-            lengths = None
+            x, lengths = backend.to_host(as_input(X, name)), None
+            of_bytes = x.dtype == np.uint8
+        x = x.astype(np.float32) / np.float32(255.0) if of_bytes else x
         if x.ndim == 2:
             x = x[:, :, None]
         if x.ndim != 3:
@@ -123,9 +130,13 @@ class _Sequences:
             raise ValueError(
                 f"{name}: expected {self.input_shape_[-1]} values a step, as the model was made for; got {x.shape[2]}"
             )
-        self._inputs = x.shape[2]
+        if not hasattr(self, "input_shape_"):
+            self._inputs = x.shape[2]
         x = np.where(np.arange(x.shape[1])[:, None] < lengths[:, None, None], x, np.float32(0.0))
-        return np.concatenate([x.reshape(len(x), -1), lengths[:, None]], 1).astype(np.float32)
+        self._must_be_on_the_same_scale(np.empty(0, np.uint8) if of_bytes else x, name)
+        if not hasattr(self, "scale_"):
+            self._seen = "bytes" if of_bytes else "wide" if is_wide(x) else "unit"
+        return np.concatenate([x.reshape(len(x), x.shape[1] * x.shape[2]), lengths[:, None]], 1).astype(np.float32)
 
     def _tokens(self, X, name):
         """Rows int64 [N, T + 1] of lists of tokens, or of an array [N,T] in which negative numbers fill up."""
@@ -136,7 +147,7 @@ class _Sequences:
             lengths = None
         if x.dtype.kind not in "iu" or x.ndim != 2:
             raise TypeError(f"{name}: expected whole numbers [N,T], or a list of them; got {x.dtype} {list(x.shape)}")
-        x = x.astype(np.int64)
+        x = (np.minimum(x, np.iinfo(np.int64).max) if x.dtype == np.uint64 else x).astype(np.int64)
         if lengths is None:
             there = x >= 0
             lengths = np.where(there.any(1), x.shape[1] - np.argmax(there[:, ::-1], 1), 0) if x.shape[1] else there.sum(1)

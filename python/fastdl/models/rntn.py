@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
-from .._arguments import chance, positive
+from .._arguments import chance, not_negative, positive
 from ..checkpoint import fingerprint
 from ..data.text import Vocabulary
 from ..data.trees import Forest, Tree
@@ -100,6 +100,8 @@ class RNTN(Model):
         vocabulary : fastdl.data.Vocabulary
         classes : sequence of str
         """
+        if not isinstance(vocabulary, Vocabulary):
+            raise TypeError(f"vocabulary: expected a fastdl.data.Vocabulary; got {type(vocabulary).__name__}")
         if vocabulary.unknown is None:
             raise ValueError("vocabulary: expected one with a symbol for unknown words; got none")
         self.vocabulary_, self.classes_ = vocabulary, np.unique(np.asarray(classes, dtype=str))
@@ -147,8 +149,7 @@ class RNTN(Model):
         The model itself.
         """
         trees = _some_trees(trees)
-        if not 0.0 <= root_weight < np.inf:
-            raise ValueError(f"root_weight: expected 0 or more; got {root_weight}")
+        not_negative("root_weight", root_weight)
         if not (warm_start and hasattr(self, "module_")):
             for name in self._fitted:
                 self.__dict__.pop(name, None)
@@ -159,7 +160,8 @@ class RNTN(Model):
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         judge = None
         if validation is not None:
-            judge = _Validation(self, self._training_forest(_some_trees(validation, "validation"), "validation"))
+            forest = self._training_forest(_some_trees(validation, "validation"), "validation")
+            judge = _Validation(self, _labelled(forest, "validation"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         opt = optim.get(optimizer, module, **{k: v for k, v in given.items() if v is not None})
 
@@ -237,21 +239,22 @@ class RNTN(Model):
         """The most probable label of each node: for each tree an array [nodes], in the order of `Tree.nodes`."""
         self._need_fit()
         forest = Forest(_trees(trees), self._number(), lambda label: -1)
-        return [self.classes_[codes] for codes in forest.by_tree(train.argmax(self._logits(forest)))]
+        logits = self._logits(forest)
+        if np.isnan(logits).any():
+            raise ValueError("trees: expected trees for which the network gives numbers; got NaN")
+        return [self.classes_[codes] for codes in forest.by_tree(train.argmax(logits))]
 
     def score(self, trees):
         """Accuracy over all nodes that have a label, 0 to 1."""
         self._need_fit()
-        forest = self._training_forest(_some_trees(trees))
-        if not (forest.labels >= 0).any():
-            raise ValueError("trees: expected a label at one node or more; got none")
+        forest = _labelled(self._training_forest(_some_trees(trees)), "trees")
         known = forest.labels >= 0
         return float(np.mean((train.argmax(self._logits(forest)) == forest.labels)[known]))
 
     def sketch(self, tree):
         """A tree as text with the predicted label of every node, and the true one where it differs: ``4 (3)``."""
         labels = [
-            p if p == node.label else f"{p} ({node.label})"
+            p if p == str(node.label) else f"{p} ({node.label})"
             for p, node in zip(self.predict([tree])[0].tolist(), tree.nodes(), strict=True)
         ]
         lines, todo = [], [(tree.as_tuple(labels), "", "")]
@@ -301,6 +304,13 @@ def _some_trees(trees, name="trees"):
     if not found:
         raise ValueError(f"{name}: expected one tree or more; got none")
     return found
+
+
+def _labelled(forest, name):
+    """The same forest, of which one node or more must have a label."""
+    if not (forest.labels >= 0).any():
+        raise ValueError(f"{name}: expected a label at one node or more; got none")
+    return forest
 
 
 class _Validation:

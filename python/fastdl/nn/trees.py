@@ -4,6 +4,7 @@ from functools import partial
 
 from .. import init as _init
 from .. import ops
+from .._arguments import number, positive
 from ..module import Module, Parameter
 from .dense import Dense
 
@@ -27,8 +28,7 @@ class RNTN(Module):
     """
 
     def __init__(self, width, tensor=True, identity=0.5):
-        if width < 1:
-            raise ValueError(f"width: expected at least 1; got {width}")
+        positive("width", width), number("identity", identity)
         bound = 1.0 / (2.0 * width)
         self.v = Parameter((2 * width, 2 * width, width), partial(_uniform, bound=bound)) if tensor else None
         self.w = Parameter((2 * width, width), partial(_identities, bound=bound**0.5 / 4, scale=identity))
@@ -63,8 +63,7 @@ class TreeLSTM(Module):
     """
 
     def __init__(self, width, forget_bias=1.0):
-        if width < 1:
-            raise ValueError(f"width: expected at least 1; got {width}")
+        positive("width", width), number("forget_bias", forget_bias)
         self.write = Dense(width, "sigmoid", inputs=width)
         self.value = Dense(width, "tanh", inputs=width)
         self.read = Dense(width, "sigmoid", inputs=width)

@@ -129,21 +129,25 @@ def neighbours(model, x, captions, wanted):
     }
 
 
-def say(model, x, captions, wanted, share=0.0, sharpness=0.0):
-    """Captions, with the names of training images voting by their share."""
-    known = (x, captions) if share else None
-    return model.caption(wanted, width=WIDTH, known=known, neighbours=NEIGHBOURS, share=share, sharpness=sharpness)
+def candidates(model, x, captions, wanted):
+    """What the model may say: the captions of its beam, and the names of the nearest training images."""
+    return model.candidates(wanted, width=WIDTH, known=(x, captions), neighbours=NEIGHBOURS)
 
 
-def best_vote(model, x, captions, wanted, truth):
+def say(model, found, share=0.0, sharpness=0.0):
+    """Captions of what `candidates` found, with the names of training images voting by their share."""
+    return model.elect(found if share else [(own, []) for own, _ in found], share=share, sharpness=sharpness)
+
+
+def best_vote(model, found, truth):
     """The neighbours' share and sharpness with the highest sum of BLEU-2 and F1; the first of equals."""
     votes = [(0.0, 0.0), *itertools.product(SHARES, SHARPNESS)]
-    return max(votes, key=lambda vote: figures(counts(say(model, x, captions, wanted, *vote), truth))[:2].sum())
+    return max(votes, key=lambda vote: figures(counts(say(model, found, *vote), truth))[:2].sum())
 
 
-def compare(model, x, captions, wanted, truth, drawings, vote, prefix=""):
+def compare(model, x, captions, wanted, found, truth, drawings, vote, prefix=""):
     """All figures of a part, and what was said."""
-    said, alone = (say(model, x, captions, wanted, *v) for v in (vote, ()))
+    said, alone = (say(model, found, *v) for v in (vote, ()))
     near = neighbours(model, x, captions, wanted)
     metrics = judge(said, truth, drawings, near.values())
     for name, names in near.items():
@@ -190,9 +194,10 @@ def run(config):
         x, c, epochs=epochs, validation=(x_valid, c_valid), augment=AUGMENT, schedule=cosine(0.05), callbacks=callbacks,
         **SETTINGS, **config.lasting(),
     )  # fmt: skip
-    vote = best_vote(model, x, c, x_valid, c_valid)
-    valid, _ = compare(model, x, c, x_valid, c_valid, drawings[part == 1], vote, "validation_")
-    metrics, said = compare(model, x, c, x_test, c_test, drawings[part == 0], vote)
+    found = candidates(model, x, c, x_valid)
+    vote = best_vote(model, found, c_valid)
+    valid, _ = compare(model, x, c, x_valid, found, c_valid, drawings[part == 1], vote, "validation_")
+    metrics, said = compare(model, x, c, x_test, candidates(model, x, c, x_test), c_test, drawings[part == 0], vote)
     metrics["neighbours_share"], metrics["neighbours_sharpness"] = vote
     if config.show:
         for s, t in list(zip(said, c_test, strict=True))[:: max(len(said) // 12, 1)]:
