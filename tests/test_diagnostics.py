@@ -569,7 +569,7 @@ def test_an_operation_is_checked_along_one_direction_at_least():
 @pytest.mark.parametrize("filters", [(4,), (4, 4)])
 @pytest.mark.parametrize("bag", [0.0, 0.5])
 def test_a_captioner_is_as_deep_as_the_word_it_chooses(filters, bag):
-    net = Captioner(filters, features=6, units=5, embedding=3, bag=bag).build((8, 8, 1), Vocabulary(["<end>", "a"], "a"))
+    net = Captioner(filters, features=6, units=5, embedding=3, bag=bag).build((8, 8, 1), Vocabulary(["<end>"], "<unknown>"))
     # two convolutions a block, features, one of two first states (beside one another), time steps, choice; the words' table
     # is a beginning of its own, and the bag of words is said beside the path
     by_hand = 2 * len(filters) + 1 + 1 + 5 + 1

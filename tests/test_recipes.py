@@ -177,7 +177,7 @@ def test_every_run_is_known_and_its_bars_are_held_or_missed(table, tmp_path, cap
         report = {"metrics": found, "seconds": 7.4, "config": {"threads": 1, "machine": "C", "device": "cpu"}, "commit": "c"}
         (tmp_path / f"{name}.json").write_text(json.dumps(report))
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{table.BEGIN}\nold\n{table.END}\nafter\n")
+    page.write_text(f"before\n{table.BEGIN}\nstale rows\n{table.END}\nafter\n")
     assert table.main(["--table", "--out", str(tmp_path), "--write", str(page)]) == 1
     lines = [[c.strip() for c in line.split("|")[1:-1]] for line in capsys.readouterr().out.splitlines() if "|" in line]
     verdicts = {(row[0], row[4]): row[6] for row in lines}
@@ -188,7 +188,7 @@ def test_every_run_is_known_and_its_bars_are_held_or_missed(table, tmp_path, cap
     assert verdicts["diabetes", "≥ `baseline_r2` (0.4)"] == "held"
     assert next(row for row in lines if row[0] == "diabetes")[7:] == ["7", "C, 1 thread"]
     text = page.read_text()
-    assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text and "**missed**" in text
+    assert text.startswith("before\n") and text.endswith("\nafter\n") and "stale" not in text and "**missed**" in text
 
 
 def test_what_takes_long_is_run_only_when_asked(table, monkeypatch, tmp_path, capsys):
