@@ -13,7 +13,7 @@ _TRAINING = """solver : {'adam', 'sgd', 'adamw', 'rmsprop', 'adagrad'}
         'auto' is min(200, N).
     learning_rate : {'constant', 'cosine', 'adaptive', 'invscaling'}
         'cosine' falls to 0 within `max_iter`; 'adaptive' is divided by 5 where the loss stands still; 'invscaling' is, for
-        every pass and any solver, learning_rate_init / (t_ + 1)^power_t.
+        every pass and any solver, ``learning_rate_init / (t_ + 1)^power_t``.
     learning_rate_init : float
     power_t : float
         Of 'invscaling'.
