@@ -35,29 +35,61 @@ FASTDL_INLINE i64 block_tiles(i64 channels, i64 columns) {
   return larger<i64>(24, kWorkingFloats / (kPlaces * (channels + columns)) / kTileRows * kTileRows);
 }
 
-// One line of Bt d.
+// Every transform is one formula for lines, applied to the columns of a square and then to the rows of the result: at(i, j) are
+// its kFrom x kFrom vectors, put(i, j, v) receives the kTo x kTo new ones.
+template <int kFrom, int kTo, class Line, class At, class Put>
+FASTDL_INLINE void both_ways(const Line& line, const At& at, const Put& put) {
+  vec t[kFrom][kTo];  // of columns
+  unrolled<kFrom>([&](auto j) FASTDL_INLINED {
+    vec column[kFrom];
+    unrolled<kFrom>([&](auto i) FASTDL_INLINED { column[i] = at(i, j); });
+    line(column, t[j]);
+  });
+  unrolled<kTo>([&](auto i) FASTDL_INLINED {
+    vec row[kFrom], result[kTo];
+    unrolled<kFrom>([&](auto j) FASTDL_INLINED { row[j] = t[j][i]; });
+    line(row, result);
+    unrolled<kTo>([&](auto j) FASTDL_INLINED { put(i, j, result[j]); });
+  });
+}
+
+// Bt d, At m, A dy, G g and Gt u of the formulas above.
 FASTDL_INLINE void input_line(const vec (&d)[4], vec (&t)[4]) {
   t[0] = d[0] - d[2];
   t[1] = d[1] + d[2];
   t[2] = d[2] - d[1];
   t[3] = d[1] - d[3];
 }
+FASTDL_INLINE void sum_line(const vec (&m)[4], vec (&y)[2]) {
+  y[0] = m[0] + m[1] + m[2];
+  y[1] = m[1] - m[2] - m[3];
+}
+FASTDL_INLINE void gradient_line(const vec (&dy)[2], vec (&t)[4]) {
+  t[0] = dy[0];
+  t[1] = dy[0] + dy[1];
+  t[2] = dy[0] - dy[1];
+  t[3] = -dy[1];
+}
+FASTDL_INLINE void filter_line(const vec (&g)[3], vec (&u)[4]) {
+  const vec outer = 0.5f * (g[0] + g[2]), inner = 0.5f * g[1];
+  u[0] = g[0];
+  u[1] = outer + inner;
+  u[2] = outer - inner;
+  u[3] = g[2];
+}
+FASTDL_INLINE void weight_line(const vec (&u)[4], vec (&g)[3]) {
+  const vec both = 0.5f * (u[1] + u[2]);
+  g[0] = u[0] + both;
+  g[1] = 0.5f * (u[1] - u[2]);
+  g[2] = both + u[3];
+}
 
 // Channels of a tile's 16 pixels -> out[e * step + c].
 void transform_inputs(const float* const* pixel, i64 channels, i64 step, float* out) {
   for (i64 c = 0; c < channels; c += kLanes) {
-    vec t[4][4];  // of columns
-    unrolled<4>([&](auto j) FASTDL_INLINED {
-      vec d[4];
-      unrolled<4>([&](auto i) FASTDL_INLINED { d[i] = load(pixel[i * 4 + j] + c); });
-      input_line(d, t[j]);
-    });
-    unrolled<4>([&](auto i) FASTDL_INLINED {
-      const vec d[4] = {t[0][i], t[1][i], t[2][i], t[3][i]};
-      vec e[4];
-      input_line(d, e);
-      unrolled<4>([&](auto j) FASTDL_INLINED { store(out + (i * 4 + j) * step + c, e[j]); });
-    });
+    both_ways<4, 4>(
+        input_line, [&](auto i, auto j) FASTDL_INLINED { return load(pixel[i * 4 + j] + c); },
+        [&](auto i, auto j, vec v) FASTDL_INLINED { store(out + (i * 4 + j) * step + c, v); });
   }
 }
 
@@ -76,73 +108,31 @@ FASTDL_INLINE void find_pixels(const float* sample, i64 H, i64 W, i64 C, i64 top
 // sums[e * step + n] of a tile -> out[(pixel row * 2 + pixel column) * width + n].
 void transform_sums(const float* sums, i64 step, i64 columns, float* out, i64 width) {
   for (i64 n = 0; n < columns; n += kLanes) {
-    vec t[2][4];
-    unrolled<4>([&](auto j) FASTDL_INLINED {
-      vec m[4];
-      unrolled<4>([&](auto i) FASTDL_INLINED { m[i] = load(sums + (i * 4 + j) * step + n); });
-      t[0][j] = m[0] + m[1] + m[2];
-      t[1][j] = m[1] - m[2] - m[3];
-    });
-    unrolled<2>([&](auto i) FASTDL_INLINED {
-      store(out + i * 2 * width + n, t[i][0] + t[i][1] + t[i][2]);
-      store(out + (i * 2 + 1) * width + n, t[i][1] - t[i][2] - t[i][3]);
-    });
+    both_ways<4, 2>(
+        sum_line, [&](auto i, auto j) FASTDL_INLINED { return load(sums + (i * 4 + j) * step + n); },
+        [&](auto i, auto j, vec v) FASTDL_INLINED { store(out + (i * 2 + j) * width + n, v); });
   }
 }
 
 // A dy At of a tile's 4 pixels -> out[e * step + n].
 void transform_gradients(const float* const* pixel, i64 columns, i64 step, float* out) {
   for (i64 n = 0; n < columns; n += kLanes) {
-    vec t[2][4];  // of columns
-    const auto line = [](vec a, vec b, vec(&u)[4]) FASTDL_INLINED {
-      u[0] = a;
-      u[1] = a + b;
-      u[2] = a - b;
-      u[3] = -b;
-    };
-    unrolled<2>([&](auto j) FASTDL_INLINED { line(load(pixel[j] + n), load(pixel[2 + j] + n), t[j]); });
-    unrolled<4>([&](auto i) FASTDL_INLINED {
-      vec e[4];
-      line(t[0][i], t[1][i], e);
-      unrolled<4>([&](auto j) FASTDL_INLINED { store(out + (i * 4 + j) * step + n, e[j]); });
-    });
+    both_ways<2, 4>(
+        gradient_line, [&](auto i, auto j) FASTDL_INLINED { return load(pixel[i * 2 + j] + n); },
+        [&](auto i, auto j, vec v) FASTDL_INLINED { store(out + (i * 4 + j) * step + n, v); });
   }
 }
 
 // sums[e * step + i] -> dw[tap * size + i] = beta dw + Gt sums G, tap < 9.
 void transform_weights(const float* sums, i64 step, i64 begin, i64 end, float beta, float* dw, i64 size) {
-  const auto line = [](const vec(&u)[4], vec(&g)[3]) FASTDL_INLINED {
-    const vec both = 0.5f * (u[1] + u[2]);
-    g[0] = u[0] + both;
-    g[1] = 0.5f * (u[1] - u[2]);
-    g[2] = both + u[3];
-  };
   for (i64 k = begin; k < end; k += kLanes) {
-    vec t[4][3];
-    unrolled<4>([&](auto j) FASTDL_INLINED {
-      vec u[4];
-      unrolled<4>([&](auto i) FASTDL_INLINED { u[i] = load(sums + (i * 4 + j) * step + k); });
-      line(u, t[j]);
-    });
-    unrolled<3>([&](auto r) FASTDL_INLINED {
-      const vec u[4] = {t[0][r], t[1][r], t[2][r], t[3][r]};
-      vec g[3];
-      line(u, g);
-      unrolled<3>([&](auto s) FASTDL_INLINED {
-        float* const to = dw + (r * 3 + s) * size + k;
-        store(to, beta == 0.0f ? g[s] : beta * load(to) + g[s]);
-      });
-    });
+    both_ways<4, 3>(
+        weight_line, [&](auto i, auto j) FASTDL_INLINED { return load(sums + (i * 4 + j) * step + k); },
+        [&](auto r, auto s, vec v) FASTDL_INLINED {
+          float* const to = dw + (r * 3 + s) * size + k;
+          store(to, beta == 0.0f ? v : beta * load(to) + v);
+        });
   }
-}
-
-// A line of G g.
-FASTDL_INLINE void filter_line(const vec (&g)[3], vec (&u)[4]) {
-  const vec outer = 0.5f * (g[0] + g[2]), inner = 0.5f * g[1];
-  u[0] = g[0];
-  u[1] = outer + inner;
-  u[2] = outer - inner;
-  u[3] = g[2];
 }
 
 }  // namespace
@@ -163,18 +153,9 @@ void winograd_filters(const float* packed, i64 channels, i64 columns, i64 n, flo
   const i64 step = panel_floats(channels, columns) + kSkew, tap = channels * kTileCols;
   float* const out = transformed + n * channels;
   for (i64 k = 0; k < tap; k += kLanes) {
-    vec t[3][4];
-    unrolled<3>([&](auto s) FASTDL_INLINED {
-      vec g[3];
-      unrolled<3>([&](auto r) FASTDL_INLINED { g[r] = load(packed + (r * 3 + s) * tap + k); });
-      filter_line(g, t[s]);
-    });
-    unrolled<4>([&](auto i) FASTDL_INLINED {
-      const vec g[3] = {t[0][i], t[1][i], t[2][i]};
-      vec u[4];
-      filter_line(g, u);
-      unrolled<4>([&](auto j) FASTDL_INLINED { store(out + (i * 4 + j) * step + k, u[j]); });
-    });
+    both_ways<3, 4>(
+        filter_line, [&](auto r, auto s) FASTDL_INLINED { return load(packed + (r * 3 + s) * tap + k); },
+        [&](auto i, auto j, vec v) FASTDL_INLINED { store(out + (i * 4 + j) * step + k, v); });
   }
 }
 

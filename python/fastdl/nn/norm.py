@@ -2,14 +2,8 @@
 
 from .. import init as _init
 from .. import ops
-from .._arguments import number, positive
+from .._arguments import not_negative, number, positive
 from ..module import Module, Parameter
-
-
-def _eps(eps):
-    if number("eps", eps) < 0:  # below it a constant channel would give NaN
-        raise ValueError(f"eps: expected 0 or more; got {eps}")
-    return float(eps)
 
 
 class BatchNorm(Module):
@@ -31,7 +25,7 @@ class BatchNorm(Module):
     def __init__(self, momentum=0.1, eps=1e-5, channels=None):
         if not 0.0 <= number("momentum", momentum) <= 1.0:
             raise ValueError(f"momentum: expected 0 to 1; got {momentum}")
-        self.momentum, self.eps = float(momentum), _eps(eps)
+        self.momentum, self.eps = float(momentum), float(not_negative("eps", eps))
         self.gamma = self.shift = self.running_mean = self.running_var = None
         if channels is not None:
             self._size(positive("channels", channels))
@@ -62,7 +56,7 @@ class LayerNorm(Module):
     """
 
     def __init__(self, eps=1e-5, channels=None):
-        self.eps = _eps(eps)
+        self.eps = float(not_negative("eps", eps))
         self.gamma = self.shift = None
         if channels is not None:
             self._size(positive("channels", channels))
