@@ -1,15 +1,17 @@
-// The module _runtime: what belongs to the process and not to one target. Which targets may run on this CPU, and the
-// allocator under NumPy's arrays.
+// The module _runtime: what belongs to the process and not to one target. Which targets may run on this CPU, the
+// allocator under NumPy's arrays, and the tape.
 #include <pybind11/pybind11.h>
 
 #include "cpuid.h"
 #include "pool.h"
+#include "tape.h"
 
 namespace py = pybind11;
 
 PYBIND11_MODULE(FASTDL_MODULE, m) {
   using namespace fastdl;
-  m.doc() = "Targets that this machine may run, and the caching allocator; see fastdl.backend.";
+  m.doc() = "Targets that this machine may run, the caching allocator and the tape; see fastdl.backend, fastdl.tensor.";
+  if (add_tape(m.ptr()) != 0) throw py::error_already_set();
   m.def("runnable_targets", [] {
     py::list targets;
     for (Isa isa : {Isa::kAvx512, Isa::kAvx2, Isa::kBase})

@@ -1,6 +1,9 @@
 """The tape: sharing, depth, freezing, memory, misuse."""
 
+import copy
 import gc
+import pickle
+import sys
 import threading
 import weakref
 
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastdl import Tensor, frozen, inference, nn, ops
-from fastdl.tensor import recording
+from fastdl.tensor import record, recording
 
 
 def leaf(*values):
@@ -49,6 +52,116 @@ def test_very_deep_graph_needs_no_recursion():
     np.testing.assert_array_equal(x.grad, [1])
 
 
+def test_a_deep_graph_that_is_never_used_is_freed_without_recursion():
+    y = leaf(1.0)
+    for _ in range(200_000):
+        y = record(y.data, (y,), print)
+    del y
+
+
+def test_every_step_runs_after_all_that_were_made_later():
+    ran = []
+
+    def node(name, *parents):
+        return record(np.ones(1, np.float32), parents, lambda dy: (ran.append(name), [p.slot() for p in parents]))
+
+    a = node("a", leaf(1.0))
+    b = node("b", a)
+    c = node("c", a)
+    d = node("d", b)
+    node("e", c, d, a, b).backward()
+    assert ran == ["e", "d", "c", "b", "a"]
+
+
+def test_a_tensor_with_very_many_ways_to_it_is_visited_once():
+    x = leaf(1.0)
+    y = x
+    for _ in range(100):
+        y = y + y
+    y.backward()
+    assert x.grad == 2.0**100
+
+
+def test_a_step_that_nothing_flows_to_is_left_out():
+    ran = []
+    a = record(np.ones(1, np.float32), (leaf(1.0),), ran.append)
+    b = record(np.ones(1, np.float32), (a,), lambda dy: None)
+    b.backward()
+    assert ran == [] and a.grad is None and a.parents == ()
+
+
+def test_a_failing_step_is_told_and_its_graph_kept():
+    def fail(dy):
+        raise KeyError("here")
+
+    x = leaf(1.0)
+    a = record(np.ones(1, np.float32), (x,), fail)
+    b = record(np.ones(1, np.float32), (a,), lambda dy: a.slot())
+    with pytest.raises(KeyError, match="here"):
+        b.backward()
+    assert a.step is fail and a.parents == (x,) and b.parents == ()
+
+
+def test_a_graph_inside_the_step_of_another():
+    x = leaf(2.0)
+
+    def step(dy):
+        inner = leaf(*x.data)
+        (inner * inner).backward(dy)
+        x.slot()[0][...] = inner.grad
+
+    (record(x.data * x.data, (x,), step) * 3.0).backward()
+    np.testing.assert_array_equal(x.grad, [12])
+
+
+def test_what_is_no_tensor_cannot_be_a_parent():
+    with pytest.raises(TypeError, match="parents: expected Tensors; got numpy.ndarray"):
+        record(np.ones(1, np.float32), (np.ones(1, np.float32),), print)
+    with pytest.raises(TypeError, match="record: expected data, parents, step; got 2 arguments"):
+        record(np.ones(1, np.float32), ())
+
+
+def test_a_slot_says_whether_to_overwrite_or_to_add():
+    x = leaf(1.0, 2.0)
+    grad, beta = x.slot()
+    assert grad is x.grad and grad.shape == (2,) and beta == 0.0
+    again, beta = x.slot()
+    assert again is grad and beta == 1.0
+    x.beta = 0.5  # an average over passes
+    assert x.slot()[1] == 0.5 and x.slot()[1] == 1.0
+    x.grad = None
+    again, beta = x.slot()
+    assert again is not grad and beta == 0.0
+    assert Tensor(x.data).slot() == (None, 0.0)
+
+
+def test_copies_stand_alone():
+    x = leaf(1.0, 2.0)
+    y = x * 3.0
+    for z in (copy.deepcopy(y), copy.copy(y), pickle.loads(pickle.dumps(y))):
+        assert z.wants_grad and z.step is None and z.grad is None and z.order > y.order
+        np.testing.assert_array_equal(z.data, [3, 6])
+    y.backward()
+    np.testing.assert_array_equal(x.grad, [3, 3])
+
+
+def test_a_cycle_is_found_by_the_collector():
+    def cycle():
+        held = []
+        y = record(np.ones(1, np.float32), (leaf(1.0),), lambda dy: held)
+        held.append(y)
+        return weakref.ref(y)
+
+    gc.disable()
+    try:
+        seen = cycle()
+        assert seen() is not None
+        gc.collect()
+        assert seen() is None
+    finally:
+        gc.enable()
+
+
 def test_memory_returns_without_the_collector():
     gc.collect()
     gc.disable()
@@ -86,8 +199,11 @@ def test_backward_with_a_seed():
     y = x * 3.0
     with pytest.raises(ValueError, match=r"seed: expected shape \[2\]; got \[3\]"):
         y.backward(np.ones(3, np.float32))
-    y.backward(np.array([1, 10], np.float32))
+    seed = np.array([1, 10], np.float32)
+    held = sys.getrefcount(seed)
+    y.backward(seed)
     np.testing.assert_allclose(x.grad, [3, 30])
+    assert sys.getrefcount(seed) == held
 
 
 def test_inference_records_nothing():

@@ -8,7 +8,7 @@
 # AVX2 are enough for CPUs: between them they take every path through the kernels. (The 64-byte-vector source takes the
 # compiler a quarter of an hour with sanitizers.) The CUDA kernels run in the emulator, on every row of the table once and
 # through the tests of their products: an access beyond an array, or to an address out of line, ends them. Memory of the
-# device is the host's, so each array has its red zones.
+# device is the host's, so each array has its red zones. The tape's tests follow: its nodes are made and freed by hand.
 set -euo pipefail
 python=$(realpath --no-symlinks "$1") dir=$2 what=$3
 shift 3
@@ -39,7 +39,7 @@ case $what in
       *" tests"*) ;;
       *)
         set -- -k "emu and (parity or sizes_of_zero or agree or cores) or not (emu or sizes_of_zero)" "$@" \
-          tests/test_kernels.py tests/test_errors.py tests/test_grads.py tests/test_cuda_products.py
+          tests/test_kernels.py tests/test_errors.py tests/test_grads.py tests/test_cuda_products.py tests/test_tensor.py
         ;;
     esac
     LD_PRELOAD=$preload "$python" -c 'import sys, fastdl; sys.exit("build/asan" not in fastdl.__file__ and fastdl.__file__)'

@@ -408,12 +408,20 @@ def _adopt(obj):
     return np.from_dlpack(obj)
 
 
-def empty(shape, like, dtype=np.float32):
+_FLOAT32 = np.dtype(np.float32)  # NumPy takes a third longer from the class
+
+
+def empty(shape, like, dtype=_FLOAT32):
     """A new array on the device of `like`, not initialised."""
     if type(like) is np.ndarray or home(like) is _cpu:
         return np.empty(shape, dtype)
     with like.device:
         return home(like).library.empty(shape, dtype)
+
+
+def empty_like(a):
+    """A new float32 array of the shape and on the device of `a`, not initialised."""
+    return np.empty(a.shape, _FLOAT32) if type(a) is np.ndarray else empty(a.shape, a)
 
 
 def full(shape, like, value):

@@ -1,4 +1,4 @@
-"""Reverse-mode differentiation over coarse kernels: the whole engine.
+"""Reverse-mode differentiation over coarse kernels.
 
 An operation computes its result with kernels and hands `record` a function `step(dy)` that writes the gradients of its
 inputs. Tensors are numbered as they are made, so the order of creation is a topological order, and the backward pass is a
@@ -10,14 +10,17 @@ change before the backward pass; one graph belongs to one thread. A tensor given
 buffer twice, first to be written, then to be added to: right for arithmetic, `matmul`, `concatenate` and convolutions, whose
 gradients are written one after another; `dense` and the normalisations write theirs in one kernel, which refuses (``dx:
 ... overlap dw``).
+
+What each operation pays for (a tensor's fields, `record`, `slot`, the walk) is compiled, in csrc/tape.cpp: small networks
+spend their time there, not in kernels.
 """
 
 from contextvars import ContextVar
-from itertools import count
 
 from . import backend
+from ._runtime import Node, record, use_tape
 
-_next_order = count().__next__
+__all__ = ["Tensor", "frozen", "inference", "record", "recording", "tensor"]
 
 # Each thread, and each asynchronous task, has its own: predicting in one must not end the recording of another.
 # (A threading.local would do, but costs every operation four times as much to read.)
@@ -25,7 +28,7 @@ _recording = ContextVar("recording", default=True)
 _is_recording = _recording.get
 
 
-class Tensor:
+class Tensor(Node):
     """An array, its gradient, and how to pass that gradient on.
 
     Parameters
@@ -39,21 +42,16 @@ class Tensor:
     ----------
     grad : array or None
         Of data's shape; None while nothing has flowed back.
+    beta : float
+        What the next writer of `grad` multiplies it with: the first overwrites (0), later ones add (1).
+    parents, step : tuple of Tensor, callable or None
+        What it was made from, and how its gradient reaches them; () and None for a leaf.
+    order : int
+        Its number, counted over all tensors.
     """
 
-    # What most tensors never set stands here once: making a tensor is then two assignments.
-    grad = None
-    beta = 0.0  # what the next writer of grad multiplies it with: the first overwrites, later ones add
-    wants_grad = False
-    parents = ()
-    step = None
+    __slots__ = ("__weakref__",)
     __array_ufunc__ = None  # NumPy then leaves ``array * tensor`` to Tensor, instead of making an array of Tensors
-
-    def __init__(self, data, wants_grad=False):
-        self.data = data
-        self.order = _next_order()
-        if wants_grad:
-            self.wants_grad = True
 
     @property
     def shape(self):
@@ -69,6 +67,13 @@ class Tensor:
     def __len__(self):
         return len(self.data)
 
+    # A copy stands alone: the graph behind a tensor is made of functions.
+    def __getstate__(self):
+        return self.data, self.wants_grad
+
+    def __setstate__(self, state):
+        Tensor.__init__(self, *state)
+
     def item(self):
         """The value of a tensor with one element."""
         return float(backend.to_host(self.data).reshape(-1)[0]) if self.data.size == 1 else self._no_item()
@@ -79,16 +84,6 @@ class Tensor:
     def detach(self):
         """The same array, cut off from what made it."""
         return Tensor(self.data)
-
-    def slot(self):
-        """Where a backward kernel writes, as (buffer, beta): buffer = new + beta * buffer. (None, 0) if not wanted."""
-        if not self.wants_grad:
-            return None, 0.0
-        if self.grad is None:
-            self.grad = backend.empty(self.data.shape, self.data)
-            self.beta = 0.0
-        beta, self.beta = self.beta, 1.0
-        return self.grad, beta
 
     def backward(self, seed=None):
         """Run every step recorded behind this tensor, newest first.
@@ -107,23 +102,11 @@ class Tensor:
             raise RuntimeError(
                 "backward: expected a tensor made by recorded operations; got one that depends on nothing"
             )
-        found, todo = {self.order: self}, [self]
-        while todo:
-            for p in todo.pop().parents:
-                if p.step is not None and p.order not in found:
-                    found[p.order] = p
-                    todo.append(p)
         if seed is None:
             seed = backend.ones(self.data.shape, self.data)
         elif seed.shape != self.data.shape:
             raise ValueError(f"seed: expected shape {list(self.data.shape)}; got {list(seed.shape)}")
-        self.grad = seed
-        for order in sorted(found, reverse=True):
-            t = found.pop(order)
-            if t.grad is not None:
-                t.step(t.grad)
-            # frees memory on the way
-            t.grad, t.parents, t.step = None, (), _spent
+        self._run(seed)
 
 
 def _loading_ops(name):
@@ -147,15 +130,7 @@ def _spent(dy):
     raise RuntimeError("backward: this graph was already used; add the losses, then call it once")
 
 
-def record(data, parents, step):
-    """Wrap a kernel's output; `step(dy)` writes into the parents' slots."""
-    y = Tensor(data)
-    if _is_recording():
-        for p in parents:
-            if p.wants_grad:
-                y.wants_grad, y.parents, y.step = True, parents, step
-                break
-    return y
+use_tape(Tensor, _recording, backend.empty_like, _spent)
 
 
 def recording():

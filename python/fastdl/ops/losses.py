@@ -70,7 +70,7 @@ def _loss(x, target, kind, weights, reduction, delta=1.0):
     loss = k.loss_forward(xd, t, weights, kind, delta, how, elements=elements)
 
     def step(dy):
-        k.loss_backward(xd, t, weights, dy.reshape(-1), kind, delta, how, by_element, None, *x.slot())
+        k.loss_backward(xd, t, weights, dy if dy.ndim == 1 else dy.reshape(-1), kind, delta, how, by_element, None, *x.slot())
 
     return record(elements if by_element else loss, (x,), step)
 

@@ -2,7 +2,6 @@
 
 from ..backend import empty, kernels
 from ..tensor import record, recording
-from ._common import data_of
 
 
 def dense(x, w, b=None, act="none", slope=0.01):
@@ -21,12 +20,13 @@ def dense(x, w, b=None, act="none", slope=0.01):
     -------
     Tensor [N...,O]
     """
-    k, xd, wd = kernels(x.data), x.data, w.data
+    xd, wd, bd = x.data, w.data, None if b is None else b.data
+    k = kernels(xd)
     if act == "gelu" and recording():
         saved = empty((*xd.shape[:-1], wd.shape[-1]), xd)
-        y = k.dense_forward(xd, wd, data_of(b), act, slope, z=saved)
+        y = k.dense_forward(xd, wd, bd, act, slope, z=saved)
     else:
-        saved = y = k.dense_forward(xd, wd, data_of(b), act, slope)
+        saved = y = k.dense_forward(xd, wd, bd, act, slope)
 
     def step(dy):
         k.dense_backward(
