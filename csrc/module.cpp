@@ -13,6 +13,10 @@ void set_matmul_precision(int precision);
 int matmul_precision();
 int device_matmul_precision();
 }  // namespace fastdl
+#else
+namespace fastdl {
+double multiply_adds(int64_t pieces, int64_t rounds);  // cpu/peak.cpp
+}
 #endif
 
 PYBIND11_MODULE(FASTDL_MODULE, m) {
@@ -28,6 +32,9 @@ PYBIND11_MODULE(FASTDL_MODULE, m) {
 #else
   m.def("set_elsewhere", &fastdl::set_elsewhere, py::arg("hook"),
         "hook(name) gives the kernel for arrays of GPUs; calls with such arrays go there.");
+  m.def(
+      "multiply_adds", &fastdl::multiply_adds, py::arg("pieces"), py::arg("rounds"),
+      "Multiply-adds in registers, on all threads; returns how many operations: to be timed, for the machine's peak.");
 #endif
   m.def("set_num_threads", &fastdl::set_num_threads, py::arg("threads"));
   m.def("get_num_threads", &fastdl::get_num_threads);

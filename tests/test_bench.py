@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from fastdl import bench
+from fastdl import backend, bench
 from fastdl.bench import Case, Fact, Result, Row
 
 ALL = [r for r in bench.rows() if isinstance(r, Row)]
@@ -43,6 +43,23 @@ def test_goals_are_judged(numpy, met):
     assert record["versus"]["numpy"]["met"] is met
     assert record["gflops"] == 2.0 and record["share_of_peak"] == 0.5
     assert ("NOT met" in bench.line(record)) is not met
+
+
+def test_a_goal_that_wants_more_than_the_peak_is_told():
+    # half of the peak and 1.2 times the peer: no more than 2.4 times, whatever we did
+    for goal, told in ((2.5, True), (2.3, False), (1.1, False)):
+        r = Result(Row("gemm", "x", None, 2e9, 0.0, {"numpy": goal}), 1, {"fastdl": [1.0], "numpy": [1.2]})
+        record = r.record(peak=4e9)
+        assert record["versus"]["numpy"]["ratio_at_peak"] == 2.4
+        assert ("NOT met (at the peak 2.40x)" in bench.line(record)) is told
+    assert "ratio_at_peak" not in result([1.0], numpy=[1.0]).record()["versus"]["numpy"]
+
+
+def test_the_peak_is_counted_by_operations():
+    work = backend.cpu.multiply_adds
+    one = work(1, 1)
+    assert one >= 2 * 4 and (work(3, 1), work(1, 50), work(0, 50)) == (3 * one, 50 * one, 0)
+    assert bench.measured_peak(1) > 1e6
 
 
 def test_a_goal_holds_only_for_its_number_of_threads():
