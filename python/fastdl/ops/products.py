@@ -1,7 +1,7 @@
 """Dense layers and matrix products."""
 
 from ..backend import empty, kernels
-from ..tensor import record, recording
+from ..tensor import Tensor, record, recording
 
 
 def dense(x, w, b=None, act="none", slope=0.01):
@@ -22,7 +22,9 @@ def dense(x, w, b=None, act="none", slope=0.01):
     """
     xd, wd, bd = x.data, w.data, None if b is None else b.data
     k = kernels(xd)
-    if act == "gelu" and recording():
+    if not recording():
+        return Tensor(k.dense_forward(xd, wd, bd, act, slope))
+    if act == "gelu":
         saved = empty((*xd.shape[:-1], wd.shape[-1]), xd)
         y = k.dense_forward(xd, wd, bd, act, slope, z=saved)
     else:
