@@ -42,19 +42,23 @@ FASTDL_INLINE void for_channels(i64 width, const F& f) {
   for_vectors(0, width, f);
 }
 
-FASTDL_INLINE i64 rows_at_once(i64 width) { return kElementGrain / 2 / (width > 0 ? width : 1) + 1; }
+// f(row) for all rows, the last blocks first: the sums were made from first to last, so those are in the cache.
+template <class F>
+FASTDL_INLINE void for_rows_backwards(i64 n, i64 width, const F& f) {
+  parallel_for(n, kElementGrain / 2 / (width > 0 ? width : 1) + 1, [=](i64 begin, i64 end) {
+    for (i64 r = n - end; r < n - begin; ++r) f(r);
+  });
+}
 
 // y = (x - mean) scale + shift for columns [c0, c0 + width) of all rows.
 void normalise(i64 n, i64 C, i64 c0, i64 width, const float* x, const float* mean, const float* scale,
                const float* shift, float* y) {
-  parallel_for(n, rows_at_once(width), [=](i64 begin, i64 end) {
-    for (i64 r = begin; r < end; ++r) {
-      const float* xr = x + r * C + c0;
-      float* yr = y + r * C + c0;
-      for_channels(width, [=](i64 c, auto lanes) {
-        lanes.store(yr + c, (lanes.load(xr + c) - load(mean + c)) * load(scale + c) + load(shift + c));
-      });
-    }
+  for_rows_backwards(n, width, [=](i64 r) {
+    const float* xr = x + r * C + c0;
+    float* yr = y + r * C + c0;
+    for_channels(width, [=](i64 c, auto lanes) {
+      lanes.store(yr + c, (lanes.load(xr + c) - load(mean + c)) * load(scale + c) + load(shift + c));
+    });
   });
 }
 
@@ -62,14 +66,12 @@ void normalise(i64 n, i64 C, i64 c0, i64 width, const float* x, const float* mea
 template <class Put>
 void combine(i64 n, i64 C, i64 c0, i64 width, const float* x, const float* dy, const float* mean, const float* a,
              const float* b, const float* c, float* dx, const Put& put) {
-  parallel_for(n, rows_at_once(width), [=](i64 begin, i64 end) {
-    for (i64 r = begin; r < end; ++r) {
-      const i64 at = r * C + c0;
-      for_channels(width, [=](i64 k, auto lanes) {
-        const vec d = lanes.load(x + at + k) - load(mean + k);
-        put(lanes, dx + at + k, load(a + k) * (lanes.load(dy + at + k) - load(c + k) - d * load(b + k)));
-      });
-    }
+  for_rows_backwards(n, width, [=](i64 r) {
+    const i64 at = r * C + c0;
+    for_channels(width, [=](i64 k, auto lanes) {
+      const vec d = lanes.load(x + at + k) - load(mean + k);
+      put(lanes, dx + at + k, load(a + k) * (lanes.load(dy + at + k) - load(c + k) - d * load(b + k)));
+    });
   });
 }
 
