@@ -5,13 +5,15 @@ squared error of an image, summed over its pixels (values 0 to 1), mean over the
 Network: dense layers of 1000, 500 and 250 units to a linear code, and their mirror image, all trained together. A second
 one of the same shape, made only for the picture, has a code of two numbers.
 
-Activation and optimiser are those with which Hendrycks & Gimpel, "Gaussian error linear units" (2016), trained this
-network; the number of epochs is what half an hour on two cores allows.
+The activation is that of Hendrycks & Gimpel, "Gaussian error linear units" (2016), who trained this network; the number
+of epochs is what half an hour on two cores allows. Every pass sees the digits turned and bent a little, and the weights
+decay: on the same images again and again the error of new ones stands still at 3.4 while that of the old falls to half of it.
 
 Reference: 3.00 for this network, pre-trained by Boltzmann machines, and 13.87 for PCA, in Hinton & Salakhutdinov,
 "Reducing the dimensionality of data with neural networks" (2006).
 """
 
+from .. import data
 from ..models import Autoencoder
 from ..models.pca import PCA
 from ..schedules import cosine
@@ -20,7 +22,8 @@ from ._digits import Digits
 
 EPOCHS = {"mnist": 90, "mnist-embedded": 60}
 HIDDEN, CODE, ACT = (1000, 500, 250), 30, "gelu"
-OPTIONS = {"batch_size": 128, "optimizer": "adam", "lr": 1e-3}
+OPTIONS = {"batch_size": 128, "optimizer": "adamw", "lr": 1e-3, "weight_decay": 0.03}
+AUGMENT = data.Augment(rotate=5, scale=0.05, shear=4, elastic=(10, 4))
 WARMUP = 0.05
 
 
@@ -30,12 +33,13 @@ def run(config):
     epochs = digits.epochs(EPOCHS)
     model = config.place(Autoencoder(HIDDEN, CODE, act=ACT, seed=config.seed))
     about = f"cosine to 0 after a warm-up of {WARMUP:g} of the run"
-    settings = digits.settings(epochs=epochs, model=repr(model), schedule=about, **OPTIONS)
+    settings = digits.settings(epochs=epochs, model=repr(model), schedule=about, augmentation=repr(AUGMENT), **OPTIONS)
     model.fit(
         digits.x,
         epochs=epochs,
         validation=digits.x_valid,
         schedule=cosine(WARMUP),
+        augment=AUGMENT,
         callbacks=digits.callbacks(),
         **OPTIONS,
         **config.lasting(),
