@@ -50,8 +50,7 @@ PyObject* create(DType dtype, int ndim, const Py_ssize_t* shape, Session* sessio
 void enter(Session* session);
 void leave(Session* session) noexcept;
 
-// Whether all of the `count` indices lie in [low, high); on failure *bad is the first that does not. Where checking would
-// mean a transfer (CUDA), it always says yes.
-bool indices_within(const void* data, i64 count, i64 low, i64 high, i64* bad);
+// The values of an int64 array, to be checked; null where looking at them would mean a transfer (CUDA).
+const int64_t* readable(const Array& array);
 
 }  // namespace fastdl

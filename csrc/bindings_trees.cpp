@@ -5,7 +5,7 @@
 namespace fastdl {
 
 void bind_trees(pybind11::module_& m) {
-#define TREES(nodes) " children:i64[n,2]{0.." nodes "} ends:i64[H]{0..n+1} v?[2*D,2*D,D] w[2*D,D]"
+#define TREES(nodes) " children:i64[n,2]{0.." nodes "<ends} ends:i64[H]{0..n+1} v?[2*D,2*D,D] w[2*D,D]"
   def<rntn_forward, rntn_forward_workspace>(
       m, "rntn_forward", "L n H D; leaves[L,D]" TREES("L+n") " b?[D] work* h>[L+n,D]",
       "A batch of binary trees by a recursive neural tensor network, nodes of one height together.\n\n"
@@ -19,7 +19,7 @@ void bind_trees(pybind11::module_& m) {
       " beta_db:f=0; M>=n",
       "Gradients of rntn_forward from the gradient dh at every node, + beta times what the buffers hold.");
 #undef TREES
-#define TREES(nodes) " children:i64[n,2]{0.." nodes "} ends:i64[H]{0..n+1} w[2*D,5*D]"
+#define TREES(nodes) " children:i64[n,2]{0.." nodes "<ends} ends:i64[H]{0..n+1} w[2*D,5*D]"
   def<tree_lstm_forward, tree_lstm_forward_workspace>(
       m, "tree_lstm_forward",
       "L n H D; leaves[L,D] cells[L,D]" TREES("L+n") " b?[5*D] work* h>[L+n,D] c>[L+n,D] gates>[n,5*D]",
@@ -35,7 +35,7 @@ void bind_trees(pybind11::module_& m) {
       " beta_dw:f=0 db>?[5*D] beta_db:f=0; M>=n",
       "Gradients of tree_lstm_forward from the gradients dh, dc at every node, + beta times what the buffers hold.");
 #undef TREES
-#define CTC " labels:i64[N,S]{0..C} lengths:i64[N]{0..T+1} label_lengths:i64[N]{0..S+1}"
+#define CTC " labels:i64[N,S]{0..C!blank:label_lengths} lengths:i64[N]{0..T+1} label_lengths:i64[N]{0..S+1}"
   def<ctc_forward, ctc_forward_workspace>(
       m, "ctc_forward", "N T C S; x[N,T,C]" CTC " blank:i=0 work* loss>[N] logp>[N,T,C]; blank>=0, blank<C",
       "Connectionist temporal classification: loss of label sequences whose places in time are not known.\n\n"

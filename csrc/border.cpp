@@ -71,6 +71,8 @@ class Call {
     // Only now are all letters known that index bounds and unbound expressions of given arrays may use.
     for (size_t i = 0; i < spec_.args.size(); ++i)
       if (is_array(i) && arrays_[i].data) check_array(i);
+    for (size_t i = 0; i < spec_.args.size(); ++i)
+      if (!spec_.args[i].by.empty()) check_by(spec_.args[i], arrays_[i]);
     check_letters();
     take_scratch();
     check_overlap();
@@ -428,13 +430,60 @@ class Call {
   }
 
   void check_indices(const Argument& a, const Array& array) {
-    i64 low = 0, high = 0, count = 1, bad = 0;
+    const int64_t* p = readable(array);
+    if (!p) return;
+    i64 low = 0, high = 0, count = 1;
     evaluate(a.low, values_, &low);
     evaluate(a.high, values_, &high);
     for (int k = 0; k < array.ndim; ++k) count *= array.shape[k];
-    if (indices_within(array.data, count, low, high, &bad)) return;
-    refuse(a, PyExc_ValueError, "integers from " + std::to_string(low) + " to " + std::to_string(high - 1),
-           std::to_string(bad));
+    for (i64 i = 0; i < count; ++i)
+      if (p[i] < low || p[i] >= high) refuse(a, PyExc_ValueError, integers(low, high), std::to_string(p[i]));
+  }
+
+  static std::string integers(i64 low, i64 high) {
+    return "integers from " + std::to_string(low) + " to " + std::to_string(high - 1);
+  }
+
+  // What an index may be by the values of another array; both are within their ranges here.
+  void check_by(const Argument& a, const Array& array) {
+    size_t other = 0;
+    while (spec_.args[other].name != a.by) ++other;
+    const int64_t *p = readable(array), *by = readable(arrays_[other]);
+    if (!p || !by) return;
+    const i64 rows = array.shape[0], columns = array.shape[1];
+    if (a.except.ops.empty())
+      check_groups(a, p, rows, columns, by, arrays_[other].shape[0]);
+    else
+      check_except(a, p, rows, columns, by);
+  }
+
+  // Groups of rows stand for the highest indices, and a row may use what stands before its group alone. As kernels count
+  // them, a group that ends before it begins is empty, and rows behind the last end are a group too.
+  void check_groups(const Argument& a, const int64_t* p, i64 rows, i64 columns, const int64_t* ends, i64 groups) {
+    i64 low = 0, high = 0, begin = 0;
+    evaluate(a.low, values_, &low);
+    evaluate(a.high, values_, &high);
+    for (i64 g = 0; g <= groups; ++g) {
+      const i64 end = g < groups ? ends[g] : rows, limit = high - rows + begin;
+      for (i64 i = begin * columns; i < end * columns; ++i)
+        if (p[i] >= limit)
+          refuse(a, PyExc_ValueError,
+                 integers(low, limit) + ", before its group by " + a.by + ", in row " + std::to_string(i / columns),
+                 std::to_string(p[i]));
+      if (end > begin) begin = end;
+    }
+  }
+
+  void check_except(const Argument& a, const int64_t* p, i64 rows, i64 columns, const int64_t* counts) {
+    i64 except = 0;
+    evaluate(a.except, values_, &except);
+    for (i64 i = 0; i < rows; ++i)
+      for (i64 k = 0; k < counts[i]; ++k)
+        if (p[i * columns + k] == except)
+          refuse(a, PyExc_ValueError,
+                 "classes other than " + a.except.text + ", " + std::to_string(except) + ", among the first " +
+                     std::to_string(counts[i]) + " in row " + std::to_string(i),
+                 "it at " + std::to_string(k));
   }
 
   std::string dims_words(const Argument& a) const {

@@ -273,8 +273,15 @@ void parse_argument(Spec& spec, Parser& p) {
       a.bounded = true;
       a.low = p.expression(p.until("."));
       if (!p.eat("..")) bad_spec(spec, "expected ..");
-      a.high = p.expression(p.until("}"));
-      p.eat("}");
+      a.high = p.expression(p.until("}<!"));
+      if (p.eat("<")) {
+        a.by = p.word();
+      } else if (p.eat("!")) {
+        a.except = p.expression(p.until(":"));
+        if (!p.eat(":")) bad_spec(spec, "expected :");
+        a.by = p.word();
+      }
+      if (!p.eat("}")) bad_spec(spec, "expected }");
     }
   } else if (a.kind == Kind::work) {
     if (!spec.workspace) bad_spec(spec, "work without a workspace function");
@@ -365,6 +372,12 @@ void parse(Spec& spec) {
       if (op.code == 'n' && condition.subject < 0) condition.subject = op.name;
     spec.conditions.push_back(std::move(condition));
     c.eat(",");
+  }
+  for (const Argument& a : spec.args) {
+    if (a.by.empty()) continue;
+    bool found = false;
+    for (const Argument& other : spec.args) found = found || (other.name == a.by && other.bounded);
+    if (!found || a.dims.size() != 2) bad_spec(spec, "values by " + a.by);
   }
   for (Argument& a : spec.args) a.key = PyUnicode_InternFromString(a.name.c_str());
   if (spec.names.size() > kMaxNames || spec.slots + 1 > kMaxSlots) bad_spec(spec, "too many names");

@@ -47,6 +47,10 @@ struct Argument {
   std::vector<Expr> dims;
   Expr low, high;  // bounds of indices
   bool bounded = false;
+  // Another argument whose values say more of what an index may be: the ends of groups of rows or, with a number that
+  // may not be among the indices, how many of each row count.
+  std::string by;
+  Expr except;
   Slot initial{};
   const Choices* choices = nullptr;
   int name_id = -1;  // scalars: their place in the value table

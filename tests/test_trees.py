@@ -104,6 +104,42 @@ def test_batches_hold_the_trees(trees):
     assert len(forest.batch([]).labels) == 0
 
 
+def tree_calls(target, leaves, children, ends):
+    """Calls of every kernel over trees, with all else right."""
+    n, (m, d) = len(children), leaves.shape
+    h, w = np.zeros((m + n, d), np.float32), np.zeros((2 * d, 5 * d), np.float32)
+    plain, gates = np.zeros((2 * d, d), np.float32), np.zeros((n, 5 * d), np.float32)
+    return [
+        lambda: target.rntn_forward(leaves, children, ends, None, plain),
+        lambda: target.rntn_backward(h, children, ends, None, plain, h),
+        lambda: target.tree_lstm_forward(leaves, leaves, children, ends, w),
+        lambda: target.tree_lstm_backward(h, h, gates, children, ends, w, h),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("children", "ends", "limit", "row", "got"),
+    [
+        ([[0, 1], [2, 4]], [1, 2], 3, 1, 4),  # itself
+        ([[4, 1], [3, 2]], [1, 2], 2, 0, 4),  # a later one
+        ([[0, 1], [3, 2]], [2], 2, 1, 3),  # one of its own height
+        ([[0, 1], [3, 2]], [0, 2], 2, 1, 3),
+        ([[0, 1], [3, 3], [2, 5]], [1], 3, 2, 5),  # what ends leaves out is one height
+        ([[3, 1]], [], 2, 0, 3),
+    ],
+)
+def test_children_stand_before_their_height(target, children, ends, limit, row, got):
+    """A child that is not computed yet would be read as whatever was in memory."""
+    if "cuda" in LOADED and target is LOADED["cuda"]:
+        pytest.skip("what lies on a GPU is not looked at")
+    children, ends = np.array(children, np.int64), np.array(ends, np.int64)
+    for call in tree_calls(target, np.zeros((3, 2), np.float32), children, ends):
+        with pytest.raises(ValueError, match=f"children: expected integers from 0 to {limit}, .*, in row {row}; got {got}$"):
+            call()
+    for call in tree_calls(target, np.zeros((3, 2), np.float32), np.array([[0, 1], [3, 2]]), np.array([1, 2])):
+        call()
+
+
 def test_rntn_gradients_through_the_tape(trees, rng):
     batch = Forest(trees, lambda word: 0, int).batch(np.arange(5))
     d, leaves = 3, len(batch.words)
@@ -273,6 +309,23 @@ def test_ctc_without_an_alignment_is_infinite_and_pulls_at_nothing(target, rng):
     np.testing.assert_allclose(loss[1], -logp[1, np.arange(3), [1, 2, 3]].sum(), rtol=1e-5)
     dx = target.ctc_backward(logp, labels, lengths, label_lengths, np.ones(4, np.float32))
     assert not dx[[0, 2, 3]].any() and dx[1].any() and np.isfinite(dx).all()
+
+
+def test_ctc_labels_are_not_blank(target, rng):
+    if "cuda" in LOADED and target is LOADED["cuda"]:
+        pytest.skip("what lies on a GPU is not looked at")
+    x, lengths = np.zeros((2, 6, 4), np.float32), np.array([6, 4])
+    for labels, label_lengths, blank, sample, at in (
+        ([[1, 2, 0], [3, 0, 2]], [2, 2], 0, 1, 1),
+        ([[1, 2, 0], [3, 1, 2]], [3, 2], 0, 0, 2),
+        ([[3, 2, 1], [0, 0, 0]], [3, 0], 3, 0, 0),
+    ):
+        labels, label_lengths = np.array(labels), np.array(label_lengths)
+        match = f"labels: expected classes other than blank, {blank}, among the first .* in row {sample}; got it at {at}$"
+        with pytest.raises(ValueError, match=match):
+            target.ctc_forward(x, labels, lengths, label_lengths, blank)
+        with pytest.raises(ValueError, match=match):
+            target.ctc_backward(x, labels, lengths, label_lengths, np.ones(2, np.float32), blank)
 
 
 def test_ctc_loss_through_the_tape(rng):
