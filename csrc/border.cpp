@@ -215,10 +215,15 @@ class Call {
     if (!index) refuse_kind(a, o, expected);
     int overflow = 0;
     i64 value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
-    if (overflow && a.kind == Kind::step) {  // seeds and offsets are 64 bits without sign
-      value = static_cast<i64>(PyLong_AsUnsignedLongLong(index.ptr()));
-      overflow = PyErr_Occurred() != nullptr;
-      PyErr_Clear();
+    if (a.field == 0 || a.field == 1) {  // seeds and offsets are 64 bits without sign
+      bool right = value >= 0;
+      if (overflow > 0) {
+        value = static_cast<i64>(PyLong_AsUnsignedLongLong(index.ptr()));
+        right = !PyErr_Occurred();
+        PyErr_Clear();
+      }
+      if (!right || overflow < 0) refuse(a, PyExc_ValueError, "an integer from 0 to 2**64 - 1", py::str(index));
+      return value;
     }
     if (overflow) refuse(a, PyExc_ValueError, "a 64-bit integer", py::str(index));
     return value;

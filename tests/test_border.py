@@ -120,6 +120,27 @@ def test_flags_are_true_or_false(x):
             kernels.matmul(x, x, trans_b=wrong)
 
 
+def test_seeds_are_64_bits_without_sign(x):
+    y = np.zeros(12, f32)
+    calls = {
+        "random_words": lambda **s: kernels.random_words(y=np.zeros(12, np.uint32), **s),
+        "uniform": lambda **s: kernels.uniform(y=y, **s),
+        "normal": lambda **s: kernels.normal(y=y, **s),
+        "bernoulli": lambda **s: kernels.bernoulli(x / 12, **s),
+        "dropout": lambda **s: kernels.dropout_forward(x, 0.5, **s),
+    }
+    for name, call in calls.items():
+        for wrong in (-1, -(2**63), -(2**70), 2**64):
+            for field, right in (("seed", {}), ("offset", {"seed": 0})):
+                with pytest.raises(ValueError, match=rf"^{field}: expected an integer from 0 to 2\*\*64 - 1; got {wrong}$"):
+                    call(**right, **{field: wrong})
+        assert not y.any(), name
+    for right in (0, 2**63, 2**64 - 1):
+        kernels.uniform(seed=right, offset=right, y=y)
+    with pytest.raises(ValueError, match=f"t: expected a 64-bit integer; got {2**63}"):
+        kernels.adam(x, lr=0.1, t=2**63, w=x.copy(), m=x.copy(), v=x.copy())
+
+
 class Interrupts:
     def __index__(self):
         raise KeyboardInterrupt

@@ -22,6 +22,7 @@ from fastdl.models import (
     SoftmaxRegression,
     load,
 )
+from fastdl.random import Stream, permutation, uniform
 
 RNG = np.random.default_rng(5)
 X = RNG.normal(size=(40, 5))
@@ -93,6 +94,14 @@ def nan(a):
         (lambda: MLP("8"), TypeError, "hidden: expected integers, one a layer; got '8'"),
         (lambda: MLP((4,), dropout=1.0), ValueError, "dropout: expected 0 <= dropout < 1; got 1.0"),
         (lambda: MLP((4,), seed="a").fit(X, Y), TypeError, "seed: expected an integer; got str"),
+        (lambda: MLP((4,), seed=-1).fit(X, Y), ValueError, r"seed: expected an integer from 0 to 2\*\*64 - 1; got -1"),
+        (lambda: MLP((4,), seed=2.5).fit(X, Y), TypeError, "seed: expected an integer; got float"),
+        (lambda: Stream(2**64), ValueError, r"seed: expected an integer from 0 to 2\*\*64 - 1; got 18446744073709551616"),
+        (lambda: Stream(0, -1), ValueError, r"offset: expected an integer from 0 to 2\*\*64 - 1; got -1"),
+        (lambda: Stream(X), TypeError, "seed: expected an integer; got ndarray"),
+        (lambda: Stream(0, 2.5), TypeError, "offset: expected an integer; got float"),
+        (lambda: uniform(3, seed=-1), ValueError, r"seed: expected an integer from 0 to 2\*\*64 - 1; got -1"),
+        (lambda: permutation(3, 0, -1), ValueError, r"offset: expected an integer from 0 to 2\*\*64 - 1; got -1"),
         (lambda: CNN(width=2.5), TypeError, "width: expected an integer; got float"),
         (lambda: CNN(image_shape=(64,)), ValueError, "image_shape: expected"),
         (lambda: mlp(epochs=1.5), TypeError, "epochs: expected an integer; got float"),

@@ -3,11 +3,24 @@
 Source: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011).
 """
 
+from operator import index
+
 import numpy as np
 
 from . import backend
 
 _MASK = 2**64 - 1
+
+
+def _word(name, value):
+    """A whole number that 64 bits without sign hold: the kernels' rule for seeds and offsets."""
+    try:
+        value = index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer; got {type(value).__name__}") from None
+    if not 0 <= value <= _MASK:
+        raise ValueError(f"{name}: expected an integer from 0 to 2**64 - 1; got {value}")
+    return value
 
 
 class Stream:
@@ -18,17 +31,13 @@ class Stream:
     seed : int
         Key, 0 <= seed < 2**64.
     offset : int
-        Elements already used.
+        Elements already used, 0 <= offset < 2**64.
     """
 
     __slots__ = ("offset", "seed")
 
     def __init__(self, seed=0, offset=0):
-        if not hasattr(seed, "__index__") and not isinstance(seed, float):
-            raise TypeError(f"seed: expected an integer; got {type(seed).__name__}")
-        if not 0 <= int(seed) <= _MASK:
-            raise ValueError(f"seed: expected an integer from 0 to 2**64 - 1; got {seed}")
-        self.seed, self.offset = int(seed), int(offset)
+        self.seed, self.offset = _word("seed", seed), _word("offset", offset)
 
     def take(self, n):
         """Reserve n elements; returns (seed, offset) for a kernel."""
