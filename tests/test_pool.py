@@ -224,3 +224,14 @@ def test_turned_off_by_environment():
         "assert p is None and name == 'default_allocator', (p, name)\n"
     )
     subprocess.run([sys.executable, "-P", "-c", code], check=True, env={**os.environ, "FASTDL_POOL": "0"})
+
+
+@pytest.mark.parametrize("word", ["maybe", "2", "", "1"])
+def test_other_words_in_the_environment_are_refused(word):
+    code = [sys.executable, "-P", "-c", "import fastdl"]
+    done = subprocess.run(code, capture_output=True, text=True, env={**os.environ, "FASTDL_POOL": word})
+    if word in ("", "1"):
+        assert done.returncode == 0, done.stderr
+    else:
+        assert done.returncode == 1
+        assert done.stderr.strip().splitlines()[-1] == f"ImportError: FASTDL_POOL: expected 0 or 1; got '{word}'"

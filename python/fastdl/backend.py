@@ -156,6 +156,8 @@ def empty_cache():
     _runtime.empty_cache()
 
 
+if os.environ.get("FASTDL_POOL", "") not in ("", "0", "1"):
+    raise ImportError(f"FASTDL_POOL: expected 0 or 1; got {os.environ['FASTDL_POOL']!r}")
 target = _choose()
 cpu = load(target)
 
