@@ -104,6 +104,20 @@ def test_batches_hold_the_trees(trees):
     assert len(forest.batch([]).labels) == 0
 
 
+def test_places_in_a_forest_are_checked(trees):
+    forest = Forest(trees, lambda word: 0, int)
+    np.testing.assert_array_equal(forest.batch(np.array([4, 0], np.int32)).labels, forest.batch([4, 0]).labels)
+    for wrong, got in (([0, 5], "5"), ([-1], "-1"), ([2**40], "1099511627776")):
+        with pytest.raises(ValueError, match=f"index: expected integers from 0 to 4; got {got}$"):
+            forest.batch(wrong)
+    for wrong in ([0.5], ["a"], [None], [True, False, True, False, False]):
+        with pytest.raises(TypeError, match="index: expected an array of integers; got .* of (float64|<U1|object|bool)"):
+            forest.batch(wrong)
+    for wrong, got in ((2, r"\[\]"), ([[0, 1]], r"\[1, 2\]")):
+        with pytest.raises(ValueError, match=rf"index: expected shape \[trees\]; got {got}"):
+            forest.batch(wrong)
+
+
 def tree_calls(target, leaves, children, ends):
     """Calls of every kernel over trees, with all else right."""
     n, (m, d) = len(children), leaves.shape

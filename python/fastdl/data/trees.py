@@ -262,8 +262,22 @@ class Forest:
         return len(self._leaves) - 1
 
     def batch(self, index):
-        """The trees at these places as one batch, `Batch`."""
-        index = np.asarray(index, np.int64)
+        """The trees at these places as one batch.
+
+        Parameters
+        ----------
+        index : int64 [trees]
+
+        Returns
+        -------
+        Batch
+
+        Raises
+        ------
+        TypeError, ValueError
+            What are no places of trees.
+        """
+        index = self._places(index)
         tree_of_leaf, leaf = _ranges(self._leaves, index)
         tree_of_inner, inner = _ranges(self._inner, index)
         height = self._heights[inner]
@@ -291,6 +305,17 @@ class Forest:
         last = inner_start + inner_counts - 1
         roots[inner_counts > 0] = total + place[last[inner_counts > 0]]
         return Batch(self.words[leaf], children, ends, self.labels[nodes], roots, nodes)
+
+    def _places(self, index):
+        index = np.asarray(index)
+        if index.ndim != 1:
+            raise ValueError(f"index: expected shape [trees]; got {list(index.shape)}")
+        if index.size and index.dtype.kind not in "iu":
+            raise TypeError(f"index: expected an array of integers; got one of {index.dtype}")
+        wrong = index[(index < 0) | (index >= len(self))]
+        if wrong.size:
+            raise ValueError(f"index: expected integers from 0 to {len(self) - 1}; got {wrong[0]}")
+        return index.astype(np.int64)
 
     def by_tree(self, values):
         """Values of all nodes, in the order of `labels`, as a list with an array for each tree, in the order of `Tree.nodes`."""
