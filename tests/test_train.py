@@ -12,6 +12,7 @@ import pytest
 
 import fastdl
 from fastdl import nn, optim, schedules, train
+from fastdl.rows import Rows
 from fastdl.tensor import Tensor
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -145,7 +146,7 @@ def test_only_the_rows_of_a_batch_are_read(tmp_path):
     """A file much larger than what its batches need: pages that no batch touches stay out of memory."""
     shape = (1 << 18, 1024)  # 1 GiB, sparse on disk
     big = np.lib.format.open_memmap(tmp_path / "big.npy", "w+", np.float32, shape)
-    rows = train.Rows(big, "x")
+    rows = Rows(big, "x")
     before = resident()
     batch = rows.take(np.arange(0, shape[0], shape[0] // 64))
     assert batch.shape == (64, 1024)

@@ -13,6 +13,7 @@ import numpy as np
 
 from . import backend, train
 from .random import Stream, normal, permutation, uniform
+from .rows import Rows
 
 __all__ = [
     "GaussianMixture",
@@ -31,7 +32,7 @@ def _rows(x, name):
     a = as_input(x, name)
     if len(a) == 0:
         raise ValueError(f"{name}: expected one sample or more; got none")
-    a = train.Rows(a).take(np.arange(len(a)))
+    a = Rows(a).take(np.arange(len(a)))
     return backend.to_host(a).reshape(len(a), -1)
 
 

@@ -18,6 +18,7 @@ from ._arguments import number, positive
 from ._interrupts import interruptible
 from .checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from .random import Stream
+from .rows import AugmentedRows, Rows, must_be_array
 from .tensor import Tensor, inference
 
 LOSSES = {
@@ -30,99 +31,11 @@ LOSSES = {
 }
 
 
-def _must_be_array(name, value):
-    if not hasattr(value, "dtype"):
-        raise TypeError(f"{name}: expected an array (fastdl.array makes one); got {type(value).__name__}")
-
-
 def _loss_of(loss):
     found = LOSSES.get(loss, loss) if isinstance(loss, str) else loss
     if not callable(found):
         raise ValueError(f"loss: expected one of {', '.join(LOSSES)} or a function; got {loss!r}")
     return found
-
-
-class Rows:
-    """Batches from an array, in memory or memory-mapped: one gather kernel each, nothing else is copied.
-
-    Parameters
-    ----------
-    array : array [L,...]
-        float32; uint8 (a batch becomes float32 times 1/255); int64 (labels, indices). C-contiguous.
-    name : str
-        For messages.
-    like : array, optional
-        The batches go to its device. The array goes there as a whole where that has memory enough; else rows are
-        gathered where they lie, and uint8 rows travel as bytes.
-    """
-
-    def __init__(self, array, name="x", like=None):
-        _must_be_array(name, array)
-        kind = str(array.dtype)
-        if kind not in ("float32", "uint8", "int64"):
-            raise TypeError(f"{name}: expected float32, uint8 or int64; got {kind}")
-        if array.ndim < 1:
-            raise ValueError(f"{name}: expected one axis or more; got a single number")
-        if not array.flags.c_contiguous:
-            raise TypeError(f"{name}: expected a C-contiguous array; got strides {array.strides}")
-        if like is not None and backend.fits(array, like):
-            array = backend.to_device(array, like)
-        self.array, self.kind, self._buffer = array, kind, None
-        self._row = array.shape[1:]
-        self._table = array.reshape(len(array), math.prod(self._row)) if kind != "int64" else array
-        self._like = array if like is None else like
-        self._bytes_travel = kind == "uint8" and backend.home(array) is not backend.home(self._like)
-        self._kernels = backend.kernels(self._like if self._bytes_travel else array)
-        self._all_on_host = backend.home(array) is backend.home(self._like) is backend.home(None)
-
-    def __len__(self):
-        return len(self.array)
-
-    def take(self, index):
-        """The rows at these places, an int64 array. The result is written over by the next call."""
-        if self._all_on_host:  # asked once: small networks take a step in the time of five such questions
-            return backend.take(self._table, index) if self.kind == "int64" else self._gather(self._table, index)
-        index = backend.to_device(index, self.array)
-        if self.kind == "int64":
-            return backend.to_device(backend.take(self._table, index), self._like)
-        if self._bytes_travel:
-            table = backend.to_device(backend.take(self._table, index), self._like)
-            return self._gather(table, backend.to_device(np.arange(len(index)), self._like))
-        return backend.to_device(self._gather(self._table, index), self._like)
-
-    def _gather(self, table, index):
-        n = index.shape[0]
-        if self._buffer is None or len(self._buffer) < n:
-            self._buffer = backend.empty((n, *self._row), table)
-            self._flat = self._buffer.reshape(n, table.shape[1])
-        whole = len(self._buffer) == n
-        flat = self._flat if whole else self._flat[:n]
-        if self.kind == "uint8":
-            self._kernels.gather_u8(table, index, 1.0 / 255.0, flat)
-        else:
-            self._kernels.embedding_forward(table, index, flat)
-        return self._buffer if whole else self._buffer[:n]
-
-
-class _Augmented:
-    """Rows of images that are changed at random on their way out, where they lie, by a `fastdl.data.Augment`."""
-
-    def __init__(self, rows, augment, stream, like):
-        self.array, self._augment, self._stream, self._like = rows.array, augment, stream, like
-
-    def __len__(self):
-        return len(self.array)
-
-    def take(self, index):
-        images = backend.take(self.array, backend.to_device(index, self.array))
-        draws = self._augment.draws(*images.shape[:3])
-        return backend.to_device(self._augment(images, *self._stream.take(draws)), self._like)
-
-    def get_state(self):
-        return self._stream.get_state()
-
-    def set_state(self, state):
-        self._stream.set_state(state)
 
 
 @dataclass
@@ -288,7 +201,7 @@ def fit(
     Ctrl-C ends training after the current update: the history is returned, the weights are whole (the best ones where
     restore_best). The loss of a batch is read once, before its update. The module is left in evaluation mode.
     """
-    _must_be_array("x", x), _must_be_array("y", y)
+    must_be_array("x", x), must_be_array("y", y)
     n = len(x)
     if len(y) != n:
         raise ValueError(f"y: expected {n} targets, as many as samples in x; got {len(y)}")
@@ -319,7 +232,7 @@ def fit(
     shuffling = stream.split("shuffle")
     inputs, targets = Rows(x, "x", flat.data), Rows(y, "y", flat.data)
     if augment is not None:
-        inputs = _Augmented(inputs, augment, stream.split("augment"), flat.data)
+        inputs = AugmentedRows(inputs, augment, stream.split("augment"), flat.data)
     per_epoch = -(-n // batch_size)
     total = epochs * per_epoch if steps is None else steps
     epochs = -(-total // per_epoch)
@@ -475,7 +388,7 @@ def _must_be_samples(validation):
     if not isinstance(validation, (tuple, list)) or len(validation) != 2:
         raise TypeError(f"validation: expected (x, y) or a function; got {type(validation).__name__}")
     for name, part in zip("xy", validation, strict=True):
-        _must_be_array(f"validation {name}", part)
+        must_be_array(f"validation {name}", part)
     n = len(validation[0])
     if n == 0:
         raise ValueError("validation: expected one sample or more; got none")

@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from .. import optim, train
+from .. import optim
 from ..bench import Case, Row
 from ..models import GAN
 from ..models.gan import _Duel
 from ..random import Stream
+from ..rows import Rows
 
 BATCH, LATENT, WIDTH = 64, 64, 64
 
@@ -20,7 +21,7 @@ def ours():
     model = GAN("dcgan", LATENT, width=WIDTH).build((28, 28, 1))
     pair = model.module_
     players = [optim.get("adam", net, lr=2e-4, beta1=0.5) for net in (pair.generator, pair.discriminator)]
-    duel, rows, index = _Duel(model, players, Stream(0), BATCH), train.Rows(_images()), [np.arange(BATCH)]
+    duel, rows, index = _Duel(model, players, Stream(0), BATCH), Rows(_images()), [np.arange(BATCH)]
     return Case(duel.step, (rows, index))
 
 

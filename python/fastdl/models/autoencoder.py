@@ -7,6 +7,7 @@ import numpy as np
 from .. import backend, nn, ops, optim, train
 from .._arguments import positive, sizes
 from ..random import Stream, normal
+from ..rows import Rows
 from ..tensor import Tensor, inference
 from ._base import Model, as_input, must_be_within, must_have_some
 from .cnn import CNN
@@ -398,7 +399,7 @@ class Autoencoder(Model):
 
 def _floats(x):
     """Values of samples as the network sees them: uint8 becomes [0,1]."""
-    return train.Rows(x).take(np.arange(len(x)))
+    return Rows(x).take(np.arange(len(x)))
 
 
 def _weights_of(rbm, i):

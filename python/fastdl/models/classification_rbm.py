@@ -8,6 +8,7 @@ from .. import backend, init, ops, train
 from .._arguments import positive
 from ..module import Module, Parameter
 from ..random import Stream, uniform
+from ..rows import Rows
 from ..tensor import Tensor
 from ._base import Classifier
 from ._boltzmann import stream_of
@@ -104,7 +105,7 @@ class ClassificationRBM(Classifier):
     def free_energy(self, X, y):
         """-log p(x, y) of samples with their labels, up to log Z: float32 [N]."""
         scores = self.decision_function(X)
-        x = train.Rows(self._input(X)).take(np.arange(len(scores)))
+        x = Rows(self._input(X)).take(np.arange(len(scores)))
         x = backend.to_host(x).reshape(len(scores), -1)
         b = backend.to_host(self.module_.b.data)
         return -(x @ b) - scores[np.arange(len(scores)), self._codes(y, len(scores))]

@@ -6,6 +6,7 @@ from .. import backend, init, ops, optim, train
 from .._arguments import positive
 from ..module import Module, Parameter
 from ..random import Stream
+from ..rows import Rows
 from ..tensor import Tensor, inference
 from ._base import Model, as_input
 from ._boltzmann import stream_of
@@ -117,7 +118,7 @@ class ConvolutionalRBM(Model):
     def _floats(self, X, name="X"):
         self._need_fit()
         x = self._input(X, name)
-        return train.Rows(x, name, self.module_.w.data).take(np.arange(len(x))).copy()
+        return Rows(x, name, self.module_.w.data).take(np.arange(len(x))).copy()
 
     # ------------------------------------------------------------------------------------------ training
 
@@ -173,7 +174,7 @@ class ConvolutionalRBM(Model):
         some = np.linspace(0, len(x) - 1, min(len(x), 500)).astype(np.int64)
 
         def watch(state):
-            v = train.Rows(x, "X", net.w.data).take(some)
+            v = Rows(x, "X", net.w.data).take(some)
             again = net.visible_means(net.hidden_means(v))
             error = float(np.mean((backend.to_host(v).astype(np.float64) - backend.to_host(again)) ** 2))
             state.history.setdefault("error", []).append(error)  # after those of a run that goes on

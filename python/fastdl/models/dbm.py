@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from .. import backend, train
+from .. import backend
+from ..rows import Rows
 from ._base import Model
 from ._boltzmann import Annealing
 from .rbm import RBM
@@ -133,7 +134,7 @@ class DBM(Model):
         if a.dtype != np.uint8 and a.size and not (a.min() >= 0 and a.max() <= 1):
             worst = a.min() if a.min() < 0 else a.max()
             raise ValueError(f"X: expected values from 0 to 1, for Bernoulli units; got {worst:g}")
-        v = train.Rows(x, "X", self.module_.w.data).take(np.arange(len(x)))
+        v = Rows(x, "X", self.module_.w.data).take(np.arange(len(x)))
         wide = backend.empty((len(x), self.module_.sizes[0]), v)
         backend.assign(wide[:, : v.shape[1]], v)
         both = self.joint_._complete(wide)

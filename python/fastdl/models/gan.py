@@ -12,6 +12,7 @@ from .._arguments import positive, sizes
 from .._interrupts import interruptible
 from ..checkpoint import Run, called, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
+from ..rows import Rows
 from ..tensor import Tensor, frozen, inference
 from ._base import Model, as_input, must_be_within
 from .cnn import CNN
@@ -212,7 +213,7 @@ class GAN(Model):
             for net, rate in ((pair.generator, lr), (pair.discriminator, lr if lr_d is None else lr_d))
         ]
         rates = [p.lr for p in players]
-        rows = train.Rows(x, "X", players[0].flat.data)
+        rows = Rows(x, "X", players[0].flat.data)
         shuffling, draws = Stream(self.seed).split("shuffle"), Stream(self.seed).split("latent")
         self.history_ = history = {name: [] for name in _RECORDED} | {"stopped": "done"}
         steps = n // batch_size
@@ -268,7 +269,7 @@ class GAN(Model):
         n = min(256, len(x))
         # evenly through the data, which may be sorted
         picked = np.linspace(0, len(x) - 1, n).astype(np.int64)
-        rows = train.Rows(x).take(picked)
+        rows = Rows(x).take(picked)
         diversity = spread_of(self.sample(n, seed=self.seed + 1), backend.to_host(rows))
         values = (epoch, *(float(m) for m in means), diversity, diversity < 0.2, seconds)
         for name, value in zip(_RECORDED, values, strict=True):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..train import Rows
+from ..rows import Rows
 from ._base import as_input
 
 

@@ -9,6 +9,7 @@ from .._arguments import positive
 from .._interrupts import interruptible
 from ..checkpoint import Run, fingerprint
 from ..random import Stream
+from ..rows import Rows
 from ._base import Classifier
 
 
@@ -95,7 +96,7 @@ class Perceptron(Classifier):
         w = np.ascontiguousarray(np.concatenate([backend.to_host(a) for a in (layer.w.data, layer.b.data[None])]).T)
         total = np.zeros(w.shape, np.float64)
         k, scores, place = backend.kernels(w), np.empty((1, len(w)), np.float32), np.empty((1, 1), np.int64)
-        shuffling, rows = Stream(self.seed).split("shuffle"), train.Rows(x, "X", w)
+        shuffling, rows = Stream(self.seed).split("shuffle"), Rows(x, "X", w)
         self.history_ = history = {"epoch": [], "errors": [], "seconds": [], "stopped": "done"}
         n, count = len(x), 0
         state = train.State(self.module_, None, history, epochs, epochs * n)

@@ -11,6 +11,7 @@ from .._arguments import positive
 from .._interrupts import interruptible
 from ..checkpoint import Run, called, fingerprint
 from ..random import permutation
+from ..rows import Rows
 from ._base import Model, as_input, must_have_some
 from ._boltzmann import (
     HIDDEN,
@@ -167,7 +168,7 @@ class RBM(Model):
 
     def _floats(self, X, name="X"):
         self._need_fit()
-        rows = train.Rows(self._values(X, name), name, self.module_.w.data)
+        rows = Rows(self._values(X, name), name, self.module_.w.data)
         return rows.take(np.arange(len(rows))).copy()
 
     # ---------------------------------------------------------------------------------------------- training
@@ -231,7 +232,7 @@ class RBM(Model):
         n, batch = len(x), min(int(batch_size), len(x))
         trainer = self._trainer = Trainer(self.module_, rule, stream_of(self.seed, "gibbs"), batch)
         shuffling = stream_of(self.seed, "shuffle")
-        rows = train.Rows(x, "X", self.module_.w.data)
+        rows = Rows(x, "X", self.module_.w.data)
         updates = -(-n // batch)
         if stochastic and self.visible != "bernoulli":
             raise ValueError(f"stochastic: expected Bernoulli visible units; got {self.visible} ones")
@@ -332,7 +333,7 @@ class RBM(Model):
             trainer = self._trainer = Trainer(self.module_, rule, stream, len(x))
         elif len(trainer.h) < len(x):
             trainer.make_room(len(x))
-        trainer.update(train.Rows(x, "X", self.module_.w.data).take(np.arange(len(x))))
+        trainer.update(Rows(x, "X", self.module_.w.data).take(np.arange(len(x))))
         self._must_be_finite(trainer, 1)
         return self
 
