@@ -13,19 +13,21 @@ namespace fastdl {
 namespace {
 
 struct Node {
-  PyObject_HEAD PyObject *data, *grad;  // arrays; grad is null while nothing has flowed back
-  PyObject *parents, *step;             // a tuple; what is called with the gradient. Null for a leaf
-  unsigned long long order;             // of creation, which is a topological order
-  unsigned long long walk;              // the last backward pass that found this node
-  double beta;  // what the next writer of grad multiplies it with: the first overwrites, later ones add
+  PyObject base;
+  PyObject *data, *grad;     // arrays; grad is null while nothing has flowed back
+  PyObject *parents, *step;  // a tuple; a function of the gradient or (kernel, argument...). Null for a leaf
+  unsigned long long order;  // of creation, which is a topological order
+  unsigned long long walk;   // the last backward pass that found this node
+  double beta;               // what the next writer of grad multiplies it with: 0 overwrites, 1 adds
   char wants_grad;
 };
 
 // What use_tape was given. The process has one tape: these live as long as it.
 PyTypeObject* tensor_type = nullptr;
 PyObject *recording = nullptr, *new_gradient = nullptr, *spent = nullptr;
-// Made once: no tuple of a slot() is ever changed by who gets it.
-PyObject *no_parents = nullptr, *no_slot = nullptr, *zero = nullptr, *one = nullptr;
+// Made once.
+PyObject *no_parents = nullptr, *zero = nullptr, *one = nullptr;
+PyObject* dy_mark = nullptr;  // stands for the gradient among a kernel's arguments
 PyTypeObject* node_type = nullptr;
 unsigned long long next_order = 0, next_walk = 1;  // under the GIL
 
@@ -109,51 +111,59 @@ int set_wants_grad(PyObject* self, PyObject* value, void*) {
 
 // ---- slots ----
 
-PyObject* pair(PyObject* grad, PyObject* beta) {
-  PyObject* result = PyTuple_New(2);
-  if (!result) return nullptr;
-  PyTuple_SET_ITEM(result, 0, Py_NewRef(grad));
-  PyTuple_SET_ITEM(result, 1, Py_NewRef(beta));
-  return result;
-}
-
-PyObject* slot(PyObject* self, PyObject*) {
-  Node* n = as_node(self);
-  if (!n->wants_grad) return Py_NewRef(no_slot);
+// Where a kernel writes this node's gradient: new references, or false with an exception set.
+bool take_slot(Node* n, PyObject** grad, PyObject** beta) {
+  if (!n->wants_grad) {
+    *grad = Py_NewRef(Py_None);
+    *beta = Py_NewRef(zero);
+    return true;
+  }
   if (!n->grad || n->grad == Py_None) {
-    PyObject* grad = PyObject_CallOneArg(new_gradient, n->data);
-    if (!grad) return nullptr;
+    PyObject* made = PyObject_CallOneArg(new_gradient, n->data);
+    if (!made) return false;
     PyObject* before = n->grad;
-    n->grad = grad;
+    n->grad = made;
     n->beta = 0.0;
     Py_XDECREF(before);
   }
-  const double beta = n->beta;
+  *beta = n->beta == 0.0 ? Py_NewRef(zero) : n->beta == 1.0 ? Py_NewRef(one) : PyFloat_FromDouble(n->beta);
+  if (!*beta) return false;
+  *grad = Py_NewRef(n->grad);
   n->beta = 1.0;
-  if (beta == 0.0) return pair(n->grad, zero);
-  if (beta == 1.0) return pair(n->grad, one);
-  PyObject* other = PyFloat_FromDouble(beta);
-  if (!other) return nullptr;
-  PyObject* result = pair(n->grad, other);
-  Py_DECREF(other);
+  return true;
+}
+
+PyObject* slot(PyObject* self, PyObject*) {
+  PyObject *grad = nullptr, *beta = nullptr;
+  if (!take_slot(as_node(self), &grad, &beta)) return nullptr;
+  PyObject* result = PyTuple_Pack(2, grad, beta);
+  Py_DECREF(grad);
+  Py_DECREF(beta);
   return result;
 }
 
 // ---- operations ----
 
-PyObject* record(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  if (count != 3)
-    return PyErr_Format(PyExc_TypeError, "record: expected data, parents, step; got %zd arguments", count);
+// A tensor of this array; *recorded says whether this thread records.
+PyObject* new_tensor(PyObject* data, bool* recorded) {
   PyObject* now = nullptr;
   if (PyContextVar_Get(recording, nullptr, &now) < 0) return nullptr;
-  const bool recorded = now == Py_True;
+  *recorded = now == Py_True;
   Py_XDECREF(now);
   PyObject* self = tensor_type->tp_alloc(tensor_type, 0);
   if (!self) return nullptr;
+  as_node(self)->data = Py_NewRef(data);
+  as_node(self)->order = next_order++;
+  return self;
+}
+
+PyObject* record(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 3)
+    return PyErr_Format(PyExc_TypeError, "record: expected data, parents, step; got %zd arguments", count);
+  bool recorded = false;
+  PyObject* self = new_tensor(args[0], &recorded);
+  if (!self || !recorded) return self;
   Node* n = as_node(self);
-  n->data = Py_NewRef(args[0]);
-  n->order = next_order++;
-  if (!recorded) return self;
   PyObject* parents = PySequence_Tuple(args[1]);  // a tuple is given back as it is
   if (!parents) {
     Py_DECREF(self);
@@ -175,6 +185,65 @@ PyObject* record(PyObject*, PyObject* const* args, Py_ssize_t count) {
   }
   Py_DECREF(parents);
   return self;
+}
+
+constexpr Py_ssize_t kMostArguments = 64;  // of a kernel, a tensor counted twice
+
+PyObject* record_kernel(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count < 2)
+    return PyErr_Format(PyExc_TypeError, "record_kernel: expected data, kernel, arguments...; got %zd", count);
+  bool recorded = false;
+  PyObject* self = new_tensor(args[0], &recorded);
+  if (!self || !recorded) return self;
+  Py_ssize_t tensors = 0;
+  bool wanted = false;
+  for (Py_ssize_t i = 2; i < count; ++i) {
+    if (!PyObject_TypeCheck(args[i], node_type)) continue;
+    ++tensors;
+    wanted = wanted || as_node(args[i])->wants_grad;
+  }
+  if (!wanted) return self;
+  const bool fits = count + tensors <= kMostArguments;
+  if (!fits) PyErr_Format(PyExc_TypeError, "record_kernel: expected at most %zd arguments", kMostArguments);
+  PyObject *parents = fits ? PyTuple_New(tensors) : nullptr, *step = parents ? PyTuple_New(count - 1) : nullptr;
+  if (!step) {
+    Py_XDECREF(parents);
+    Py_DECREF(self);
+    return nullptr;
+  }
+  for (Py_ssize_t i = 1, p = 0; i < count; ++i) {
+    PyTuple_SET_ITEM(step, i - 1, Py_NewRef(args[i]));
+    if (i > 1 && PyObject_TypeCheck(args[i], node_type)) PyTuple_SET_ITEM(parents, p++, Py_NewRef(args[i]));
+  }
+  Node* n = as_node(self);
+  n->wants_grad = 1;
+  n->parents = parents;
+  n->step = step;
+  return self;
+}
+
+// Calls (kernel, argument...) with the gradient where dy_mark stands, and a slot where a tensor does.
+PyObject* call_kernel(PyObject* step, PyObject* dy) {
+  PyObject *args[1 + kMostArguments], *owned[kMostArguments];  // args[0] is the callee's to use
+  Py_ssize_t count = 0, owners = 0;
+  PyObject* result = nullptr;
+  bool right = true;
+  for (Py_ssize_t i = 1; right && i < PyTuple_GET_SIZE(step); ++i) {
+    PyObject* o = PyTuple_GET_ITEM(step, i);
+    if (PyObject_TypeCheck(o, node_type)) {
+      right = take_slot(as_node(o), &owned[owners], &owned[owners + 1]);
+      if (!right) break;
+      args[++count] = owned[owners++];
+      args[++count] = owned[owners++];
+    } else {
+      args[++count] = o == dy_mark ? dy : o;
+    }
+  }
+  if (right)
+    result = PyObject_Vectorcall(PyTuple_GET_ITEM(step, 0), args + 1,
+                                 static_cast<size_t>(count) | PY_VECTORCALL_ARGUMENTS_OFFSET, nullptr);
+  while (owners > 0) Py_DECREF(owned[--owners]);
+  return result;
 }
 
 // One owned reference to every node of the graph that a backward pass has still to visit.
@@ -221,7 +290,7 @@ PyObject* run(PyObject* self, PyObject* seed) {
     Node* n = found.nodes.back();
     if (n->grad && n->grad != Py_None && has_step(n)) {
       PyObject *grad = Py_NewRef(n->grad), *step = Py_NewRef(n->step);  // the step may do anything, with this node too
-      PyObject* nothing = PyObject_CallOneArg(step, grad);
+      PyObject* nothing = PyTuple_CheckExact(step) ? call_kernel(step, grad) : PyObject_CallOneArg(step, grad);
       Py_DECREF(step);
       Py_DECREF(grad);
       if (!nothing) return nullptr;
@@ -290,6 +359,9 @@ PyType_Spec type_spec = {"fastdl._runtime.Node", int(sizeof(Node)), 0,
 PyMethodDef functions[] = {
     {"record", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(record)), METH_FASTCALL,
      "record(data, parents, step)\n--\n\nWrap a kernel's output; `step(dy)` writes into the parents' slots."},
+    {"record_kernel", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(record_kernel)), METH_FASTCALL,
+     "record_kernel(data, kernel, *args)\n--\n\nWrap a kernel's output whose gradients another kernel writes: called "
+     "with these arguments, the gradient where DY stands, and for each tensor its slot (buffer, beta)."},
     {"use_tape", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(use_tape)), METH_FASTCALL,
      "use_tape(tensor, recording, new_gradient, spent)\n--\n\nWhat record makes and whether it records; what a slot "
      "and "
@@ -303,13 +375,12 @@ int add_tape(PyObject* module) {
   no_parents = PyTuple_New(0);
   zero = PyFloat_FromDouble(0.0);
   one = PyFloat_FromDouble(1.0);
-  if (!no_parents || !zero || !one) return -1;
-  no_slot = pair(Py_None, zero);
+  dy_mark = PyObject_CallNoArgs(reinterpret_cast<PyObject*>(&PyBaseObject_Type));
   node_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&type_spec));
-  if (!no_slot || !node_type) return -1;
-  return PyModule_AddObjectRef(module, "Node", reinterpret_cast<PyObject*>(node_type)) < 0
-             ? -1
-             : PyModule_AddFunctions(module, functions);
+  if (!no_parents || !zero || !one || !dy_mark || !node_type) return -1;
+  if (PyModule_AddObjectRef(module, "Node", reinterpret_cast<PyObject*>(node_type)) < 0) return -1;
+  if (PyModule_AddObjectRef(module, "DY", dy_mark) < 0) return -1;
+  return PyModule_AddFunctions(module, functions);
 }
 
 }  // namespace fastdl

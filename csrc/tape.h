@@ -9,7 +9,7 @@ typedef struct _object PyObject;
 
 namespace fastdl {
 
-// Adds to a module: the type `Node`, the functions `record` and `use_tape`. 0, or -1 with an exception set.
+// Adds to a module: the type `Node`, the functions `record`, `record_kernel` and `use_tape`, the mark `DY`. 0, or -1 with an exception set.
 int add_tape(PyObject* module);
 
 }  // namespace fastdl

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fastdl import Tensor, frozen, inference, nn, ops
-from fastdl.tensor import record, recording
+from fastdl.tensor import ABSENT, DY, record, record_kernel, recording
 
 
 def leaf(*values):
@@ -119,6 +119,59 @@ def test_what_is_no_tensor_cannot_be_a_parent():
         record(np.ones(1, np.float32), (np.ones(1, np.float32),), print)
     with pytest.raises(TypeError, match="record: expected data, parents, step; got 2 arguments"):
         record(np.ones(1, np.float32), ())
+
+
+def test_a_kernel_is_called_with_the_gradient_and_a_slot_for_each_tensor():
+    calls = []
+
+    def kernel(*args):
+        calls.append(args)
+
+    a, b, fixed = leaf(1.0, 2.0), leaf(3.0), Tensor(np.ones(4, np.float32))
+    y = record_kernel(np.ones(2, np.float32), kernel, "word", DY, a, 7, fixed, ABSENT, b, a)
+    assert y.wants_grad and y.parents == (a, fixed, ABSENT, b, a)
+    dy = np.array([5, 6], np.float32)
+    y.backward(dy)
+    ((word, given, da, beta_a, seven, *rest),) = calls
+    assert word == "word" and given is dy and da is a.grad and beta_a == 0.0 and seven == 7
+    assert rest[:4] == [None, 0.0, None, 0.0]
+    assert rest[4] is b.grad and rest[5] == 0.0
+    assert rest[6] is a.grad and rest[7] == 1.0 and len(rest) == 8  # the second time it is added to
+    assert da.shape == (2,) and b.grad.shape == (1,)
+
+
+def test_a_kernel_is_not_recorded_where_nobody_wants_its_gradient():
+    fixed = Tensor(np.ones(2, np.float32))
+    for y in (record_kernel(fixed.data, print, DY, fixed, ABSENT), record_kernel(fixed.data, print)):
+        assert not y.wants_grad and y.step is None and y.parents == ()
+    with inference():
+        assert record_kernel(fixed.data, print, DY, leaf(1.0)).step is None
+
+
+def test_a_kernel_that_fails_is_told_and_lets_go_of_what_it_was_given():
+    def fail(*args):
+        raise KeyError("here")
+
+    x, dy = leaf(1.0), np.ones(1, np.float32)
+    y = record_kernel(x.data, fail, DY, x)
+    grad, _ = x.slot()
+    held = sys.getrefcount(dy), sys.getrefcount(grad)
+    with pytest.raises(KeyError, match="here"):
+        y.backward(dy)
+    assert y.step is not None and y.grad is dy
+    y.grad = None
+    assert (sys.getrefcount(dy), sys.getrefcount(grad)) == held
+
+
+def test_a_kernel_s_arguments_are_not_without_end():
+    x = leaf(1.0)
+    with pytest.raises(TypeError, match="record_kernel: expected at most 64 arguments"):
+        record_kernel(x.data, print, *[x] * 40)
+    with pytest.raises(TypeError, match="record_kernel: expected data, kernel, arguments...; got 1"):
+        record_kernel(x.data)
+    got = []
+    record_kernel(x.data, lambda *args: got.extend(args), *[x] * 31).backward()  # 62 and the data and the kernel
+    assert len(got) == 62
 
 
 def test_a_slot_says_whether_to_overwrite_or_to_add():

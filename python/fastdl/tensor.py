@@ -1,9 +1,9 @@
 """Reverse-mode differentiation over coarse kernels.
 
-An operation computes its result with kernels and hands `record` a function `step(dy)` that writes the gradients of its
-inputs. Tensors are numbered as they are made, so the order of creation is a topological order, and the backward pass is a
-walk from the newest to the oldest. A step captures arrays and parents, never its own output: there are no reference cycles,
-and memory returns as soon as it is not needed.
+An operation computes its result with kernels and hands `record_kernel` the kernel that writes the gradients of its inputs,
+with its arguments, or, where that is more than one call, `record` a function `step(dy)`. Tensors are numbered as they are
+made, so the order of creation is a topological order, and the backward pass is a walk from the newest to the oldest. A step
+holds arrays and parents, never its own output: there are no reference cycles, and memory returns as soon as it is not needed.
 
 Limits: no second derivatives; a graph serves one backward pass (add losses first); an array that a step has captured may not
 change before the backward pass; one graph belongs to one thread. A tensor given twice to one operation hands out the same
@@ -18,9 +18,9 @@ spend their time there, not in kernels.
 from contextvars import ContextVar
 
 from . import backend
-from ._runtime import Node, record, use_tape
+from ._runtime import DY, Node, record, record_kernel, use_tape
 
-__all__ = ["Tensor", "frozen", "inference", "record", "recording", "tensor"]
+__all__ = ["ABSENT", "DY", "Tensor", "frozen", "inference", "record", "record_kernel", "recording", "tensor"]
 
 # Each thread, and each asynchronous task, has its own: predicting in one must not end the recording of another.
 # (A threading.local would do, but costs every operation four times as much to read.)
@@ -44,8 +44,10 @@ class Tensor(Node):
         Of data's shape; None while nothing has flowed back.
     beta : float
         What the next writer of `grad` multiplies it with: the first overwrites (0), later ones add (1).
-    parents, step : tuple of Tensor, callable or None
-        What it was made from, and how its gradient reaches them; () and None for a leaf.
+    parents : tuple of Tensor
+        What it was made from; () for a leaf.
+    step : callable, tuple or None
+        How its gradient reaches them: ``step(dy)``, or (kernel, argument...) of `record_kernel`; None for a leaf.
     order : int
         Its number, counted over all tensors.
     """
@@ -131,6 +133,7 @@ def _spent(dy):
 
 
 use_tape(Tensor, _recording, backend.empty_like, _spent)
+ABSENT = Tensor(None)  # among the arguments of `record_kernel`: no such input, no gradient wanted
 
 
 def recording():

@@ -1,22 +1,21 @@
 """What operations of several families need."""
 
+from ..tensor import ABSENT
+
 
 def data_of(t):
     """The array, or None for None."""
     return None if t is None else t.data
 
 
+def absent_or(t):
+    """The tensor, or what stands for none among the arguments of `record_kernel`."""
+    return ABSENT if t is None else t
+
+
 def parents(*tensors):
     """Those that are there."""
     return tuple(t for t in tensors if t is not None)
-
-
-def slots(*tensors):
-    """(buffer, beta) of each, one after another; None, 0 where there is none."""
-    out = []
-    for t in tensors:
-        out += (None, 0.0) if t is None else t.slot()
-    return out
 
 
 def through_activation(k, saved, dy, act, slope):

@@ -5,19 +5,14 @@ from numbers import Real
 import numpy as np
 
 from ..backend import full, kernels
-from ..tensor import Tensor, record
+from ..tensor import DY, Tensor, record, record_kernel
 
 
 def activation(x, act, slope=0.01):
     """act(x), element by element."""
     k, xd = kernels(x.data), x.data
     y = k.activation_forward(xd, act, slope)
-    saved = xd if act == "gelu" else y
-
-    def step(dy):
-        k.activation_backward(saved, dy, act, slope, *x.slot())
-
-    return record(y, (x,), step)
+    return record_kernel(y, k.activation_backward, xd if act == "gelu" else y, DY, act, slope, x)
 
 
 def relu(x):
@@ -48,11 +43,7 @@ def gelu(x):
 def unary(x, op):
     """One of negate, abs, square, sqrt, reciprocal, exp, log, softplus, sin, cos."""
     k, xd = kernels(x.data), x.data
-
-    def step(dy):
-        k.unary_backward(xd, dy, op, *x.slot())
-
-    return record(k.unary_forward(xd, op), (x,), step)
+    return record_kernel(k.unary_forward(xd, op), k.unary_backward, xd, DY, op, x)
 
 
 def exp(x):
@@ -154,9 +145,4 @@ def dropout(x, p, stream):
     """Drop each element with probability p, scale the rest by 1/(1-p); `stream` gives the random numbers."""
     k = kernels(x.data)
     seed, offset = stream.take(x.data.size)
-    y = k.dropout_forward(x.data, p, seed, offset)
-
-    def step(dy):
-        k.dropout_backward(dy, p, seed, offset, *x.slot())
-
-    return record(y, (x,), step)
+    return record_kernel(k.dropout_forward(x.data, p, seed, offset), k.dropout_backward, DY, p, seed, offset, x)

@@ -1,7 +1,7 @@
 """Softmax and losses."""
 
 from ..backend import empty, kernels
-from ..tensor import Tensor, record, recording
+from ..tensor import DY, Tensor, record, record_kernel, recording
 
 
 def softmax(x):
@@ -17,11 +17,7 @@ def log_softmax(x):
 def _softmax(x, logarithm):
     k = kernels(x.data)
     y = k.softmax_forward(x.data, logarithm)
-
-    def step(dy):
-        k.softmax_backward(y, dy, logarithm, *x.slot())
-
-    return record(y, (x,), step)
+    return record_kernel(y, k.softmax_backward, y, DY, logarithm, x)
 
 
 def softmax_cross_entropy(x, labels, weights=None, smoothing=0.0, reduction="mean"):

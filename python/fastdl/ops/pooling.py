@@ -4,7 +4,7 @@ import numpy as np
 
 from .._arguments import pair
 from ..backend import empty, kernels
-from ..tensor import Tensor, record, recording
+from ..tensor import DY, Tensor, record_kernel, recording
 from .reductions import reduce_middle
 
 
@@ -24,11 +24,7 @@ def max_pool2d(x, size=2, stride=None, padding=0):
     where = empty(tuple(max(s, 0) for s in shape), xd, np.uint8)
     y = empty(where.shape, xd)
     k.max_pool2d_forward(xd, *at, y, where)
-
-    def step(dy):
-        k.max_pool2d_backward(where, dy, *at, *x.slot())
-
-    return record(y, (x,), step)
+    return record_kernel(y, k.max_pool2d_backward, where, DY, *at, x)
 
 
 def avg_pool2d(x, size=2, stride=None, padding=0, count_padding=True):
@@ -36,12 +32,7 @@ def avg_pool2d(x, size=2, stride=None, padding=0, count_padding=True):
     k, xd = kernels(x.data), x.data
     size = pair("size", size)
     at = (*size, *pair("stride", size if stride is None else stride), *pair("padding", padding), count_padding)
-    y = k.avg_pool2d_forward(xd, *at)
-
-    def step(dy):
-        k.avg_pool2d_backward(dy, *at, *x.slot())
-
-    return record(y, (x,), step)
+    return record_kernel(k.avg_pool2d_forward(xd, *at), k.avg_pool2d_backward, DY, *at, x)
 
 
 def global_avg_pool2d(x):

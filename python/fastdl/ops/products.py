@@ -1,7 +1,8 @@
 """Dense layers and matrix products."""
 
 from ..backend import empty, kernels
-from ..tensor import Tensor, record, recording
+from ..tensor import DY, record, record_kernel, recording
+from ._common import absent_or
 
 
 def dense(x, w, b=None, act="none", slope=0.01):
@@ -22,20 +23,12 @@ def dense(x, w, b=None, act="none", slope=0.01):
     """
     xd, wd, bd = x.data, w.data, None if b is None else b.data
     k = kernels(xd)
-    if not recording():
-        return Tensor(k.dense_forward(xd, wd, bd, act, slope))
-    if act == "gelu":
+    if act == "gelu" and recording():
         saved = empty((*xd.shape[:-1], wd.shape[-1]), xd)
         y = k.dense_forward(xd, wd, bd, act, slope, z=saved)
     else:
         saved = y = k.dense_forward(xd, wd, bd, act, slope)
-
-    def step(dy):
-        k.dense_backward(
-            xd, wd, saved, dy, act, slope, None, *x.slot(), *w.slot(), *((None, 0.0) if b is None else b.slot())
-        )
-
-    return record(y, (x, w) if b is None else (x, w, b), step)
+    return record_kernel(y, k.dense_backward, xd, wd, saved, DY, act, slope, None, x, w, absent_or(b))
 
 
 def matmul(a, b, trans_a=False, trans_b=False):

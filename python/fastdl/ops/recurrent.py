@@ -1,11 +1,8 @@
 """Recurrent operations: one record on the tape for a whole batch of sequences."""
 
 from ..backend import kernels
-from ..tensor import Tensor, record, recording
-
-
-def _data(t):
-    return None if t is None else t.data
+from ..tensor import DY, Tensor, record, record_kernel, recording
+from ._common import absent_or, data_of, parents
 
 
 def _slot(t):
@@ -30,18 +27,14 @@ class _Ends:
         return record(data, (core,), step)
 
 
-def _outputs(parents, arrays, backward):
+def _outputs(inputs, arrays, backward):
     """Tensors for the named outputs of one operation; backward(**gradients) gets None for those that nothing flowed into."""
     first = next(iter(arrays.values()))
-    if not (recording() and any(p.wants_grad for p in parents)):
+    if not (recording() and any(p.wants_grad for p in inputs)):
         return tuple(Tensor(a) for a in arrays.values())
     ends = _Ends()
-    core = record(first, parents, lambda _: backward(**{f"d{n}": ends.given.get(n) for n in arrays}))
+    core = record(first, inputs, lambda _: backward(**{f"d{n}": ends.given.get(n) for n in arrays}))
     return tuple(ends.output(core, a, n) for n, a in arrays.items())
-
-
-def _given(*tensors):
-    return tuple(t for t in tensors if t is not None)
 
 
 def lstm(x, w, u, b=None, h0=None, c0=None, lengths=None, p=None, drop=None, keep_h=None, keep_c=None, reverse=False):
@@ -69,8 +62,8 @@ def lstm(x, w, u, b=None, h0=None, c0=None, lengths=None, p=None, drop=None, kee
         All outputs, and the states after each sequence's last step.
     """
     k, xd, wd, ud = kernels(x.data), x.data, w.data, u.data
-    start = _data(h0), _data(c0), lengths, _data(p), drop, keep_h, keep_c
-    y, hn, cn, gates, cells = k.lstm_forward(xd, wd, ud, _data(b), *start, reverse)
+    start = data_of(h0), data_of(c0), lengths, data_of(p), drop, keep_h, keep_c
+    y, hn, cn, gates, cells = k.lstm_forward(xd, wd, ud, data_of(b), *start, reverse)
 
     def backward(dy, dhn, dcn):
         k.lstm_backward(
@@ -78,7 +71,7 @@ def lstm(x, w, u, b=None, h0=None, c0=None, lengths=None, p=None, drop=None, kee
             *_slot(b), *_slot(p), *_slot(h0), *_slot(c0)
         )  # fmt: skip
 
-    return _outputs(_given(x, w, u, b, p, h0, c0), {"y": y, "hn": hn, "cn": cn}, backward)
+    return _outputs(parents(x, w, u, b, p, h0, c0), {"y": y, "hn": hn, "cn": cn}, backward)
 
 
 def lstm_norm(x, w, u, gain, b, h0=None, c0=None, lengths=None, eps=1e-5, reverse=False):
@@ -104,7 +97,7 @@ def lstm_norm(x, w, u, gain, b, h0=None, c0=None, lengths=None, eps=1e-5, revers
     Ba, Kiros & Hinton, "Layer normalization" (2016).
     """
     k, xd, wd, ud = kernels(x.data), x.data, w.data, u.data
-    start = gain.data, b.data, _data(h0), _data(c0), lengths
+    start = gain.data, b.data, data_of(h0), data_of(c0), lengths
     y, hn, cn, *saved = k.lstm_norm_forward(xd, wd, ud, *start, eps, reverse)
 
     def backward(dy, dhn, dcn):
@@ -113,7 +106,7 @@ def lstm_norm(x, w, u, gain, b, h0=None, c0=None, lengths=None, eps=1e-5, revers
             *b.slot(), *_slot(h0), *_slot(c0)
         )  # fmt: skip
 
-    return _outputs(_given(x, w, u, gain, b, h0, c0), {"y": y, "hn": hn, "cn": cn}, backward)
+    return _outputs(parents(x, w, u, gain, b, h0, c0), {"y": y, "hn": hn, "cn": cn}, backward)
 
 
 def gru(x, w, u, b=None, bn=None, h0=None, lengths=None, reverse=False):
@@ -133,8 +126,8 @@ def gru(x, w, u, b=None, bn=None, h0=None, lengths=None, reverse=False):
     -------
     y [N,T,H], hn [N,H] : Tensors
     """
-    k, xd, wd, ud, start = kernels(x.data), x.data, w.data, u.data, _data(h0)
-    y, hn, gates = k.gru_forward(xd, wd, ud, _data(b), _data(bn), start, lengths, reverse)
+    k, xd, wd, ud, start = kernels(x.data), x.data, w.data, u.data, data_of(h0)
+    y, hn, gates = k.gru_forward(xd, wd, ud, data_of(b), data_of(bn), start, lengths, reverse)
 
     def backward(dy, dhn):
         k.gru_backward(
@@ -142,7 +135,7 @@ def gru(x, w, u, b=None, bn=None, h0=None, lengths=None, reverse=False):
             *_slot(bn), *_slot(h0)
         )  # fmt: skip
 
-    return _outputs(_given(x, w, u, b, bn, h0), {"y": y, "hn": hn}, backward)
+    return _outputs(parents(x, w, u, b, bn, h0), {"y": y, "hn": hn}, backward)
 
 
 def rnn(x, w, u, b=None, h0=None, lengths=None, act="tanh", reverse=False):
@@ -161,8 +154,8 @@ def rnn(x, w, u, b=None, h0=None, lengths=None, act="tanh", reverse=False):
     -------
     y [N,T,H], hn [N,H] : Tensors
     """
-    k, xd, wd, ud, start = kernels(x.data), x.data, w.data, u.data, _data(h0)
-    y, hn, states = k.rnn_forward(xd, wd, ud, _data(b), start, lengths, act, reverse)
+    k, xd, wd, ud, start = kernels(x.data), x.data, w.data, u.data, data_of(h0)
+    y, hn, states = k.rnn_forward(xd, wd, ud, data_of(b), start, lengths, act, reverse)
 
     def backward(dy, dhn):
         k.rnn_backward(
@@ -170,13 +163,13 @@ def rnn(x, w, u, b=None, h0=None, lengths=None, act="tanh", reverse=False):
             *_slot(b), *_slot(h0)
         )  # fmt: skip
 
-    return _outputs(_given(x, w, u, b, h0), {"y": y, "hn": hn}, backward)
+    return _outputs(parents(x, w, u, b, h0), {"y": y, "hn": hn}, backward)
 
 
 def lstm_cell(x, h, c, w, u, b=None):
     """One step of an LSTM: x [N,I], h and c [N,H] give the new output and cell, Tensors [N,H]; arguments as in `lstm`."""
     k, xd, hd, cd, wd, ud = kernels(x.data), x.data, h.data, c.data, w.data, u.data
-    y, c_new, gates = k.lstm_cell_forward(xd, hd, cd, wd, ud, _data(b))
+    y, c_new, gates = k.lstm_cell_forward(xd, hd, cd, wd, ud, data_of(b))
 
     def backward(dy, dc_new):
         k.lstm_cell_backward(
@@ -184,29 +177,19 @@ def lstm_cell(x, h, c, w, u, b=None):
             *_slot(b)
         )  # fmt: skip
 
-    return _outputs(_given(x, h, c, w, u, b), {"y": y, "c_new": c_new}, backward)
+    return _outputs(parents(x, h, c, w, u, b), {"y": y, "c_new": c_new}, backward)
 
 
 def gru_cell(x, h, w, u, b=None, bn=None):
     """One step of a GRU: x [N,I], h [N,H] give the new output, a Tensor [N,H]; arguments as in `gru`."""
     k, xd, hd, wd, ud = kernels(x.data), x.data, h.data, w.data, u.data
-    y, gates = k.gru_cell_forward(xd, hd, wd, ud, _data(b), _data(bn))
-
-    def step(dy):
-        k.gru_cell_backward(
-            xd, hd, wd, ud, gates, dy, None, *x.slot(), *h.slot(), *w.slot(), *u.slot(), *_slot(b), *_slot(bn)
-        )
-
-    return record(y, _given(x, h, w, u, b, bn), step)
+    y, gates = k.gru_cell_forward(xd, hd, wd, ud, data_of(b), data_of(bn))
+    inputs = x, h, w, u, absent_or(b), absent_or(bn)
+    return record_kernel(y, k.gru_cell_backward, xd, hd, wd, ud, gates, DY, None, *inputs)
 
 
 def rnn_cell(x, h, w, u, b=None, act="tanh"):
     """One step of Elman's network: x [N,I], h [N,H] give the new output, a Tensor [N,H]; arguments as in `rnn`."""
     k, xd, hd, wd, ud = kernels(x.data), x.data, h.data, w.data, u.data
-    y = k.rnn_cell_forward(xd, hd, wd, ud, _data(b), act)
-
-    def step(dy):
-        k.rnn_cell_backward(xd, hd, wd, ud, saved, dy, act, None, *x.slot(), *h.slot(), *w.slot(), *u.slot(), *_slot(b))
-
-    saved = y
-    return record(y, _given(x, h, w, u, b), step)
+    y = k.rnn_cell_forward(xd, hd, wd, ud, data_of(b), act)
+    return record_kernel(y, k.rnn_cell_backward, xd, hd, wd, ud, y, DY, act, None, x, h, w, u, absent_or(b))

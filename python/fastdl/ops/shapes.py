@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..backend import empty, kernels
-from ..tensor import record
+from ..tensor import DY, record, record_kernel
 
 
 def reshape(x, shape):
@@ -61,9 +61,4 @@ def concatenate(tensors, axis=-1):
 def embedding(table, index):
     """Rows table[index] of a Tensor [L,D], for an int64 array `index` of any shape."""
     k = kernels(table.data)
-    y = k.embedding_forward(table.data, index)
-
-    def step(dy):
-        k.embedding_backward(index, dy, None, *table.slot())
-
-    return record(y, (table,), step)
+    return record_kernel(k.embedding_forward(table.data, index), k.embedding_backward, index, DY, None, table)

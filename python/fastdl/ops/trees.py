@@ -1,11 +1,8 @@
 """Operations on trees and on sequences without alignment."""
 
 from ..backend import kernels, zeros
-from ..tensor import record
-
-
-def _data(t):
-    return None if t is None else t.data
+from ..tensor import DY, record, record_kernel
+from ._common import absent_or, data_of
 
 
 def rntn(leaves, children, ends, v, w, b=None):
@@ -34,16 +31,10 @@ def rntn(leaves, children, ends, v, w, b=None):
     ----------
     Socher, Perelygin, Wu, Chuang, Manning, Ng & Potts (2013).
     """
-    k, vd, wd = kernels(leaves.data), _data(v), w.data
-    h = k.rntn_forward(leaves.data, children, ends, vd, wd, _data(b))
-
-    def step(dh):
-        slots = []
-        for t in (leaves, v, w, b):
-            slots += (None, 0.0) if t is None else t.slot()
-        k.rntn_backward(h, children, ends, vd, wd, dh, None, *slots)
-
-    return record(h, tuple(t for t in (leaves, v, w, b) if t is not None), step)
+    k, vd, wd = kernels(leaves.data), data_of(v), w.data
+    h = k.rntn_forward(leaves.data, children, ends, vd, wd, data_of(b))
+    inputs = leaves, absent_or(v), w, absent_or(b)
+    return record_kernel(h, k.rntn_backward, h, children, ends, vd, wd, DY, None, *inputs)
 
 
 def tree_lstm(leaves, cells, children, ends, w, b=None):
@@ -72,15 +63,9 @@ def tree_lstm(leaves, cells, children, ends, w, b=None):
     Tai, Socher & Manning, "Improved semantic representations from tree-structured long short-term memory networks" (2015).
     """
     k, wd = kernels(leaves.data), w.data
-    h, c, gates = k.tree_lstm_forward(leaves.data, cells.data, children, ends, wd, _data(b))
-
-    def step(dh):
-        slots = []
-        for t in (leaves, cells, w, b):
-            slots += (None, 0.0) if t is None else t.slot()
-        k.tree_lstm_backward(h, c, gates, children, ends, wd, dh, None, None, *slots)
-
-    return record(h, tuple(t for t in (leaves, cells, w, b) if t is not None), step)
+    h, c, gates = k.tree_lstm_forward(leaves.data, cells.data, children, ends, wd, data_of(b))
+    inputs = leaves, cells, w, absent_or(b)
+    return record_kernel(h, k.tree_lstm_backward, h, c, gates, children, ends, wd, DY, None, None, *inputs)
 
 
 def ctc_loss(x, labels, lengths, label_lengths, blank=0, reduction="mean"):
