@@ -71,6 +71,9 @@ def nan(a):
         (lambda: MLP((4,)).fit(None, Y), TypeError, "X: expected an array or what makes one; got None"),
         (lambda: MLP((4,)).fit(X, None), TypeError, "y: expected an array or what makes one; got None"),
         (lambda: MLP((4,)).fit(np.ma.masked_array(X, X > 1, np.float32), Y), TypeError, "X: expected an array without masked"),
+        (lambda: MLP((4,)).fit(np.where(Y[:, None], X, "a").astype(object), Y), TypeError, "real numbers; got a str, '"),
+        (lambda: MLP((4,)).fit({"a": X}, Y), TypeError, "X: expected an array of real numbers; got a dict"),
+        (lambda: MLP((4,)).fit(X * 1e200, Y), ValueError, "X: expected numbers within float32's range"),
         (lambda: MLP((4,)).fit(X[:, :0], Y), ValueError, "X: expected one value a sample or more; got samples of shape"),
         (lambda: MLP((4,)).fit(X, [0, "a"] * 20), TypeError, "y: expected integer or string labels; got some of both"),
         (lambda: mlp().predict(nan(X)), ValueError, "X: expected samples for which the network gives numbers; got NaN for 40"),
@@ -161,7 +164,49 @@ def test_what_is_wrong_is_named(call, kind, message):
         call()
 
 
+def test_tables_of_numbers_and_booleans_are_numbers():
+    """NumPy makes objects of a table whose columns are of several kinds."""
+    mixed = np.column_stack([X.astype(object), X[:, 0] > 0])
+    model = MLP((4,)).fit(mixed, Y, epochs=1)
+    assert np.array_equal(model.predict_proba(mixed), model.predict_proba(mixed.astype(float)))
+
+
+def test_labels_may_be_strings_of_variable_length():
+    names = np.where(Y, "yes", "no")
+    model = MLP((4,)).fit(X, names.astype(np.dtypes.StringDType()), epochs=1)
+    assert model.classes_.tolist() == ["no", "yes"] and set(model.predict(X)) <= {"no", "yes"}
+
+
+BLACK = "X: expected uint8 up to 255, read as values from 0 to 1; got none above 1"
+
+
+@pytest.mark.parametrize(
+    "fit",
+    [
+        lambda x: MLP((4,)).fit(x, Y, epochs=1),
+        lambda x: RBM(4).fit(x, epochs=1),
+        lambda x: RBM(4).partial_fit(x),
+        lambda x: RNNClassifier(units=4).fit(x, Y, epochs=1),
+        lambda x: RNNClassifier(units=4).fit([row[:, None] for row in x], Y, epochs=1),
+        lambda x: Autoencoder((4,), code=2).fit(x, epochs=1),
+    ],
+)
+def test_bits_in_bytes_are_not_taken_for_black_images(fit):
+    """uint8 is read as values in [0,1]: of 0 and 1 alone nothing would be learned, and nothing said."""
+    bits = BITS.astype(np.uint8)
+    with pytest.raises(ValueError, match=BLACK):
+        fit(bits)
+    with pytest.raises(ValueError, match=BLACK):
+        model = fit(BITS)
+        getattr(model, "predict", getattr(model, "transform", None))(bits)
+    fit(255 * bits)
+    fit(0 * bits)  # images may be black
+    dark = MLP((4,)).fit(255 * bits, Y, epochs=1)
+    assert dark.predict(bits).shape == (40,)  # it learned from bytes
+
+
 def test_one_number_stands_for_one_layer():
+    assert MLP(np.array([8, 4])).hidden == (8, 4)
     assert MLP(8).hidden == MLP((8,)).hidden == (8,)
     assert DBN(8).hidden == Autoencoder(8).hidden == GAN(hidden=8).hidden == (8,)
 

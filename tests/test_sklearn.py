@@ -336,3 +336,21 @@ def test_an_autoencoder_learns_in_parts():
     assert again.score(X) == net.partial_fit(X).score(X)
     fitted = Autoencoder((16,), 2, max_iter=3, random_state=0).fit(X)
     assert fitted.partial_fit(X).n_iter_ == 4 and fitted.fit(X).n_iter_ == 3
+
+
+def test_bytes_are_values_from_0_to_1_for_fit_and_predict_alike():
+    """The same numbers in another dtype would be other samples; scikit-learn's users expect them to be the same."""
+    rng = np.random.default_rng(0)
+    bits, pixels = rng.integers(0, 2, (40, 6)).astype(np.uint8), rng.integers(0, 256, (40, 6)).astype(np.uint8)
+    y = bits[:, 0].astype(int)
+    for estimator in (MLPClassifier((4,), max_iter=2), RBM(3, n_iter=1), DBNClassifier((3,), pretrain_iter=1, max_iter=1)):
+        use = "predict" if hasattr(estimator, "predict") else "transform"
+        with pytest.raises(ValueError, match="X: expected uint8 up to 255"):
+            clone(estimator).fit(bits, y)
+        with pytest.raises(ValueError, match="X: expected uint8 up to 255"):
+            getattr(clone(estimator).fit(bits.astype(float), y), use)(bits)
+        with pytest.raises(ValueError, match="X: expected floats on the scale of training"):
+            getattr(clone(estimator).fit(pixels.astype(float), y), use)(pixels)
+        with pytest.raises(ValueError, match="X: expected uint8, as in training, or values from 0 to 1"):
+            getattr(clone(estimator).fit(pixels, y), use)(pixels.astype(float))
+        getattr(clone(estimator).fit(pixels, y), use)(pixels / 255)

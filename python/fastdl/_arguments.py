@@ -34,11 +34,11 @@ def positive(name, value):
 
 def sizes(name, values):
     """A tuple of whole numbers from 1 on, of one number or a sequence of them (units of layers)."""
-    if hasattr(values, "__index__"):
+    if hasattr(values, "__index__") and not getattr(values, "ndim", 0):  # arrays have it, too
         values = (values,)
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name}: expected integers, one a layer; got {values!r}")
-    return tuple(positive(name, v) for v in values)
+    return tuple(positive(name, v) for v in (values.tolist() if hasattr(values, "tolist") else values))
 
 
 def chance(name, value):

@@ -12,7 +12,17 @@ from ..io import save as _write
 from ..module import shape_of
 from ..random import Stream, permutation
 from ..tensor import inference
-from ._door import REAL, array_of, as_input, as_labels, is_wide, must_be_within, must_have_some, scale_of
+from ._door import (
+    REAL,
+    array_of,
+    as_input,
+    as_labels,
+    must_be_on_scale,
+    must_be_within,
+    must_have_some,
+    scale_name,
+    scale_of,
+)
 
 __all__ = ["Classifier", "Model", "Regressor", "as_input", "as_labels", "must_be_within", "must_have_some", "scale_of"]
 
@@ -50,18 +60,8 @@ class Model:
                 f"{name}: expected samples of shape {list(self.input_shape_)}, as the model was made for; "
                 f"got {list(x.shape[1:])}"
             )
-        self._must_be_on_the_same_scale(x, name)
+        must_be_on_scale(x, getattr(self, "scale_", None), name)
         return x
-
-    def _must_be_on_the_same_scale(self, x, name):
-        """Bytes are read as values in [0,1]: the same image as floats up to 255 would be another one, 255 times as bright."""
-        scale = getattr(self, "scale_", None)
-        if scale == "wide" and x.dtype == np.uint8:
-            raise ValueError(
-                f"{name}: expected floats on the scale of training, which went beyond 1; got uint8, read as values from 0 to 1"
-            )
-        if scale == "bytes" and x.dtype != np.uint8 and is_wide(x):
-            raise ValueError(f"{name}: expected uint8, as in training, or values from 0 to 1; got values beyond 1")
 
     def _need_fit(self):
         if not hasattr(self, "module_"):
@@ -76,7 +76,7 @@ class Model:
         if 0 in x.shape[1:]:
             raise ValueError(f"X: expected one value a sample or more; got samples of shape {list(x.shape[1:])}")
         if not hasattr(self, "scale_"):
-            self.scale_ = "bytes" if x.dtype == np.uint8 else "wide" if is_wide(x) else "unit"
+            self.scale_ = scale_name(x)
         return x
 
     def _split(self, x, targets, validation):

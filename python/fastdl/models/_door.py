@@ -1,5 +1,7 @@
 """The door of the models: what users hand in becomes arrays, once, or is named in an error."""
 
+from numbers import Real
+
 import numpy as np
 
 from .. import backend
@@ -20,21 +22,44 @@ def array_of(x, name, *device):
 def as_input(x, name="X"):
     """An array that the training loop takes, converted at most once.
 
-    uint8 stays (a batch becomes values in [0,1]); every other real dtype becomes float32.
+    uint8 stays (a batch becomes values in [0,1]); every other real dtype becomes float32, and so do objects that are all
+    real numbers, as NumPy makes of a table with columns of several kinds.
 
     Raises
     ------
     TypeError
         Not real numbers.
     ValueError
-        No axis of samples.
+        No axis of samples, or numbers that float32 can't hold.
     """
     a = x if type(x) in (np.ndarray, np.memmap) else array_of(x, name)
+    if a.dtype.kind == "O":
+        a = _numbers(a, name)
     if a.dtype.kind not in REAL:
         raise TypeError(f"{name}: expected an array of real numbers; got {a.dtype}")
     if a.ndim == 0:
         raise ValueError(f"{name}: expected an array with samples first; got a single number")
-    return a if _ready(a) else backend.array(a, np.uint8 if a.dtype == np.uint8 else np.float32)
+    if _ready(a):
+        return a
+    try:
+        with np.errstate(over="raise"):
+            return backend.array(a, np.uint8 if a.dtype == np.uint8 else np.float32)
+    except FloatingPointError:
+        raise ValueError(f"{name}: expected numbers within float32's range, up to 3.4e38; got a larger one") from None
+
+
+def _numbers(a, name):
+    """float64 of an array of objects, the first of which that is no real number is named."""
+    values = a.reshape(-1).tolist()
+    strange = {kind for kind in set(map(type, values)) if not issubclass(kind, (Real, np.bool_))}
+    if strange:
+        wrong = next(v for v in values if type(v) in strange)
+        kind = type(wrong).__name__
+        raise TypeError(
+            f"{name}: expected an array of real numbers; got a {kind}"
+            + (" (its toarray() makes one)" if hasattr(wrong, "toarray") else f", {wrong!r}" if isinstance(wrong, str) else "")
+        )
+    return a.astype(np.float64)
 
 
 def _ready(a):
@@ -46,6 +71,8 @@ def as_labels(y, n, name="y"):
     """A one-dimensional array of n integer, boolean or string labels."""
     mixed = isinstance(y, (list, tuple)) and len({isinstance(v, str) for v in y}) > 1
     y = array_of(y, name, "cpu")
+    if y.dtype.kind == "T":  # NumPy's strings of variable length
+        y = y.astype(object)
     if mixed and y.dtype.kind == "U":  # NumPy would make strings of all
         raise TypeError(f"{name}: expected integer or string labels; got some of both")
     if y.dtype.kind == "O" and all(isinstance(v, str) for v in y.reshape(-1)):
@@ -82,6 +109,37 @@ def must_be_within(x, low, high, why, name="X"):
     if least < low - slack or most > high + slack:
         got = least if least < low - slack else most
         raise ValueError(f"{name}: expected values from {low} to {high}, {why}; got {got:.3g}")
+
+
+def scale_name(x, name="X"):
+    """What values a model is trained on: 'bytes' (read as values in [0,1]), 'wide' (floats beyond 1) or 'unit'."""
+    if x.dtype != np.uint8:
+        return "wide" if is_wide(x) else "unit"
+    must_be_bytes(x, name)
+    return "bytes"
+
+
+def must_be_bytes(x, name="X"):
+    """Refuse uint8 of 0 and 1 alone: as bytes that is all but black, and who has bits would learn from 0 and 1/255."""
+    if isinstance(x, np.memmap) or x.size == 0:
+        return
+    if int(backend.to_host(x).max()) == 1:
+        raise ValueError(
+            f"{name}: expected uint8 up to 255, read as values from 0 to 1; got none above 1 (astype('float32') keeps 0 and 1)"
+        )
+
+
+def must_be_on_scale(x, scale, name="X"):
+    """Bytes are read as values in [0,1]: the same image as floats up to 255 would be another one, 255 times as bright."""
+    if x.dtype == np.uint8:
+        if scale == "wide":
+            raise ValueError(
+                f"{name}: expected floats on the scale of training, which went beyond 1; got uint8, read as values from 0 to 1"
+            )
+        if scale == "unit":
+            must_be_bytes(x, name)
+    elif scale == "bytes" and is_wide(x):
+        raise ValueError(f"{name}: expected uint8, as in training, or values from 0 to 1; got values beyond 1")
 
 
 def is_wide(x):

@@ -7,7 +7,7 @@ from .._arguments import chance, positive
 from ..data.sequences import pad
 from ..tensor import Tensor
 from ._base import Classifier, Regressor, as_input
-from ._door import is_wide
+from ._door import must_be_on_scale, scale_name
 
 _CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
@@ -112,11 +112,11 @@ class _Sequences:
             of_bytes = bool(lengths.any()) and all(getattr(s, "dtype", None) == np.uint8 for s in X if len(s))
             if not lengths.any() and hasattr(self, "input_shape_"):  # sequences of no steps have any width
                 x = np.zeros((len(x), 0, self.input_shape_[-1]))
-            x = x.astype(np.float32, copy=False)
+            x = x.astype(np.uint8 if of_bytes else np.float32, copy=False)
         else:
             x, lengths = backend.to_host(as_input(X, name)), None
             of_bytes = x.dtype == np.uint8
-        x = x.astype(np.float32) / np.float32(255.0) if of_bytes else x
+        given, x = x, x.astype(np.float32) / np.float32(255.0) if of_bytes else x
         if x.ndim == 2:
             x = x[:, :, None]
         if x.ndim != 3:
@@ -133,9 +133,10 @@ class _Sequences:
         if not hasattr(self, "input_shape_"):
             self._inputs = x.shape[2]
         x = np.where(np.arange(x.shape[1])[:, None] < lengths[:, None, None], x, np.float32(0.0))
-        self._must_be_on_the_same_scale(np.empty(0, np.uint8) if of_bytes else x, name)
+        given = given if of_bytes else x
+        must_be_on_scale(given, getattr(self, "scale_", None), name)
         if not hasattr(self, "scale_"):
-            self._seen = "bytes" if of_bytes else "wide" if is_wide(x) else "unit"
+            self._seen = scale_name(given, name)
         return np.concatenate([x.reshape(len(x), x.shape[1] * x.shape[2]), lengths[:, None]], 1).astype(np.float32)
 
     def _tokens(self, X, name):

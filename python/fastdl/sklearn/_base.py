@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import optim, schedules, train
+from ..models._door import must_be_on_scale, scale_name
 
 ACTIVATIONS = {
     "identity": "none",
@@ -54,13 +55,16 @@ class Estimator(BaseEstimator):
     def _rows(self, X, reset=False):
         """X [N, n_features] as float32, or uint8 (which networks read as values in [0,1])."""
         X = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32, np.uint8), order="C")
-        if X.dtype != np.float64:
-            return X
-        with np.errstate(over="ignore"):
-            rows = X.astype(np.float32)
-        if not np.isfinite(rows).all():
-            raise ValueError("X: expected numbers within float32's range, up to 3.4e38; got a larger one")
-        return rows
+        if X.dtype == np.float64:
+            with np.errstate(over="ignore"):
+                X = X.astype(np.float32)
+            if not np.isfinite(X).all():
+                raise ValueError("X: expected numbers within float32's range, up to 3.4e38; got a larger one")
+        if reset:
+            self._scale = scale_name(X)
+        else:
+            must_be_on_scale(X, getattr(self, "_scale", None))
+        return X
 
     def _rows_to_judge(self, X):
         check_is_fitted(self, "model_")
