@@ -1,5 +1,7 @@
 """The command line: every wrong value is named, with exit status 2 and no traceback."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -7,7 +9,7 @@ import sys
 
 import pytest
 
-from fastdl import cli
+from fastdl import cli, recipes
 
 
 def run(capsys, *argv):
@@ -166,6 +168,38 @@ def test_train_writes_json_weights_and_picture(capsys, monkeypatch, tmp_path):
 
     model, digits = models.load(files["save"]), data.load("mnist-embedded")
     assert model.score(digits.x_test, digits.y_test) == report["metrics"]["test_accuracy"]
+
+
+def test_what_was_trained_is_kept_when_the_reader_has_gone(monkeypatch, tmp_path):
+    """As in `fastdl train ... | head -1`, or with a full disk behind the output."""
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    weights, figures = tmp_path / "w.safetensors", tmp_path / "f.json"
+    argv = ["train", "mnist-softmax", "--epochs", "1", "--save", str(weights), "--json", str(figures)]
+
+    class Full(io.StringIO):
+        def write(self, text):
+            if "test accuracy" in text:
+                raise OSError(28, "No space left on device")
+            return super().write(text)
+
+    with contextlib.redirect_stdout(Full()):
+        assert cli.main(argv) == 2
+    assert weights.exists() and json.loads(figures.read_text())["metrics"]
+
+
+def test_ctrl_c_says_how_to_go_on(capsys, monkeypatch, tmp_path):
+    monkeypatch.delenv("FASTDL_DATA", raising=False)
+    path = tmp_path / "run.ckpt"
+
+    def pressed(name, config):
+        path.write_bytes(b"a state")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(recipes, "run", pressed)
+    status, _, err = run(capsys, "train", "mnist-softmax")
+    assert (status, err) == (130, "fastdl train: interrupted\n")
+    status, _, err = run(capsys, "train", "mnist-softmax", "--checkpoint", str(path))
+    assert (status, err) == (130, f"fastdl train: interrupted; --resume {path} goes on from there\n")
 
 
 def test_command_line_in_a_process_of_its_own():

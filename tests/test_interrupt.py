@@ -8,7 +8,7 @@ import pytest
 
 from fastdl import recipes, train
 from fastdl._interrupts import interrupts_raised
-from fastdl.models import DBN, GAN, MLP, RBM, Perceptron
+from fastdl.models import DBN, GAN, MLP, RBM, Autoencoder, Perceptron
 
 X = (np.random.default_rng(0).uniform(size=(600, 12)) < 0.5).astype(np.float32)
 Y = np.random.default_rng(1).integers(0, 2, 600)  # noise: no epoch is without a mistake
@@ -61,6 +61,19 @@ def test_a_stack_is_whole_or_not_there():
         model.pretrain(X, epochs=50, callbacks=[interrupt_in(2)])
     with pytest.raises(RuntimeError, match="expected a stack that was trained by pretrain"):
         model.transform(X)
+
+
+def test_ctrl_c_while_layers_are_trained_one_by_one_ends_them_all(monkeypatch):
+    begun, fit = [], train.fit
+
+    def counted(*args, **options):
+        begun.append(1)
+        return fit(*args, **options | {"callbacks": [interrupt_in(1)]})
+
+    monkeypatch.setattr(train, "fit", counted)
+    model = Autoencoder((8, 6), code=2).fit(X, epochs=9, pretrain=9)
+    assert len(begun) == 1 and model.history_["stopped"] == "interrupted"
+    assert np.isfinite(model.transform(X)).all()
 
 
 def test_a_recipe_of_many_fits_ends_at_the_first(monkeypatch):

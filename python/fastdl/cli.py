@@ -5,6 +5,7 @@ cannot be read or written are told before the work begins.
 """
 
 import argparse
+import contextlib
 import glob
 import os
 import re
@@ -207,7 +208,10 @@ def main(argv=None):
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except KeyboardInterrupt:
-        print(f"fastdl {args.command}: interrupted", file=sys.stderr)
+        written = getattr(args, "checkpoint", None) or getattr(args, "resume", None)
+        there = written is not None and (os.path.isfile(written) or glob.glob(f"{glob.escape(written)}.*"))
+        how = f"; --resume {written} goes on from there" if there else ""
+        print(f"fastdl {args.command}: interrupted{how}", file=sys.stderr)
         return 130
     except (ValueError, TypeError, ImportError, OSError, FloatingPointError) as error:
         print(f"fastdl {args.command}: {error}", file=sys.stderr)
@@ -247,19 +251,16 @@ def _train(args):
         device=args.device,
     )
     report = recipes.run(args.recipe, config)
-    for name, value in report.metrics.items():
-        print(
-            f"{name.replace('_', ' ')}: {value:.4f}"
-            if isinstance(value, float)
-            else f"{name.replace('_', ' ')}: {value}"
-        )
-    print(f"{report.seconds:.1f} s")
-    if args.save:
-        recipes.save(report, args.save)
-    if args.json:
-        recipes.write_json(report, args.json)
-    if args.plot:
-        recipes.picture(report, args.plot)
+    files = ((args.save, recipes.save), (args.json, recipes.write_json), (args.plot, recipes.picture))
+    # One that can't be written any more, or a reader that has gone (`| head`), must not take the others along.
+    with contextlib.ExitStack() as todo:
+        for path, write in reversed(files):
+            if path:
+                todo.callback(write, report, path)
+        for name, value in report.metrics.items():
+            name = name.replace("_", " ")
+            print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
+        print(f"{report.seconds:.1f} s", flush=True)
     return 0
 
 

@@ -239,6 +239,9 @@ class Autoencoder(Model):
             held = (held, _floats(held))
         if pretrain:
             self._pretrain(x, pretrain, batch_size, optimizer, lr)
+            if self.pretrain_history_[-1]["stopped"] == "interrupted":  # Ctrl-C ends it all, not one layer
+                self.history_ = {"epoch": [], "loss": [], "lr": [], "seconds": [], "stopped": "interrupted"}
+                return self
         if options.get("augment") is not None and len(self.sample_shape_) > 1:
             x = x.reshape(len(x), *self.sample_shape_)
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
@@ -297,6 +300,8 @@ class Autoencoder(Model):
                 )
             )
             pair.forget()
+            if self.pretrain_history_[-1]["stopped"] == "interrupted":
+                return
             values = train.predict(nn.Sequential(up), values)
 
     @classmethod
