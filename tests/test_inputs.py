@@ -205,6 +205,13 @@ def test_bits_in_bytes_are_not_taken_for_black_images(fit):
     assert dark.predict(bits).shape == (40,)  # it learned from bytes
 
 
+def test_channels_first_is_told():
+    """It would train, on images of three rows."""
+    first = IMAGES.transpose(0, 3, 1, 2)
+    with pytest.warns(UserWarning, match=r"X: \[8, 3, 8, 8\] is read as images of 3 rows with 8 channels.*X.transpose\(0, 2"):
+        CNN(width=2).fit(first, np.arange(8) % 2, epochs=1)
+
+
 def test_one_number_stands_for_one_layer():
     assert MLP(np.array([8, 4])).hidden == (8, 4)
     assert MLP(8).hidden == MLP((8,)).hidden == (8,)

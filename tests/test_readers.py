@@ -288,6 +288,20 @@ def test_csv(tmp_path):
         data.load("people", tmp_path)
 
 
+def test_csv_numbers_stay_numbers_where_some_are_missing(tmp_path):
+    """A word among them would make codes of all, in alphabetical order."""
+    table = data.read_csv(csv_file(tmp_path, "a,b,c,d\n10,NA,NA,-\n9,none,x,-\nN/A,7,y,-\nnan,-8,x,-\n"))
+    nan = np.nan
+    np.testing.assert_array_equal(table.x, [[10, nan, 0, 0], [9, nan, 1, 0], [nan, 7, 2, 0], [nan, -8, 1, 0]])
+    assert table.categories == {"c": ["NA", "x", "y"], "d": ["-"]}  # words among words, or alone, are words
+    with fails(DataError, "t.csv", "a target in every row, column 'a'", "a missing value in line 3"):
+        data.read_csv(csv_file(tmp_path, "a,b\n1,2\nNA,3\n"), "a")
+    for text in ('a;b\n1,5;2\n12,25;3\n7;4\n', 'a,b\n"1,500",2\n"2,500",3\n'):
+        with fails(DataError, "t.csv", "numbers with a decimal point", r"'1,5(00)?|12,25' in column 'a'"):
+            data.read_csv(csv_file(tmp_path, text))
+    assert data.read_csv(csv_file(tmp_path, 'a,b\n"1,5",2\nx,3\n')).categories == {"a": ["1,5", "x"]}
+
+
 def test_csv_targets(tmp_path):
     path = csv_file(tmp_path, "a,b,c\n1,x,1.0\n2,y,2.5\n3,x,3\n")
     words = data.read_csv(path, "b")

@@ -4,6 +4,7 @@ import csv
 import functools
 import io
 import os
+import re
 import struct
 import zipfile
 import zlib
@@ -190,6 +191,11 @@ def _number(cell: str) -> float | None:
         return None
 
 
+# What other programs write where a number is missing (NaN is one for Python, too).
+_NO_NUMBER = frozenset(("NA", "N/A", "n/a", "na", "NULL", "null", "None", "none", "-", ".", "<NA>", "#N/A"))
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+").fullmatch
+
+
 def _is_whole(cell: str) -> bool:
     return cell.lstrip("+-").isdecimal()
 
@@ -228,7 +234,8 @@ def read_csv(
     delimiter : str, optional
         When not given: whichever of comma, semicolon and tab is most frequent in line 1.
     missing : tuple of str
-        Cells that mean "not known", after surrounding blanks are removed.
+        Cells that mean "not known", after surrounding blanks are removed. Where all else in a column is numbers, ``NA``,
+        ``N/A``, ``null``, ``None`` and ``-`` mean it as well.
 
     Returns
     -------
@@ -240,7 +247,7 @@ def read_csv(
         No such file.
     DataError
         Empty, ragged (the line is named), not UTF-8, two columns of one name, no such target, a target cell that is
-        missing.
+        missing, a column of numbers with decimal commas.
     """
     with open_unpacked(path) as stream:
         raw = bytes(read_up_to(stream, 1 << 62, path))
@@ -293,12 +300,20 @@ def read_csv(
     categories, columns, y = {}, [], None
     for i, name in enumerate(names):
         cells = [row[i] for row in rows]
-        known = [cell for cell in cells if cell not in missing]
+        numbers = {cell: _number(cell) for cell in cells if cell not in missing}
+        words = {cell for cell, number in numbers.items() if number is None}
+        gaps = missing
+        if words and words <= _NO_NUMBER and len(words) < len(numbers):
+            # Among numbers they say that there is none. As words they would make codes of all the numbers.
+            gaps, words = (*missing, *words), set()
+        if words - _NO_NUMBER and all(map(_DECIMAL_COMMA, words - _NO_NUMBER)):
+            raise DataError(path, "numbers with a decimal point", f"{min(words - _NO_NUMBER)!r} in column {name!r}")
+        known = [cell for cell in cells if cell not in gaps]
         if i == goal and len(known) < len(cells):
-            line = lines[next(n for n, cell in enumerate(cells) if cell in missing)]
+            line = lines[next(n for n, cell in enumerate(cells) if cell in gaps)]
             raise DataError(path, f"a target in every row, column {name!r}", f"a missing value in line {line}")
-        numbers = {cell: _number(cell) for cell in known}
-        if any(number is None for number in numbers.values()):
+        numbers = {cell: numbers[cell] for cell in known}
+        if words:
             categories[name] = sorted(set(known))
             numbers = {word: float(code) for code, word in enumerate(categories[name])}
         column = np.array([numbers.get(cell, np.nan) for cell in cells])

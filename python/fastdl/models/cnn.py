@@ -1,6 +1,7 @@
 """Convolutional networks for small images."""
 
 import math
+import warnings
 
 import numpy as np
 
@@ -116,6 +117,14 @@ class CNN(Classifier):
             raise ValueError(
                 f"{name}: expected images [N,Y,X] or [N,Y,X,C] (or flat rows and image_shape); "
                 f"got shape {list(x.shape)}"
+            )
+        fresh = len(x) and not hasattr(self, "input_shape_")
+        if fresh and x.shape[1] in (1, 3) and x.shape[2] == x.shape[3] >= 8:
+            warnings.warn(
+                f"{name}: {list(x.shape)} is read as images of {x.shape[1]} rows with {x.shape[3]} channels, which come last; "
+                f"for images [N,C,Y,X] give {name}.transpose(0, 2, 3, 1)",
+                UserWarning,
+                stacklevel=6,
             )
         return x
 
