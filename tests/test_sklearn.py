@@ -354,3 +354,13 @@ def test_bytes_are_values_from_0_to_1_for_fit_and_predict_alike():
         with pytest.raises(ValueError, match="X: expected uint8, as in training, or values from 0 to 1"):
             getattr(clone(estimator).fit(pixels, y), use)(pixels.astype(float))
         getattr(clone(estimator).fit(pixels, y), use)(pixels / 255)
+
+
+def test_models_can_be_cloned():
+    """Fresh ones with the same settings: scikit-learn asks that the constructor keeps what it is given."""
+    from fastdl import models
+
+    for name in models.__all__:
+        if name not in ("load", "Forecaster"):
+            model = getattr(models, name)()
+            assert repr(clone(model)) == repr(model)

@@ -1,6 +1,7 @@
 """Trees: the reader, batches, the operation, the model; and CTC against a list of all alignments."""
 
 import itertools
+import threading
 
 import numpy as np
 import pytest
@@ -434,3 +435,32 @@ def test_labels_words_and_weights_are_checked(trees, rng):
     model.set_weights({k: np.full_like(v, np.nan) for k, v in model.get_weights().items()})
     with pytest.raises(ValueError, match="trees: expected trees for which the network gives numbers; got NaN"):
         model.predict(trees)
+
+
+def test_several_threads_may_ask_one_model(monkeypatch):
+    """The second call begins when the first is inside the network, and is there until the first has ended."""
+    trees = parse_trees("(1 (1 a) (0 b)) (0 (0 c) (0 (1 a) (0 d))) (0 (0 d) (0 a))")
+    model = RNTN(width=4).fit(trees, epochs=1)
+    parts = [trees[:1], trees[1:]]
+    alone = [np.concatenate(model.predict_proba(part)) for part in parts]
+    inside, done, tanh, together = [threading.Event(), threading.Event()], threading.Event(), ops.tanh, {}
+
+    def waiting(x):
+        first = threading.current_thread() is threads[0]
+        inside[not first].set()
+        (inside[1] if first else done).wait(60)
+        return tanh(x)
+
+    def ask(i):
+        together[i] = np.concatenate(model.predict_proba(parts[i]))
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in (0, 1)]
+    monkeypatch.setattr(ops, "tanh", waiting)
+    threads[0].start()
+    inside[0].wait(60)
+    threads[1].start()
+    threads[0].join()
+    done.set()
+    threads[1].join()
+    for i, expected in enumerate(alone):
+        np.testing.assert_array_equal(together[i], expected)

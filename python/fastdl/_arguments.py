@@ -1,6 +1,7 @@
 """Checks of arguments that several files share."""
 
 import math
+import operator
 from numbers import Real
 from operator import index
 
@@ -38,7 +39,9 @@ def sizes(name, values):
         values = (values,)
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name}: expected integers, one a layer; got {values!r}")
-    return tuple(positive(name, v) for v in (values.tolist() if hasattr(values, "tolist") else values))
+    found = tuple(positive(name, v) for v in (values.tolist() if hasattr(values, "tolist") else values))
+    # the very tuple that was given, where nothing changes: scikit-learn's clone asks for that
+    return values if type(values) is tuple and all(map(operator.is_, values, found)) else found
 
 
 def chance(name, value):

@@ -31,7 +31,11 @@ class _TreeNet(Module):
     def forward(self, index):
         """Logits of all nodes of the trees at these places of the forest, [nodes, classes]."""
         index = index.data if isinstance(index, Tensor) else index
-        batch = self._batch = self._forest.batch(backend.to_host(index))
+        self._batch = self._forest.batch(backend.to_host(index))
+        return self.read(self._batch)
+
+    def read(self, batch):
+        """Logits of all nodes of a batch of trees."""
         like = self.table.table.data
         words, children, ends = (backend.to_device(a, like) for a in (batch.words, batch.children, batch.ends))
         leaves = self.dropout(ops.tanh(self.table(words)))
@@ -214,17 +218,15 @@ class RNTN(Model):
         """Logits of all nodes in the forest's order, float32 [nodes, classes]."""
         module, training = self.module_, self.module_.training
         result = np.empty((len(forest.labels), len(self.classes_)), np.float32)
-        before = module._forest, module._batch
-        module._forest = forest
         module.eval()
         try:
             with inference():
                 for start in range(0, len(forest), batch_size):
                     with backend.pooled():
-                        y = module(np.arange(start, min(start + batch_size, len(forest))))
-                        result[module._batch.nodes] = backend.to_host(y.data)
+                        # by hand and not through the module, so that several threads may ask the same model
+                        batch = forest.batch(np.arange(start, min(start + batch_size, len(forest))))
+                        result[batch.nodes] = backend.to_host(module.read(batch).data)
         finally:
-            module._forest, module._batch = before
             module.train() if training else module.eval()
         return result
 
