@@ -281,6 +281,14 @@ CONV_SIZES = [
     dict(N=2, Y=9, X=8, C=21, R=3, S=3, F=21, pad=(1, 1), groups=21),
     dict(N=2, Y=9, X=9, C=17, R=5, S=3, F=17, stride=(2, 2), pad=(4, 3), groups=17),
     dict(N=2, Y=6, X=7, C=5, R=3, S=3, F=10, pad=(1, 2), groups=5),
+    # one filter a channel, in whole vectors: by sixes, fours and single pixels, filters that hang over every edge
+    dict(N=2, Y=9, X=15, C=16, R=3, S=3, F=16, pad=(1, 1), groups=16),
+    dict(N=1, Y=6, X=14, C=32, R=5, S=5, F=32, pad=(2, 3), groups=32),
+    dict(N=2, Y=9, X=12, C=16, R=3, S=3, F=16, stride=(2, 2), pad=(1, 1), groups=16),
+    dict(N=1, Y=5, X=13, C=16, R=2, S=4, F=16, pad=(1, 5), dilation=(3, 2), groups=16),
+    dict(N=1, Y=2, X=2, C=16, R=5, S=5, F=16, pad=(4, 3), groups=16),
+    dict(N=1, Y=4, X=11, C=16, R=3, S=3, F=16, pad=(1, 1), groups=16),
+    dict(N=1, Y=4, X=11, C=16, R=1, S=1, F=16, groups=16),
     dict(N=1, Y=3, X=300, C=2, R=2, S=3, F=9, pad=(0, 4)),
     dict(N=1, Y=2, X=2, C=3, R=2, S=2, F=2, pad=(5, 4)),
     dict(N=2, Y=9, X=8, C=70, R=3, S=3, F=40, pad=(2, 2), dilation=(2, 2)),
@@ -393,6 +401,7 @@ CASES = [
         conv_sizes()
         + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=10, pad=(1, 1), act=a) for a in ACTS]
         + [dict(N=2, Y=7, X=6, C=16, R=3, S=3, F=32, pad=(1, 1), act=a) for a in ("relu", "gelu")]
+        + [dict(N=1, Y=5, X=9, C=16, R=3, S=3, F=16, pad=(1, 1), groups=16, act=a) for a in ACTS]
         + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=17, bias=False)],
         rowwise=("x",),
     ),
