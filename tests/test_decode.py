@@ -1,5 +1,6 @@
 """Decoding, on models small enough to list all their sequences."""
 
+import collections
 import itertools
 
 import numpy as np
@@ -148,6 +149,7 @@ def test_ctc_paths_are_joined():
 
 
 NAN, PATH = np.full((1, 2, 3), np.nan, np.float32), np.zeros((2, 4, 3), np.float32)
+UNSURE = decode.Hypothesis([1], 0.0, np.nan)
 
 
 @pytest.mark.parametrize("worst", [np.nan, -np.inf, np.inf])
@@ -183,8 +185,37 @@ def test_no_temperature_is_too_low():
         (lambda s: decode.ctc_greedy(PATH[0]), ValueError, r"logits: expected shape \[N,T,C\]; got \[4, 3\]"),
         (lambda s: decode.ctc_greedy(PATH, blank=3), ValueError, "blank: expected a class from 0 to 2; got 3"),
         (lambda s: decode.ctc_greedy(NAN), ValueError, "logits: expected numbers within the lengths; got NaN in sample 0"),
+        (lambda s: decode.ctc_greedy(PATH.tolist()), TypeError, "logits: expected a NumPy or CuPy array .*; got list"),
+        (lambda s: decode.ctc_greedy(PATH.astype(str)), TypeError, "logits: expected real numbers; got <U"),
+        (lambda s: decode.ctc_greedy(PATH, [[1], [1, 2]]), ValueError, "lengths: expected an array, or lists of equal lengths"),
+        (lambda s: decode.ctc_greedy(PATH, blank=0.5), TypeError, "blank: expected an integer; got float"),
+        (lambda s: decode.greedy(None, [0]), TypeError, "step: expected a function; got NoneType"),
+        (lambda s: decode.greedy(lambda t, _: PATH, [0]), TypeError, r"step: .* returns \(logits, state\); got ndarray"),
+        (lambda s: decode.greedy(lambda t, _: ([[1.0]], None), [0]), TypeError, "step: expected a NumPy or CuPy .*; got list"),
+        (lambda s: decode.greedy(s, [[0], [1, 2]]), ValueError, "start: expected an array, or lists of equal lengths"),
+        (lambda s: decode.greedy(s, [0], end="2"), TypeError, "end: expected an integer; got str"),
+        (lambda s: decode.sample(s, [0], end=2.0), TypeError, "end: expected an integer; got float"),
+        (lambda s: decode.sample(s, [0], seed=-1), ValueError, "seed: expected an integer from 0 to .*; got -1"),
+        (lambda s: decode.beam_search(s, [0], [2]), TypeError, "end: expected an integer; got list"),
+        (lambda s: decode.beam_search(s, [0], 2, state=5), TypeError, "state: expected arrays .*, lists and dicts; got int"),
+        (lambda s: decode.beam_search(s, [0], 2, state=PATH[:0]), ValueError, r"state: expected a row for .* \[0, 4, 3\]"),
+        (lambda s: decode.consensus(5, len), TypeError, "hypotheses: expected some, one after another; got int"),
+        (lambda s: decode.consensus(["a"], len), TypeError, r"hypotheses\[0\]: expected a Hypothesis; got str"),
+        (lambda s: decode.consensus([UNSURE], None), TypeError, "similarity: expected a function; got NoneType"),
+        (lambda s: decode.consensus([UNSURE], len), ValueError, r"hypotheses\[0\]: expected a finite score; got nan"),
     ],
 )
 def test_more_bad_arguments_are_named(call, kind, message):
     with pytest.raises(kind, match=message):
         call(lambda tokens, state: (np.zeros((len(tokens), 3), np.float32), state))
+
+
+def test_a_state_may_be_a_named_tuple():
+    State = collections.namedtuple("State", "last count")
+
+    def step(tokens, state):
+        assert type(state) is State
+        return np.zeros((len(tokens), 3), np.float32), State(tokens, state.count + 1)
+
+    (best,) = decode.beam_search(step, [0], 2, 3, State(np.zeros(1, np.int64), np.zeros((1, 2))), width=4)
+    assert len(best) == 4

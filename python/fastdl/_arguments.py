@@ -2,8 +2,41 @@
 
 import math
 import operator
+import os
 from numbers import Real
 from operator import index
+
+import numpy as np
+
+
+def integer(name, value):
+    """A whole number, of a type that is for them."""
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer; got {type(value).__name__}") from None
+
+
+def function(name, value):
+    """Something to call."""
+    if not callable(value):
+        raise TypeError(f"{name}: expected a function; got {type(value).__name__}")
+    return value
+
+
+def file_name(name, value):
+    """A file's or folder's path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise TypeError(f"{name}: expected a path; got {type(value).__name__}")
+    return value
+
+
+def array(name, value):
+    """A NumPy array of what makes one; lists of unequal lengths do not."""
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise ValueError(f"{name}: expected an array, or lists of equal lengths; got lists of unequal ones") from None
 
 
 def pair(name, value, least=None, kind=index):
@@ -26,11 +59,10 @@ def pair(name, value, least=None, kind=index):
 
 def positive(name, value):
     """A whole number from 1 on."""
-    if not hasattr(value, "__index__"):
-        raise TypeError(f"{name}: expected an integer; got {type(value).__name__}")
+    value = integer(name, value)
     if value < 1:
         raise ValueError(f"{name}: expected at least 1; got {value}")
-    return int(value)
+    return value
 
 
 def sizes(name, values):

@@ -12,19 +12,31 @@ Examples
 [[1, 2]]
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from . import backend, random
-from ._arguments import not_negative, number, positive
+from ._arguments import array, function, integer, not_negative, number, positive
 from .tensor import Tensor
 
 __all__ = ["Hypothesis", "beam_search", "consensus", "ctc_greedy", "greedy", "sample"]
 
 
+def _host(name, a):
+    """A NumPy array of numbers from an array or a Tensor anywhere."""
+    try:
+        a = backend.to_host(a.data if isinstance(a, Tensor) else a)
+    except TypeError as error:
+        raise TypeError(f"{name}: {error}") from None
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers; got {a.dtype}")
+    return a
+
+
 def _check(start, max_length):
-    start = np.asarray(start)
+    start = array("start", start)
     if start.ndim != 1:
         raise ValueError(f"start: expected a token for each sequence, [B]; got shape {list(start.shape)}")
     if start.size and start.dtype.kind not in "iu":
@@ -33,10 +45,17 @@ def _check(start, max_length):
     return start.astype(np.int64)
 
 
+def _end(step, end):
+    function("step", step)
+    return None if end is None else integer("end", end)
+
+
 def _logits(step, tokens, state, live=slice(None)):
     """Logits in float64, and the state; those of the rows that are `live` must allow a choice."""
-    logits, state = step(tokens, state)
-    logits = backend.to_host(logits.data if isinstance(logits, Tensor) else logits)
+    result = step(tokens, state)
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise TypeError(f"step: expected a function that returns (logits, state); got {type(result).__name__}")
+    logits, state = _host("step", result[0]), result[1]
     if logits.ndim != 2 or len(logits) != len(tokens):
         raise ValueError(f"step: expected logits of shape [{len(tokens)},V]; got {list(logits.shape)}")
     if not logits.shape[1]:
@@ -53,7 +72,7 @@ def _log_softmax(x):
 
 
 def _run(choose, step, start, end, max_length, state):
-    tokens = _check(start, max_length)
+    tokens, end = _check(start, max_length), _end(step, end)
     written, live = [[] for _ in tokens], np.ones(len(tokens), bool)
     for t in range(max_length):
         if not live.any():
@@ -161,9 +180,14 @@ def take_state(state, index):
     if isinstance(state, dict):
         return {k: take_state(v, index) for k, v in state.items()}
     if isinstance(state, (tuple, list)):
-        return type(state)(take_state(v, index) for v in state)
+        parts = [take_state(v, index) for v in state]
+        return type(state)(*parts) if hasattr(state, "_fields") else type(state)(parts)  # a named tuple takes them apart
     if isinstance(state, Tensor):
         return Tensor(take_state(state.data, index))
+    if not hasattr(state, "shape"):
+        raise TypeError(f"state: expected arrays [B,...] in tuples, lists and dicts; got {type(state).__name__}")
+    if not state.shape or state.shape[0] <= index.max(initial=0):
+        raise ValueError(f"state: expected a row for each sequence, [B,...]; got shape {list(state.shape)}")
     return backend.take(state, backend.to_device(index, state))
 
 
@@ -187,7 +211,7 @@ def beam_search(step, start, end, max_length=100, state=None, width=5, length_pe
     ----------
     The length penalty: Wu et al., "Google's neural machine translation system" (2016), eq. 14.
     """
-    start = _check(start, max_length)
+    start, end = _check(start, max_length), _end(step, end)
     positive("width", width), not_negative("length_penalty", length_penalty)
 
     def normalised(log_prob, length):
@@ -254,6 +278,15 @@ def consensus(hypotheses, similarity):
     ----------
     Kumar & Byrne, "Minimum Bayes-risk decoding for statistical machine translation" (2004).
     """
+    if not hasattr(hypotheses, "__iter__"):
+        raise TypeError(f"hypotheses: expected some, one after another; got {type(hypotheses).__name__}")
+    hypotheses = list(hypotheses)
+    function("similarity", similarity)
+    for i, h in enumerate(hypotheses):
+        if not isinstance(h, Hypothesis):
+            raise TypeError(f"hypotheses[{i}]: expected a Hypothesis; got {type(h).__name__}")
+        if not math.isfinite(h.score):
+            raise ValueError(f"hypotheses[{i}]: expected a finite score; got {h.score}")
     if not hypotheses:
         raise ValueError("hypotheses: expected one or more; got none")
     p = np.exp(_log_softmax(np.array([h.score for h in hypotheses])))
@@ -275,14 +308,15 @@ def ctc_greedy(logits, lengths=None, blank=0):
     -------
     list of N lists of int
     """
-    logits = backend.to_host(logits.data if isinstance(logits, Tensor) else logits)
+    logits = _host("logits", logits)
     if logits.ndim != 3 or not logits.shape[2]:
         raise ValueError(f"logits: expected shape [N,T,C]; got {list(logits.shape)}")
     n, most, classes = logits.shape
-    lengths = np.full(n, most) if lengths is None else backend.to_host(backend.array(lengths, None))
+    lengths = np.full(n, most) if lengths is None else lengths
+    lengths = _host("lengths", backend.array(lengths if hasattr(lengths, "shape") else array("lengths", lengths), None))
     if lengths.shape != (n,) or lengths.dtype.kind not in "iu" or np.any((lengths < 0) | (lengths > most)):
         raise ValueError(f"lengths: expected {n} whole numbers from 0 to {most}; got {lengths.tolist()}")
-    if not 0 <= blank < classes:
+    if not 0 <= integer("blank", blank) < classes:
         raise ValueError(f"blank: expected a class from 0 to {classes - 1}; got {blank}")
     unknown = np.isnan(logits).any(-1) & (np.arange(most) < lengths[:, None])
     if unknown.any():

@@ -3,21 +3,17 @@
 Source: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3" (2011).
 """
 
-from operator import index
-
 import numpy as np
 
 from . import backend
+from ._arguments import integer
 
 _MASK = 2**64 - 1
 
 
 def _word(name, value):
     """A whole number that 64 bits without sign hold: the kernels' rule for seeds and offsets."""
-    try:
-        value = index(value)
-    except TypeError:
-        raise TypeError(f"{name}: expected an integer; got {type(value).__name__}") from None
+    value = integer(name, value)
     if not 0 <= value <= _MASK:
         raise ValueError(f"{name}: expected an integer from 0 to 2**64 - 1; got {value}")
     return value
