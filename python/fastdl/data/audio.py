@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._arguments import not_negative, number, positive
+from .._arguments import file_name, not_negative, number, positive
 from .errors import DataError, MissingDataError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -28,7 +28,7 @@ def read_wav(path):
     DataError
         Not such a file, or cut off.
     """
-    if not Path(path).is_file():
+    if not Path(file_name("path", path)).is_file():
         raise MissingDataError(path, "a file", "a folder" if Path(path).is_dir() else "nothing there")
     raw = Path(path).read_bytes()
     if raw[:4] != b"RIFF" or raw[8:12] != b"WAVE":

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .._arguments import file_name
 from .errors import DataError, MissingDataError
 
 _TYPES = {0x08: ">u1", 0x09: ">i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
@@ -30,7 +31,7 @@ UNREADABLE = (ValueError, EOFError, OSError, MemoryError, tokenize.TokenError)
 
 def open_unpacked(path: str | os.PathLike) -> BinaryIO:
     """Open a file for reading bytes, through gzip or xz if its first bytes (not its name) say so."""
-    if not os.path.isfile(path):
+    if not os.path.isfile(file_name("path", path)):
         raise MissingDataError(path, "a file", "a folder" if os.path.isdir(path) else "nothing there")
     with open(path, "rb") as file:
         magic = file.read(len(_XZ_MAGIC))

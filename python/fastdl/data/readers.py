@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._arguments import pair
+from .._arguments import file_name, pair
 from .errors import DataError, MissingDataError
 from .idx import UNREADABLE, open_unpacked, read_up_to
 
@@ -132,7 +132,7 @@ def read_npz(path: str | os.PathLike, required: tuple[str, ...] = ()) -> dict[st
     DataError
         Not a zip file, damaged, an array of Python objects, or a required array missing.
     """
-    if not os.path.isfile(path):
+    if not os.path.isfile(file_name("path", path)):
         raise MissingDataError(path, "an .npz file", "a folder" if os.path.isdir(path) else "nothing there")
     if not zipfile.is_zipfile(path):
         with open(path, "rb") as file:

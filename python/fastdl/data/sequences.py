@@ -1,8 +1,10 @@
 """Sequences of unequal length as one array, and back."""
 
+from numbers import Real
+
 import numpy as np
 
-from .._arguments import positive
+from .._arguments import array, integer, positive
 
 
 def pad(sequences, value=0, length=None, name="sequences"):
@@ -39,6 +41,8 @@ def pad(sequences, value=0, length=None, name="sequences"):
     """
     if not hasattr(sequences, "__iter__"):
         raise TypeError(f"{name}: expected a list of sequences; got {type(sequences).__name__}")
+    if not isinstance(value, Real):
+        raise TypeError(f"value: expected a number; got {type(value).__name__}")
     arrays = []
     for i, s in enumerate(sequences):
         try:
@@ -57,8 +61,7 @@ def pad(sequences, value=0, length=None, name="sequences"):
         if len(a) and a.shape[1:] != steps[0]:
             raise ValueError(f"{name}[{i}]: expected steps of shape {list(steps[0])}; got {list(a.shape[1:])}")
     lengths = np.array([len(a) for a in arrays], np.int64)
-    if length is not None and not hasattr(length, "__index__"):
-        raise TypeError(f"length: expected an integer; got {type(length).__name__}")
+    length = None if length is None else integer("length", length)
     longest = int(lengths.max())
     if length is not None and longest > length:
         raise ValueError(f"{name}[{int(lengths.argmax())}]: expected at most {length} steps; got {longest}")
@@ -72,7 +75,7 @@ def pad(sequences, value=0, length=None, name="sequences"):
 
 def unpad(x, lengths):
     """The list of sequences in a padded array [N,T,...]: views of their first steps, `lengths` [N] of them, 0 to T."""
-    x, n = np.asarray(x), np.asarray(lengths)
+    x, n = array("x", x), array("lengths", lengths)
     if x.ndim < 2:
         raise ValueError(f"x: expected a padded array [N,T,...]; got shape {list(x.shape)}")
     if n.shape != x.shape[:1] or (n.size and (n.dtype.kind not in "iu" or n.min() < 0 or n.max() > x.shape[1])):
@@ -94,7 +97,7 @@ def windows(series, width, ahead=1):
         N = L - width - ahead + 1.
     """
     positive("width", width), positive("ahead", ahead)
-    s = np.asarray(series)
+    s = array("series", series)
     if s.dtype.kind not in "fiub":
         raise TypeError(f"series: expected an array of real numbers; got {s.dtype}")
     s = s.astype(np.float32)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._arguments import file_name
 from .errors import DataError, MissingDataError
 from .idx import read_idx
 from .readers import (
@@ -81,7 +82,7 @@ class Dataset:
 def data_directory(data_dir: str | os.PathLike | None = None) -> Path | None:
     """The folder of the data sets: `data_dir`, else the environment variable ``FASTDL_DATA``, else None."""
     chosen = data_dir if data_dir is not None else os.environ.get("FASTDL_DATA") or None
-    return None if chosen is None else Path(chosen).expanduser()
+    return None if chosen is None else Path(file_name("data_dir", chosen)).expanduser()
 
 
 # ---------------------------------------------------------------------------------------------------- IDX sets

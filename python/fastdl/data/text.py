@@ -24,6 +24,15 @@ def words(text):
     return _WORD.findall(text)
 
 
+def _symbol(name, s):
+    """A symbol, as dictionaries can hold it."""
+    try:
+        hash(s)
+    except TypeError:
+        raise TypeError(f"{name}: expected symbols such as characters and words; got {type(s).__name__}") from None
+    return s
+
+
 class Vocabulary:
     """Symbols (characters, words, labels) and their numbers.
 
@@ -49,10 +58,10 @@ class Vocabulary:
         if not hasattr(symbols, "__iter__"):
             raise TypeError(f"symbols: expected some, one after another; got {type(symbols).__name__}")
         self.symbols = list(symbols)
-        if unknown is not None and unknown not in self.symbols:
+        if unknown is not None and _symbol("unknown", unknown) not in self.symbols:
             self.symbols.append(unknown)
         self.unknown = unknown
-        self._number = {s: i for i, s in enumerate(self.symbols)}
+        self._number = {_symbol("symbols", s): i for i, s in enumerate(self.symbols)}
         if not self.symbols:
             raise ValueError("symbols: expected one or more; got an empty vocabulary")
         if len(self._number) != len(self.symbols):
@@ -86,8 +95,12 @@ class Vocabulary:
         for i, sequence in enumerate(sequences):
             if not hasattr(sequence, "__iter__"):
                 raise TypeError(f"sequences[{i}]: expected a text or a list of words; got {type(sequence).__name__}")
-            counts.update(sequence)
-        kept = sorted(s for s, n in counts.items() if n >= least and s != unknown)
+            counts.update(_symbol(f"sequences[{i}]", s) for s in sequence)
+        try:
+            kept = sorted(s for s, n in counts.items() if n >= least and s != unknown)
+        except TypeError:
+            kinds = " and ".join(sorted({type(s).__name__ for s in counts}))
+            raise TypeError(f"sequences: expected symbols that have an order; got {kinds}") from None
         if most is not None:
             kept = sorted(kept, key=lambda s: -counts[s])[: most - (unknown is not None)]
         if len(kept) < len(counts) - (unknown in counts) and unknown is None:
@@ -115,7 +128,7 @@ class Vocabulary:
             raise TypeError(f"sequence: expected a text or a list of symbols; got {type(sequence).__name__}")
         sequence = sequence if isinstance(sequence, str) else list(sequence)
         other = None if self.unknown is None else self._number[self.unknown]
-        codes = [self._number.get(s, other) for s in sequence]
+        codes = [self._number.get(_symbol("sequence", s), other) for s in sequence]
         if other is None and None in codes:
             at = codes.index(None)
             raise ValueError(f"sequence[{at}]: expected a symbol of the vocabulary; got {sequence[at]!r}")
@@ -123,9 +136,15 @@ class Vocabulary:
 
     def decode(self, codes):
         """The list of symbols that numbers, 0 to len - 1, stand for."""
+        if not hasattr(codes, "__iter__"):
+            raise TypeError(f"codes: expected numbers, one after another; got {type(codes).__name__}")
         found = []
         for i, c in enumerate(codes):
-            if c != int(c) or not 0 <= c < len(self.symbols):
+            try:
+                at = int(c)
+            except (TypeError, ValueError, OverflowError):  # no number, NaN, infinity
+                at = -1
+            if not 0 <= at < len(self.symbols) or at != c:
                 raise ValueError(f"codes[{i}]: expected a number from 0 to {len(self.symbols) - 1}; got {c}")
-            found.append(self.symbols[int(c)])
+            found.append(self.symbols[at])
         return found
