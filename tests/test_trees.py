@@ -105,6 +105,39 @@ def test_batches_hold_the_trees(trees):
     assert len(forest.batch([]).labels) == 0
 
 
+def test_a_tree_may_stand_in_several_places():
+    leaf = data.Tree("1", "a")
+    pair = data.Tree("2", children=[leaf, leaf])
+    whole = data.Tree("3", children=[pair, pair])
+    again = parse_trees(str(whole))[0]
+    assert whole.as_tuple() == again.as_tuple()
+    batches = [Forest([tree], len, int).batch([0]) for tree in (whole, again)]
+    for name in data.trees.Batch.__slots__:
+        np.testing.assert_array_equal(*(getattr(b, name) for b in batches), err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda t: data.Tree("1", children=["a"]), TypeError, "children: expected Tree objects; got str"),
+        (lambda t: data.Tree("1", children=5), TypeError, "children: expected Tree objects, one after another; got int"),
+        (lambda t: t[0].as_tuple(["a"]), ValueError, "labels: expected 5, one for each node; got 1"),
+        (lambda t: t[0].as_tuple(5), ValueError, "labels: expected 5, one for each node; got int"),
+        (lambda t: Forest(5, len, int), TypeError, "trees: expected Tree objects, one after another; got int"),
+        (lambda t: Forest(t, {"a": 1}, int), TypeError, "word: expected a function; got dict"),
+        (lambda t: Forest(t, len, None), TypeError, "label: expected a function; got NoneType"),
+        (lambda t: Forest(t, lambda word: 1.5, int), TypeError, "word: expected a function that gives integers; got float"),
+        (lambda t: Forest(t, len, str), TypeError, "label: expected a function that gives integers; got str"),
+        (lambda t: Forest(t, len, int).by_tree(np.zeros(9)), ValueError, r"values: expected 27, one for each node; .* \[9\]"),
+        (lambda t: data.read_trees(None), TypeError, "path: expected a path; got NoneType"),
+        (lambda t: data.load_sst(5), TypeError, "data_dir: expected a path; got int"),
+    ],
+)
+def test_odd_arguments_are_named(trees, call, kind, message):
+    with pytest.raises(kind, match=message):
+        call(trees)
+
+
 def test_places_in_a_forest_are_checked(trees):
     forest = Forest(trees, lambda word: 0, int)
     np.testing.assert_array_equal(forest.batch(np.array([4, 0], np.int32)).labels, forest.batch([4, 0]).labels)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .._arguments import array, function
 from .errors import DataError, MissingDataError
 from .readers import open_unpacked, read_up_to
 
@@ -28,7 +29,12 @@ class Tree:
     __slots__ = ("children", "label", "word")
 
     def __init__(self, label, word=None, children=()):
+        if not hasattr(children, "__iter__"):
+            raise TypeError(f"children: expected Tree objects, one after another; got {type(children).__name__}")
         self.label, self.word, self.children = label, word, tuple(children)
+        for child in self.children:
+            if not isinstance(child, Tree):
+                raise TypeError(f"children: expected Tree objects; got {type(child).__name__}")
 
     def nodes(self):
         """All nodes, children before their parents, left before right; the tree itself is last."""
@@ -51,12 +57,16 @@ class Tree:
         labels : sequence, optional
             Of the nodes in the order of `nodes`, instead of their own.
         """
-        made = {}
-        for i, node in enumerate(self.nodes()):
-            label = node.label if labels is None else labels[i]
-            below = [made.pop(id(c)) for c in node.children]
-            made[id(node)] = (label, *below) if below else (label, node.word)
-        return made[id(self)]
+        nodes = self.nodes()
+        if labels is None:
+            labels = [node.label for node in nodes]
+        if not hasattr(labels, "__len__") or len(labels) != len(nodes):
+            got = len(labels) if hasattr(labels, "__len__") else type(labels).__name__
+            raise ValueError(f"labels: expected {len(nodes)}, one for each node; got {got}")
+        made = []
+        for i, below in enumerate(_children(nodes)):
+            made.append((labels[i], *(made[c] for c in below)) if below else (labels[i], nodes[i].word))
+        return made[-1]
 
     def __str__(self):
         parts, todo = [], [self]
@@ -74,6 +84,16 @@ class Tree:
 
     def __repr__(self):
         return f"Tree({str(self)!r})"
+
+
+def _children(nodes):
+    """Places of each node's children among `nodes`, children before their parents; a Tree may stand there more than once."""
+    found, open_places = [], []
+    for i, node in enumerate(nodes):
+        first = len(open_places) - len(node.children)
+        found.append(open_places[first:])
+        open_places[first:] = [i]
+    return found
 
 
 def parse_trees(text, path="text"):
@@ -224,36 +244,39 @@ class Forest:
     """
 
     def __init__(self, trees, word, label):
+        if not hasattr(trees, "__iter__"):
+            raise TypeError(f"trees: expected Tree objects, one after another; got {type(trees).__name__}")
+        function("word", word), function("label", label)
         words, children, heights, labels, order = [], [], [], [], []
         leaves, inner = [0], [0]
         for number, tree in enumerate(trees):
             if not isinstance(tree, Tree):
                 raise TypeError(f"trees: expected Tree objects; got {type(tree).__name__}")
             nodes = tree.nodes()
-            height, low, high = {}, [], []
+            height, low, high, below = [], [], [], _children(nodes)
             for i, node in enumerate(nodes):
                 if not node.children:
                     if node.word is None:
                         raise ValueError(f"trees: expected a word at every leaf; got none in tree {number}: {str(tree)[:60]}")
-                    height[id(node)] = 0
+                    height.append(0)
                     low.append(i)
                     continue
                 if len(node.children) != 2:
                     raise ValueError(
                         f"trees: expected two children a node; got {len(node.children)} in tree {number}: {str(tree)[:60]}"
                     )
-                height[id(node)] = 1 + max(height[id(c)] for c in node.children)
+                height.append(1 + max(height[c] for c in below[i]))
                 high.append(i)
-            high.sort(key=lambda i, nodes=nodes, height=height: height[id(nodes[i])])
-            place = {id(nodes[i]): k for k, i in enumerate(low + high)}
+            high.sort(key=height.__getitem__)
+            place = {i: k for k, i in enumerate(low + high)}
             words += [word(nodes[i].word) for i in low]
-            children += [[place[id(c)] for c in nodes[i].children] for i in high]
-            heights += [height[id(nodes[i])] for i in high]
+            children += [[place[c] for c in below[i]] for i in high]
+            heights += [height[i] for i in high]
             labels += [label(nodes[i].label) for i in low + high]
             order += low + high
             leaves.append(len(words))
             inner.append(len(children))
-        self.words, self.labels = np.array(words, np.int64), np.array(labels, np.int64)
+        self.words, self.labels = _numbers("word", words), _numbers("label", labels)
         self._children = np.array(children, np.int64).reshape(-1, 2)
         self._heights, self._order = np.array(heights, np.int64), np.array(order, np.int64)
         self._leaves, self._inner = np.array(leaves, np.int64), np.array(inner, np.int64)
@@ -307,7 +330,7 @@ class Forest:
         return Batch(self.words[leaf], children, ends, self.labels[nodes], roots, nodes)
 
     def _places(self, index):
-        index = np.asarray(index)
+        index = array("index", index)
         if index.ndim != 1:
             raise ValueError(f"index: expected shape [trees]; got {list(index.shape)}")
         if index.size and index.dtype.kind not in "iu":
@@ -319,6 +342,9 @@ class Forest:
 
     def by_tree(self, values):
         """Values of all nodes, in the order of `labels`, as a list with an array for each tree, in the order of `Tree.nodes`."""
+        values = array("values", values)
+        if values.shape[:1] != self.labels.shape:
+            raise ValueError(f"values: expected {len(self.labels)}, one for each node; got shape {list(values.shape)}")
         result, begin = [], self._leaves + self._inner
         for start, stop in zip(begin[:-1], begin[1:], strict=True):
             part = np.empty((stop - start, *values.shape[1:]), values.dtype)
@@ -347,6 +373,14 @@ class Batch:
     def __init__(self, words, children, ends, labels, roots, nodes):
         self.words, self.children, self.ends = words, np.ascontiguousarray(children), ends
         self.labels, self.roots, self.nodes = labels, roots, nodes
+
+
+def _numbers(name, values):
+    """int64 array of what a function gave for words or labels."""
+    for v in values:
+        if not hasattr(v, "__index__"):
+            raise TypeError(f"{name}: expected a function that gives integers; got {type(v).__name__}")
+    return np.array(values, np.int64)
 
 
 def _starts(counts):
