@@ -39,6 +39,23 @@ def array(name, value):
         raise ValueError(f"{name}: expected an array, or lists of equal lengths; got lists of unequal ones") from None
 
 
+def reals(name, value):
+    """A float64 array of what makes an array of real numbers."""
+    a = array(name, value)
+    if a.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers; got {a.dtype}")
+    return a.astype(np.float64)
+
+
+def axes(name, value):
+    """Sizes of one axis or several, from 0 on."""
+    given = tuple(value) if hasattr(value, "__iter__") and not isinstance(value, str) else (value,)
+    found = tuple(integer(name, n) for n in given)
+    if any(n < 0 for n in found):
+        raise ValueError(f"{name}: expected sizes from 0 on; got {value}")
+    return found
+
+
 def pair(name, value, least=None, kind=index):
     """(rows, columns) from one number or two; what is wrong with `value` is told under `name`."""
     try:

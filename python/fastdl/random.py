@@ -6,7 +6,7 @@ Source: Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 
 import numpy as np
 
 from . import backend
-from ._arguments import integer
+from ._arguments import axes, integer
 
 _MASK = 2**64 - 1
 
@@ -54,10 +54,14 @@ class Stream:
 
     def set_state(self, state):
         """Go on from what `get_state` gave."""
-        self.seed, self.offset = int(state["seed"]), int(state["offset"])
+        self.seed, self.offset = _word("seed", state["seed"]), _word("offset", state["offset"])
 
     def __repr__(self):
         return f"Stream(seed={self.seed}, offset={self.offset})"
+
+
+def _empty(name, shape, dtype=np.float32):
+    return backend.empty(axes(name, shape), None, dtype)
 
 
 def uniform(shape, low=0.0, high=1.0, seed=0, offset=0):
@@ -74,12 +78,12 @@ def uniform(shape, low=0.0, high=1.0, seed=0, offset=0):
     -------
     numpy.ndarray of float32
     """
-    return backend.cpu.uniform(float(low), float(high), seed, offset, backend.empty(shape, None))
+    return backend.cpu.uniform(low, high, seed, offset, _empty("shape", shape))
 
 
 def normal(shape, mean=0.0, std=1.0, seed=0, offset=0):
     """float32 numbers from a normal distribution (Box & Muller 1958). Arguments as in `uniform`."""
-    return backend.cpu.normal(float(mean), float(std), seed, offset, backend.empty(shape, None))
+    return backend.cpu.normal(mean, std, seed, offset, _empty("shape", shape))
 
 
 def bernoulli(p, seed=0, offset=0):
@@ -89,7 +93,7 @@ def bernoulli(p, seed=0, offset=0):
 
 def words(n, seed=0, offset=0):
     """n raw 32-bit words."""
-    return backend.cpu.random_words(seed, offset, backend.empty(n, None, np.uint32))
+    return backend.cpu.random_words(seed, offset, _empty("n", n, np.uint32))
 
 
 def permutation(n, seed=0, offset=0):
@@ -97,5 +101,6 @@ def permutation(n, seed=0, offset=0):
 
     Uses 2 n elements of the stream.
     """
+    (n,) = axes("n", integer("n", n))
     pairs = words(2 * n, seed, offset).view(np.uint64)
     return np.argsort(pairs, kind="stable")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._arguments import file_name, not_negative, number, positive
+from .._arguments import file_name, not_negative, number, positive, reals
 from .errors import DataError, MissingDataError
 
 _PCM, _FLOAT, _EXTENSIBLE = 1, 3, 0xFFFE
@@ -111,11 +111,12 @@ def log_mel(samples, rate, bands=40, window=0.025, step=0.010, emphasis=0.97, fl
     float32 array [frames,bands]
         At least one frame: a shorter sound is filled up with silence.
     """
-    x = np.asarray(samples, np.float64)
+    x = reals("samples", samples)
     if x.ndim != 1:
         raise ValueError(f"samples: expected shape [T], one channel; got {list(x.shape)}")
     for name, value in (("rate", rate), ("window", window), ("step", step), ("floor", floor)):
         number(name, value, more_than=0.0)
+    number("emphasis", emphasis)
     wide, hop = max(round(window * rate), 1), max(round(step * rate), 1)
     x = np.append(x[:1], x[1:] - emphasis * x[:-1])
     x = np.pad(x, (0, max(wide - len(x), 0)))
@@ -137,7 +138,7 @@ def mfcc(samples, rate, coefficients=13, bands=40, **options):
 
 def deltas(features, reach=2):
     """Slope of features [T,K] over time by least squares on `reach` steps to each side; edges are repeated."""
-    f = np.asarray(features, np.float64)
+    f = reals("features", features)
     if f.ndim != 2 or not len(f):
         raise ValueError(f"features: expected shape [T,K], one step or more; got {list(f.shape)}")
     positive("reach", reach)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._arguments import file_name, pair
+from .._arguments import file_name, pair, positive
 from .errors import DataError, MissingDataError
 from .idx import UNREADABLE, open_unpacked, read_up_to
 
@@ -59,6 +59,7 @@ def read_cifar10_batch(path: str | os.PathLike, images: int | None = None) -> tu
     DataError
         Not a whole number of records, not `images` of them, or a label above 9.
     """
+    images = None if images is None else positive("images", images)
     with open_unpacked(path) as stream:
         # One byte more than wanted shows a file that is too long; without a wish, read it all.
         data = read_up_to(stream, 1 << 62 if images is None else images * _CIFAR10_RECORD + 1, path)
@@ -132,6 +133,8 @@ def read_npz(path: str | os.PathLike, required: tuple[str, ...] = ()) -> dict[st
     DataError
         Not a zip file, damaged, an array of Python objects, or a required array missing.
     """
+    if isinstance(required, str) or not hasattr(required, "__iter__"):
+        raise TypeError(f"required: expected names, one after another; got {type(required).__name__}")
     if not os.path.isfile(file_name("path", path)):
         raise MissingDataError(path, "an .npz file", "a folder" if os.path.isdir(path) else "nothing there")
     if not zipfile.is_zipfile(path):
@@ -430,7 +433,7 @@ def read_image_folder(
         raise ValueError(f"mode: expected 'RGB' or 'L'; got {mode!r}")
     if size is not None:
         size = pair("size", size, 1)
-    directory = Path(directory)
+    directory = Path(file_name("directory", directory))
     if not directory.is_dir():
         raise MissingDataError(directory, "a folder", "a file" if directory.exists() else "nothing there")
     folders = _class_folders(directory)
