@@ -242,6 +242,13 @@ def test_recurrent_layers_go_to_keras_and_back(kind, bias, rng):
         interop.from_keras(other, weights[:-1], (4, 3))
 
 
+def test_a_gru_that_resets_before_the_product_is_refused(golden):
+    weights = [golden[f"keras-GRU/weight/{i:02d}"] for i in range(6)]
+    weights[2] = weights[2].sum(0)  # the one bias that reset_after=False has
+    with pytest.raises(ValueError, match=r"weights\[2\]: expected shape \[2, 18\] for .*GRU.*; got \[18\]"):
+        interop.from_keras(nn.GRU(6, bidirectional=True).build((5, 4)), weights, (5, 4))
+
+
 def test_peepholes_have_no_place_elsewhere():
     net = nn.LSTM(3, peephole=True).build((4, 2))
     with pytest.raises(ValueError, match="without peepholes"):

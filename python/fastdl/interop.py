@@ -11,7 +11,8 @@ the units of one in front of a `Reshape` to an image (``Unflatten(1, (C, Y, X))`
 does. Neither library is needed here: arrays in, arrays out.
 
 The architectures must be the same: both libraries' batch normalisation has its own defaults for eps and momentum (Keras:
-eps 0.001), which are settings of the layer, not weights.
+eps 0.001), which are settings of the layer, not weights. Keras' GRU is the one with ``reset_after=True``, its default: of the
+other kind a bias does not fit, but where it has none the weights do, and mean something else.
 """
 
 
