@@ -169,11 +169,21 @@ def test_lengths_and_states_are_checked(rng):
         layer(x, np.array([1, 2], np.int32))
     with pytest.raises(ValueError, match="state: expected 1 states"):
         layer.sequence(x, state=[])
+    with pytest.raises(TypeError, match="state: expected a list, one state a layer and direction; got int"):
+        layer.sequence(x, state=5)
+    h = Tensor(np.zeros((2, 7), np.float32))
+    for wrong, got in (((h,), r"\(Tensor\)"), (h, "Tensor"), ((h, h.data), r"\(Tensor, ndarray\)"), (5, "int")):
+        with pytest.raises(TypeError, match=rf"state\[0\]: expected Tensors \(h, c\); got {got}$"):
+            layer.sequence(x, state=[wrong])
     with pytest.raises(ValueError, match=r"x: expected an array \[N,T,I\]"):
         layer(Tensor(data(rng, 2, 5)))
     for bad in ({"units": 0}, {"units": 3, "layers": 0}, {"units": 3, "dropout": 1.0}, {"units": 3, "output": "some"}):
         with pytest.raises(ValueError, match=": expected"):
             nn.LSTM(**bad)
+    odd = ("dropout", "a"), ("recurrent_dropout", None), ("zoneout", "a"), ("zoneout", (0.1,)), ("zoneout", (0.1, 1))
+    for name, wrong in odd:
+        with pytest.raises(ValueError, match=f"{name}: expected"):
+            nn.LSTM(3, **{name: wrong})
     with pytest.raises(ValueError, match="act: expected 'tanh' or 'relu'"):
         nn.RNN(3, "gelu")
 

@@ -6,17 +6,11 @@ import numpy as np
 
 from .. import backend, ops
 from .. import init as _init
-from .._arguments import positive
+from .._arguments import chance, pair, positive
 from ..module import Module, Parameter
 from ..tensor import Tensor
 
 __all__ = ["GRU", "LSTM", "RNN"]
-
-
-def _share(name, value):
-    if not 0.0 <= value < 1.0:
-        raise ValueError(f"{name}: expected 0 <= {name} < 1; got {value}")
-    return float(value)
 
 
 def _parts(shape, stream, fans=None, each=None):
@@ -58,7 +52,7 @@ class _Recurrent(Module):
             raise ValueError(f"output: expected 'all' or 'last'; got {output!r}")
         self.units, self.layers = positive("units", units), positive("layers", layers)
         self.bidirectional, self.output, self.bias = bool(bidirectional), output, bool(bias)
-        self.dropout, self.stream = _share("dropout", dropout), None
+        self.dropout, self.stream = float(chance("dropout", dropout)), None
         self._init = _init.get(init), _init.get(recurrent_init)
         self.w, self.u, self.b = [], [], []
         if inputs is not None:
@@ -123,8 +117,8 @@ class _Recurrent(Module):
             raise ValueError(f"x: expected an array [N,T,I]; got shape {list(x.shape)}")
         if not self.w:
             self._size(x.shape[-1])
-        if state is not None and len(state) != len(self.w):
-            raise ValueError(f"state: expected {len(self.w)} states, one a layer and direction; got {len(state)}")
+        if state is not None:
+            self._check_state(state)
         last, d = [], self.directions
         for layer in range(self.layers):
             if layer and self.training and self.dropout:
@@ -136,6 +130,17 @@ class _Recurrent(Module):
                 last.append(end)
             x = outputs[0] if d == 1 else ops.concatenate(outputs)
         return x, last
+
+    def _check_state(self, state):
+        if not isinstance(state, (tuple, list)):
+            raise TypeError(f"state: expected a list, one state a layer and direction; got {type(state).__name__}")
+        if len(state) != len(self.w):
+            raise ValueError(f"state: expected {len(self.w)} states, one a layer and direction; got {len(state)}")
+        for i, one in enumerate(state):
+            parts = one if isinstance(one, (tuple, list)) else ()
+            if len(parts) != len(self.states) or not all(isinstance(t, Tensor) for t in parts):
+                got = f"({', '.join(type(t).__name__ for t in parts)})" if parts else type(one).__name__
+                raise TypeError(f"state[{i}]: expected Tensors ({', '.join(self.states)}); got {got}")
 
     def _random(self):
         if self.stream is None:
@@ -254,8 +259,8 @@ class LSTM(_Recurrent):
                  zoneout=0.0, layer_norm=False):  # fmt: skip
         self.p, self.peephole = [], bool(peephole)
         self.gain, self.layer_norm = [], bool(layer_norm)
-        self.recurrent_dropout = _share("recurrent_dropout", recurrent_dropout)
-        self.zoneout = tuple(_share("zoneout", z) for z in np.broadcast_to(zoneout, 2).tolist())
+        self.recurrent_dropout = float(chance("recurrent_dropout", recurrent_dropout))
+        self.zoneout = tuple(chance("zoneout", z) for z in pair("zoneout", zoneout, kind=float))
         if layer_norm and (peephole or recurrent_dropout or any(self.zoneout) or not bias):
             raise ValueError("layer_norm: expected no peephole, recurrent_dropout or zoneout, and a bias, beside it; got one")
         super().__init__(units, layers, bidirectional, dropout, output, bias, inputs, init, recurrent_init)
