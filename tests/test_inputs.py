@@ -210,11 +210,43 @@ def test_bits_in_bytes_are_not_taken_for_black_images(fit):
     assert dark.predict(bits).shape == (40,)  # it learned from bytes
 
 
+def kinds_of_fit():
+    """By name: a fit that works, and arguments that end the next one before it has trained."""
+    return {
+        "MLP": (lambda m, **how: m.fit(X, Y, **how), MLP((4,)), {"warmstart": True}),
+        "regressor": (lambda m, **how: m.fit(X, X[:, 0], **how), MLPRegressor((4,)), {"lr": "fast"}),
+        "RBM": (lambda m, **how: m.fit(BITS, **how), RBM(4), {"resume": "/no/such/file"}),
+        "GAN": (lambda m, **how: m.fit(BITS, on_collapse="ignore", **how), GAN(hidden=(4,)), {"optimizer": "nadam"}),
+        "autoencoder": (lambda m, **how: m.fit(BITS, **how), Autoencoder((4,), 2), {"batch_size": 0}),
+        "trees": (lambda m, **how: m.fit(TREES, **how), RNTN(4), {"epoch": 3}),
+        "text": (lambda m, **how: m.fit(TEXT, batch_size=4, window=8, **how), CharLM(units=4, embedding=4), {"lr": -1}),
+        "stack": (lambda m, **how: m.pretrain(BITS, **how), DBN((4,)), {"lr": [0.1, 0.2]}),
+        "perceptron": (lambda m, **how: m.fit(X, Y, **how), Perceptron(), {"lr": -1}),
+    }
+
+
+@pytest.mark.parametrize("name", kinds_of_fit())
+def test_a_wrong_argument_costs_nothing(name):
+    """A misspelt warm_start would have thrown away what was learned, and left a network that was never trained."""
+    fit, model, wrong = kinds_of_fit()[name]
+    with pytest.raises((ValueError, TypeError, FileNotFoundError)):
+        fit(model, **wrong)
+    assert not hasattr(model, "module_") and not hasattr(model, "stack_")
+    fit(model, epochs=2)
+    learned, history = model.get_weights(), getattr(model, "history_", None)
+    with pytest.raises((ValueError, TypeError, FileNotFoundError)):
+        fit(model, **wrong)
+    for key, value in model.get_weights().items():
+        np.testing.assert_array_equal(value, learned[key])
+    assert getattr(model, "history_", None) is history
+
+
 def test_channels_first_is_told():
     """It would train, on images of three rows."""
     first = IMAGES.transpose(0, 3, 1, 2)
-    with pytest.warns(UserWarning, match=r"X: \[8, 3, 8, 8\] is read as images of 3 rows with 8 channels.*X.transpose\(0, 2"):
+    with pytest.warns(UserWarning, match=r"X: \[8, 3, 8, 8\] is read as images of 3 rows.*transpose\(0, 2") as told:
         CNN(width=2).fit(first, np.arange(8) % 2, epochs=1)
+    assert told[0].filename == __file__
 
 
 def test_one_number_stands_for_one_layer():

@@ -364,3 +364,19 @@ def test_models_can_be_cloned():
         if name not in ("load", "Forecaster"):
             model = getattr(models, name)()
             assert repr(clone(model)) == repr(model)
+
+
+@pytest.mark.parametrize("estimator", [MLPClassifier((4,), max_iter=2), RBM(3, n_iter=1), Autoencoder((4,), 2, max_iter=1)])
+def test_a_wrong_parameter_leaves_what_was_fitted(estimator):
+    x = (np.random.default_rng(0).random((40, 6)) < 0.5).astype(float)
+    y = x[:, 0].astype(int)
+    fresh, use = clone(estimator).set_params(batch_size=0), "predict" if hasattr(estimator, "predict") else "transform"
+    with pytest.raises(ValueError, match="batch_size"):
+        fresh.fit(x, y)
+    with pytest.raises(NotFittedError):
+        getattr(fresh, use)(x)
+    fitted = clone(estimator).fit(x, y)
+    before = getattr(fitted, use)(x)
+    with pytest.raises(ValueError, match="batch_size"):
+        fitted.set_params(batch_size=0).fit(x, y)
+    np.testing.assert_array_equal(getattr(fitted, use)(x), before)

@@ -1,7 +1,8 @@
-"""Ctrl-C while a model is trained."""
+"""What ends a training early: Ctrl-C, and wrong arguments, which must cost nothing."""
 
 import contextlib
 import contextvars
+import functools
 import signal
 import threading
 
@@ -40,10 +41,32 @@ def interrupts_raised():
         _INTERRUPTS_RAISED.reset(token)
 
 
+_BEGUN = contextvars.ContextVar("training_loops_begun", default=0)
+
+
+def unless_begun(fit):
+    """A method that leaves its object as it was where it fails before any training has begun: a misspelt argument shall not
+    cost what was learned before, nor leave a network that was never trained and predicts all the same."""
+
+    @functools.wraps(fit)
+    def method(self, *args, **options):
+        before, begun = self.__dict__.copy(), _BEGUN.get()
+        try:
+            return fit(self, *args, **options)
+        except BaseException:
+            if _BEGUN.get() == begun:
+                self.__dict__.clear()
+                self.__dict__.update(before)
+            raise
+
+    return method
+
+
 @contextlib.contextmanager
 def interruptible(history):
     """What every training loop runs in: gives an object whose `asked` says that Ctrl-C came; the loop then finishes the
     update, notes the epoch and raises KeyboardInterrupt, which ends here with history['stopped'] = 'interrupted'."""
+    _BEGUN.set(_BEGUN.get() + 1)
     with _Interrupts() as interrupts:
         try:
             yield interrupts

@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import backend, optim, train
 from .._arguments import chance
+from .._interrupts import unless_begun
 from ..checkpoint import Checkpoint, must_be_the_same_model
 from ..io import save as _write
 from ..module import shape_of
@@ -257,6 +258,7 @@ class Classifier(Model):
         self.module_.to(self._device)
         return self
 
+    @unless_begun
     def fit(
         self,
         X,
@@ -451,6 +453,7 @@ class Regressor(Model):
         self.module_.to(self._device)
         return self
 
+    @unless_begun
     def fit(
         self,
         X,

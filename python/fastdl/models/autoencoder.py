@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import backend, nn, ops, optim, train
 from .._arguments import positive, sizes
+from .._interrupts import unless_begun
 from ..random import Stream, normal
 from ..rows import Rows
 from ..tensor import Tensor, inference
@@ -173,6 +174,7 @@ class Autoencoder(Model):
 
     # ------------------------------------------------------------------------------------------ training
 
+    @unless_begun
     def fit(
         self,
         X,

@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import backend, decode, nn, ops, optim, train
 from .._arguments import chance, not_negative, positive, sizes
+from .._interrupts import unless_begun
 from ..data.text import Vocabulary
 from ..module import Module
 from ..random import uniform
@@ -149,6 +150,7 @@ class Captioner(Model):
         self.module_.to(self._device)
         return self
 
+    @unless_begun
     def fit(
         self,
         X,

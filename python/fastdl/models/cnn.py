@@ -124,7 +124,7 @@ class CNN(Classifier):
                 f"{name}: {list(x.shape)} is read as images of {x.shape[1]} rows with {x.shape[3]} channels, which come last; "
                 f"for images [N,C,Y,X] give {name}.transpose(0, 2, 3, 1)",
                 UserWarning,
-                stacklevel=6,
+                stacklevel=7,
             )
         return x
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from .. import backend, init, ops, optim, train
 from .._arguments import positive
+from .._interrupts import unless_begun
 from ..module import Module, Parameter
 from ..random import Stream
 from ..rows import Rows
@@ -122,6 +123,7 @@ class ConvolutionalRBM(Model):
 
     # ------------------------------------------------------------------------------------------ training
 
+    @unless_begun
     def fit(self, X, y=None, *, epochs=10, batch_size=50, algorithm="pcd", k=1, optimizer="adam", lr=None, stochastic=False,
             warm_start=False, callbacks=(), **options):  # fmt: skip
         """Learn the distribution of images.

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from .. import backend
+from .._interrupts import unless_begun
 from ..rows import Rows
 from ._base import Model
 from ._boltzmann import Annealing
@@ -88,6 +89,7 @@ class DBM(Model):
         model.module_.set_weights(weights)
         return model
 
+    @unless_begun
     def fit(self, X, y=None, *, epochs=10, k=5, lr=0.02, centre=True, warm_start=False, checkpoint=None, resume=None,
             **options):  # fmt: skip
         """Learn the distribution of samples by persistent chains.

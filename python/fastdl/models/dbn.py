@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import backend, nn
 from .._arguments import chance, number, positive, sizes
+from .._interrupts import unless_begun
 from ..random import permutation
 from ._base import Classifier, Model, must_have_some
 from ._boltzmann import stream_of
@@ -66,6 +67,7 @@ class DBN(Classifier):
     def _machines(self):
         return [RBM(h, "bernoulli" if i else self.visible, seed=self.seed + i) for i, h in enumerate(self.hidden)]
 
+    @unless_begun
     def pretrain(self, X, *, epochs=10, lr=None, checkpoint=None, resume=None, show=None, **options):
         """Train the stack greedily, each machine on the hidden means of the one below, drawn anew each time.
 
@@ -313,6 +315,7 @@ class DBN(Classifier):
                 backend.assign(layer.b.data, c)
         return self
 
+    @unless_begun
     def fit(self, X, y, *, pretrain=None, **options):
         """Train the classifier by backpropagation from the weights of the stack.
 

@@ -4,6 +4,7 @@ import numpy as np
 
 from .. import backend, init, nn, ops, optim, train
 from .._arguments import chance, not_negative, positive
+from .._interrupts import unless_begun
 from ..data.sequences import windows
 from ..tensor import inference
 from ._base import Model, scale_of
@@ -119,6 +120,7 @@ class Forecaster(Model):
         x, y = windows((s - self.mean_) / self.spread_, self.window, self.ahead)
         return x, y.reshape(len(y), -1)
 
+    @unless_begun
     def fit(self, series, *, validation=None, epochs=20, batch_size=32, optimizer="adam", lr=None, weight_decay=None,
             clip=1.0, loss="mse", warm_start=False, **options):  # fmt: skip
         """Train on a series.

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import backend, nn, ops, optim, train
 from .._arguments import positive, sizes
-from .._interrupts import interruptible
+from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
 from ..rows import Rows
@@ -158,6 +158,7 @@ class GAN(Model):
 
     # ------------------------------------------------------------------------------------------ training
 
+    @unless_begun
     def fit(self, X, y=None, *, epochs=20, batch_size=64, lr=2e-4, lr_d=None, optimizer="adam", beta1=0.5, schedule=None,
             on_collapse="warn", warm_start=False, callbacks=(), on_step=(), checkpoint=None, resume=None):  # fmt: skip
         """Learn to make samples like those of X.
@@ -286,7 +287,7 @@ class GAN(Model):
                 f"mode collapse at epoch {history['epoch'][-1]}: samples are much more alike than data "
                 f"(diversity {history['diversity'][-1]:.2f}); a smaller lr_d, smoothing or spectral_norm may help",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         return False
 

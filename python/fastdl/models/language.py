@@ -6,6 +6,7 @@ import numpy as np
 
 from .. import backend, init, nn, ops, optim, random, train
 from .._arguments import chance, number, positive
+from .._interrupts import unless_begun
 from ..checkpoint import fingerprint
 from ..data.text import Vocabulary, words
 from ..decode import cooled
@@ -135,6 +136,7 @@ class LanguageModel(Model):
     def _encode(self, text, name):
         return self.vocabulary_.encode(self._symbols(text, name))
 
+    @unless_begun
     def fit(self, text, *, epochs=10, batch_size=32, window=64, validation=None, optimizer="adam", lr=None, weight_decay=None,
             clip=1.0, vocabulary=None, warm_start=False, **options):  # fmt: skip
         """Train on a text, read by `batch_size` readers side by side, each from a place of its own.

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import backend, nn, random, train
 from .._arguments import positive
-from .._interrupts import interruptible
+from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, fingerprint
 from ..random import Stream
 from ..rows import Rows
@@ -50,6 +50,7 @@ class Perceptron(Classifier):
     def _make(self, input_shape, outputs):
         return nn.Sequential(nn.Dense(outputs, init="zeros"))
 
+    @unless_begun
     def fit(
         self,
         X,

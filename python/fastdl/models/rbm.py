@@ -8,7 +8,7 @@ import numpy as np
 
 from .. import backend, train
 from .._arguments import positive
-from .._interrupts import interruptible
+from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint
 from ..random import permutation
 from ..rows import Rows
@@ -173,6 +173,7 @@ class RBM(Model):
 
     # ---------------------------------------------------------------------------------------------- training
 
+    @unless_begun
     def fit(self, X, y=None, *, epochs=10, batch_size=100, algorithm="pcd", k=1, lr=0.05, schedule=None, momentum=0.0,
             weight_decay=0.0, chains=None, temperatures=10, sparsity=None, sparsity_cost=0.1, centre=False, fast_lr=None,
             stochastic=False, warm_start=False, callbacks=(), checkpoint=None, resume=None):  # fmt: skip

@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import backend, nn, ops, optim, train
 from .._arguments import chance, not_negative, positive
+from .._interrupts import unless_begun
 from ..checkpoint import fingerprint
 from ..data.text import Vocabulary
 from ..data.trees import Forest, Tree
@@ -115,6 +116,7 @@ class RNTN(Model):
         self.module_.initialise(self.seed).eval().to(self._device)
         return self
 
+    @unless_begun
     def fit(
         self,
         trees,

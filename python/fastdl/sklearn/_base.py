@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import optim, schedules, train
+from .._interrupts import unless_begun
 from ..models._door import must_be_on_scale, scale_name
 
 ACTIVATIONS = {
@@ -96,6 +97,7 @@ class NetworkEstimator(Estimator):
 
     # ------------------------------------------------------------------------------------------------- training
 
+    @unless_begun
     def fit(self, X, y):
         """Train on X [N, n_features] and y; returns the estimator.
 
@@ -126,7 +128,7 @@ class NetworkEstimator(Estimator):
         self._finish()
         if history["stopped"] == "done":
             warnings.warn(
-                f"max_iter: {epochs} passes over the data are done, and the loss still falls", ConvergenceWarning, stacklevel=2
+                f"max_iter: {epochs} passes over the data are done, and the loss still falls", ConvergenceWarning, stacklevel=3
             )
         return self
 
@@ -245,6 +247,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
     def _goal(self, codes):
         return codes
 
+    @unless_begun
     def partial_fit(self, X, y, classes=None):
         """One pass over X [N, n_features] and y, going on from what was learned before.
 
@@ -319,6 +322,7 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):
     def _goal(self, y):
         return self.model_._targets(y, len(y))
 
+    @unless_begun
     def partial_fit(self, X, y):
         """One pass over X [N, n_features] and y [N] or [N,K], going on from what was learned before.
 

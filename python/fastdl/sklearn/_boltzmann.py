@@ -5,6 +5,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import models
+from .._interrupts import unless_begun
 from ._base import Estimator, NetworkClassifier, choice, number, whole
 from ._networks import documented
 
@@ -95,6 +96,7 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         choice("algorithm", self.algorithm, ("pcd", "cd", "fpcd", "tempering"))
         return model
 
+    @unless_begun
     def fit(self, X, y=None):
         """Learn the distribution of X [N, n_features]; y is ignored. Returns the estimator."""
         rows = self._rows(X, reset=True)
@@ -110,6 +112,7 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         self.model_, self.n_iter_ = model, n_iter
         return self
 
+    @unless_begun
     def partial_fit(self, X, y=None):
         """One update from the rows of X; y is ignored."""
         first = not hasattr(self, "model_")
@@ -122,7 +125,8 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def transform(self, X):
         """Probabilities of the hidden units, float64 [N, n_components]."""
-        return self.model_.transform(self._view(self._rows_to_judge(X))).astype(np.float64)
+        rows = self._rows_to_judge(X)  # first of all: it says that nothing was fitted
+        return self.model_.transform(self._view(rows)).astype(np.float64)
 
     def inverse_transform(self, X):
         """Means of the visible units, float64 [N, n_features], from hidden ones."""
@@ -132,7 +136,8 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def score_samples(self, X):
         """Logarithm of each row's probability up to a constant (minus the free energy), float64 [N]."""
-        return -self.model_.free_energy(self._view(self._rows_to_judge(X))).astype(np.float64)
+        rows = self._rows_to_judge(X)
+        return -self.model_.free_energy(self._view(rows)).astype(np.float64)
 
     @property
     def _n_features_out(self):

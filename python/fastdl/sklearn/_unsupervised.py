@@ -5,6 +5,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from .. import models, optim
+from .._interrupts import unless_begun
 from ._base import ACTIVATIONS, Estimator, choice, number, whole
 
 
@@ -73,12 +74,14 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         self.max_iter = max_iter
         self.random_state = random_state
 
+    @unless_begun
     def fit(self, X, y=None):
         """Learn codes of X [N, n_features]; y is ignored. Returns the estimator."""
         rows, epochs = self._rows(X, reset=True), whole("max_iter", self.max_iter)
         self._make(rows.shape[1])
         return self._continue(rows, epochs)
 
+    @unless_begun
     def partial_fit(self, X, y=None):
         """One pass over X [N, n_features], going on with weights and optimiser from before; y is ignored."""
         first = not hasattr(self, "model_")
@@ -121,7 +124,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def transform(self, X):
         """Codes, float64 [N, n_components]; of a variational code its mean."""
-        return self.model_.transform(self._rows_to_judge(X)).astype(np.float64)
+        rows = self._rows_to_judge(X)  # first of all: it says that nothing was fitted
+        return self.model_.transform(rows).astype(np.float64)
 
     def inverse_transform(self, X):
         """Rows, float64 [N, n_features], from codes."""
@@ -130,7 +134,8 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def score_samples(self, X):
         """Minus the squared error of each row, float64 [N]: low for what is unlike the data."""
-        return np.asarray(self.model_.score_samples(self._rows_to_judge(X)), np.float64)
+        rows = self._rows_to_judge(X)
+        return np.asarray(self.model_.score_samples(rows), np.float64)
 
     def score(self, X, y=None):
         """Mean of `score_samples`."""
