@@ -46,6 +46,7 @@ def run(capsys, *argv):
         (["data", "fetch", "imagenet"], "expected one of mnist; got 'imagenet'"),
         (["data", "list", "--dir", "/no/such/folder"], "--dir: expected a folder; got '/no/such/folder'"),
         (["bench", "gemm", "--only", "nothing"], "only: expected what the name of a row in gemm matches; got 'nothing'"),
+        (["choose", "--set", "none.csv"], "--set: expected a file, or a name that fastdl data list shows; got 'none.csv'"),
         (["fly"], "fly"),
         (["info", "--more"], "--more"),
     ],

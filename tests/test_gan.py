@@ -278,6 +278,12 @@ def test_wrong_use_is_named():
 # --------------------------------------------------------------------------------------------------------- metrics
 
 
+def test_distances_of_what_is_not_finite_are_refused():
+    x = np.zeros((3, 2))
+    with pytest.raises(ValueError, match="b: expected finite numbers; got NaN or infinity"):
+        metrics.frechet_distance(x, np.where(np.eye(3, 2), np.nan, x))
+
+
 def test_frechet_distance_of_normals():
     rng = np.random.default_rng(0)
     a = rng.standard_normal((4000, 3))

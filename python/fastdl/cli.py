@@ -299,6 +299,8 @@ def _samples(name, folder, target):
         folder, name = os.path.split(path)
         for suffix in (".csv.gz", ".csv", ".npz"):
             name = name.removesuffix(suffix)
+    elif name.endswith((".csv.gz", ".csv", ".npz")):
+        raise ValueError(f"--set: expected a file, or a name that fastdl data list shows; got {name!r}, which is not there")
     else:
         path = data.available(folder).get(name, "")
     if target is None and path.endswith((".csv", ".csv.gz")):

@@ -33,7 +33,10 @@ def _rows(x, name):
     if len(a) == 0:
         raise ValueError(f"{name}: expected one sample or more; got none")
     a = Rows(a).take(np.arange(len(a)))
-    return backend.to_host(a).reshape(len(a), -1)
+    a = backend.to_host(a).reshape(len(a), -1)
+    if not (a.size == 0 or (math.isfinite(a.min()) and math.isfinite(a.max()))):
+        raise ValueError(f"{name}: expected finite numbers; got NaN or infinity")
+    return a
 
 
 def _pair(a, b, names):
