@@ -301,3 +301,9 @@ def test_weights_that_are_none_are_named(weights, error, message):
     with pytest.raises(error, match=message):
         layer.set_weights(before | weights if isinstance(weights, dict) else weights)
     np.testing.assert_array_equal(layer.w.data, before["w"])
+
+
+@pytest.mark.parametrize("layer", [nn.Dense(2), nn.Sequential(nn.Flatten(), nn.Dense(2)), nn.ReLU()])
+def test_an_array_instead_of_a_tensor_is_told(layer):
+    with pytest.raises(TypeError, match=r"expected a Tensor \(fastdl.Tensor\(x\) makes one\); got an array"):
+        layer(np.ones((3, 4), np.float32))

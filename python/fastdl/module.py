@@ -120,7 +120,13 @@ class Module:
 
     def __call__(self, *inputs):
         observer = _observer_of_now()
-        return self.forward(*inputs) if observer is None else observer(self, inputs)
+        try:
+            return self.forward(*inputs) if observer is None else observer(self, inputs)
+        except (TypeError, AttributeError) as error:
+            # what a NumPy array calls its data; asked here, where it costs nothing until it is wrong
+            if "memoryview" in str(error) and any(isinstance(x, np.ndarray) for x in inputs):
+                raise TypeError(f"{type(self).__name__}: expected a Tensor (fastdl.Tensor(x) makes one); got an array") from None
+            raise
 
     def forward(self, *inputs):
         """What the module computes: Tensors in, a Tensor out."""
