@@ -262,6 +262,28 @@ def test_a_network_from_a_program_has_no_model_file(tmp_path):
         model.save(tmp_path / "m")
 
 
+def test_a_network_of_a_recipe_has_one(tmp_path):
+    """Who trains image-folder on own pictures wants to ask the network afterwards."""
+    from fastdl.recipes import cifar_cnn
+
+    X = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
+    model = CNN(cifar_cnn.network, seed=1).fit(X, np.arange(8) % 2, epochs=1, checkpoint=tmp_path / "c")
+    model.save(tmp_path / "m")
+    for path in (tmp_path / "m", tmp_path / "c"):
+        again = models.load(path)
+        assert again.architecture is cifar_cnn.network and again.scale_ == "bytes"
+        np.testing.assert_array_equal(again.predict_proba(X), model.predict_proba(X))
+    weights, config = io.load(tmp_path / "m")
+    for place in ("os.network", "fastdl.recipes.mnist_cnn.run", "fastdl.recipes._common.save", "fastdl.recipes.cifar_cnn.none"):
+        config["params"]["architecture"] = {"function": place}
+        io.save(tmp_path / "other", weights, config)
+        with pytest.raises(ValueError, match=f"function: expected a network of a recipe; got '{place}'"):
+            models.load(tmp_path / "other")
+    io.save(tmp_path / "weights", weights, {"recipe": "cifar-resnet"})
+    with pytest.raises(ValueError, match="expected a model; got the weights alone of recipe 'cifar-resnet'"):
+        models.load(tmp_path / "weights")
+
+
 # ------------------------------------------------------------------------------------------------ wrong files
 
 

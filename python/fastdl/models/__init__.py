@@ -65,6 +65,11 @@ def load(path):
         weights = found["state"]["module"]["weights"]
     known = {name: globals()[name] for name in __all__ if name != "load"}
     family = config.get("model")
+    if family is None and "recipe" in config:
+        raise ValueError(
+            f"{path}: expected a model; got the weights alone of recipe {config['recipe']!r}, whose network has to be built by a "
+            "program (fastdl.io.load reads them)"
+        )
     if family not in known:
         raise ValueError(f"{path}: expected one of {', '.join(known)}; got {family!r}")
     try:

@@ -1,7 +1,9 @@
 """What the models share: the door where data are converted, class labels, fitting, saving."""
 
+import importlib
 import inspect
 import math
+import sys
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from .._arguments import chance
 from .._interrupts import unless_begun
 from ..checkpoint import Checkpoint, must_be_the_same_model
 from ..io import save as _write
-from ..module import shape_of
+from ..module import Module, shape_of
 from ..random import Stream, permutation
 from ..tensor import inference
 from ._door import (
@@ -155,11 +157,12 @@ class Model:
 
     def _can_be_saved(self):
         """Whether a file can say how the network is made."""
-        return not any(callable(v) for v in self.get_params().values())
+        return not any(callable(v) and _place_of(v) is None for v in self.get_params().values())
 
     def _describe(self):
         """All that makes a model of this kind but its weights, for JSON."""
-        about = {"model": type(self).__name__, "params": self.get_params(), "input_shape": list(self.input_shape_)}
+        params = {n: {"function": _place_of(v)} if callable(v) else v for n, v in self.get_params().items()}
+        about = {"model": type(self).__name__, "params": params, "input_shape": list(self.input_shape_)}
         return about | ({"scale": self.scale_} if hasattr(self, "scale_") else {})
 
     def save(self, path):
@@ -168,14 +171,15 @@ class Model:
         Raises
         ------
         ValueError
-            A setting is a function, which a file can't hold (`get_weights` can be saved by `fastdl.io.save`).
+            A setting is a function, which a file can't hold, unless it is a network of a recipe (`get_weights` can be saved
+            by `fastdl.io.save`).
         """
         self._need_fit()
         self._save(path)
 
     def _save(self, path):
         if not self._can_be_saved():
-            name = next(n for n, v in self.get_params().items() if callable(v))
+            name = next(n for n, v in self.get_params().items() if callable(v) and _place_of(v) is None)
             raise ValueError(f"{name}: expected a name, to save a whole model; got a function")
         _write(path, self.get_weights(), self._describe())
 
@@ -200,6 +204,7 @@ class Model:
     @classmethod
     def _from_file(cls, weights, config):
         params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
+        params = {k: _network_at(v["function"]) if isinstance(v, dict) else v for k, v in params.items()}
         return cls(**params)._build_from(config).set_weights(weights)
 
     def __repr__(self):
@@ -540,6 +545,30 @@ class Regressor(Model):
         self.build(tuple(config["input_shape"]), len(config["mean"]), config["mean"], config["spread"])
         self.single_ = config["single"]
         return self
+
+
+_RECIPES = f"{__package__.rpartition('.')[0]}.recipes."
+
+
+def _place_of(network):
+    """Where a recipe defines this network, as a file can say it; None for other functions."""
+    module, name = getattr(network, "__module__", None) or "", getattr(network, "__qualname__", "")
+    known = module.startswith(_RECIPES) and getattr(sys.modules.get(module), name, None) is network
+    return f"{module}.{name}" if known else None
+
+
+def _network_at(place):
+    """The network of a recipe that a file names. Nothing but a recipe's network is ever called for a file."""
+    module, _, name = str(place).rpartition(".")
+    if not module.startswith(_RECIPES) or not module.removeprefix(_RECIPES).isidentifier():
+        raise ValueError(f"function: expected a network of a recipe; got {place!r}")
+    try:
+        network = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise ValueError(f"function: expected a network of a recipe; got {place!r}, which is not there") from None
+    if not (name.endswith("network") or (isinstance(network, type) and issubclass(network, Module))):
+        raise ValueError(f"function: expected a network of a recipe; got {place!r}")
+    return network
 
 
 def _shown(value):

@@ -246,10 +246,10 @@ def write_json(report, path):
 def save(report, path):
     """Write the model as safetensors: what `fastdl.models.load` reads.
 
-    Of a network that a recipe defines itself only the weights can be written, with the recipe's name: build the
-    recipe's network and give it what `fastdl.io.load` reads.
+    Of a network that a recipe makes by a function within a function only the weights can be written, with the recipe's
+    name: build the recipe's network and give it what `fastdl.io.load` reads.
     """
-    if callable(getattr(report.model, "architecture", None)):
+    if not getattr(report.model, "_can_be_saved", lambda: True)():
         from .. import io
 
         io.save(path, report.model.get_weights(), {"recipe": report.recipe, "settings": report.settings})
