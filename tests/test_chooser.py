@@ -253,3 +253,12 @@ def test_the_model_suits_the_range_of_the_data(task):
 def test_a_model_whose_shape_needs_labels_is_not_built():
     choice = fastdl.choose("image", NUMBERS.random((10, 8, 8)))
     assert not hasattr(choice.model, "module_") and any("depends on the labels" in note for note in choice.notes)
+
+
+def test_a_table_of_numbers_and_booleans_is_one_of_numbers():
+    x = np.random.default_rng(0).normal(size=(40, 3))
+    mixed = np.column_stack([x.astype(object), x[:, 0] > 0])
+    assert fastdl.choose("classification", mixed, x[:, 1] > 0).family == "MLP"
+    mixed[3, 0] = "many"
+    with pytest.raises(TypeError, match="data: expected an array of real numbers; got a str, 'many'"):
+        fastdl.choose("classification", mixed, x[:, 1] > 0)

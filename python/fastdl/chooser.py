@@ -11,6 +11,7 @@ import numpy as np
 from . import models, recipes
 from ._judge import Judgement, judge
 from .data.sequences import pad
+from .models._door import numbers_of
 
 __all__ = ["TASKS", "Choice", "Rule", "choose"]
 
@@ -238,6 +239,8 @@ def _ragged(data):
 def _table(data, labels):
     """(x, y) as arrays; y None without labels, True or False if only their presence is known."""
     x = np.asarray(data)
+    if x.dtype.kind == "O" and x.ndim:
+        x = numbers_of(x, "data")
     if x.dtype.kind not in "fiub":
         raise TypeError(f"data: expected an array of real numbers, or a list of strings; got {x.dtype}")
     if x.ndim == 0 or 0 in x.shape:

@@ -34,7 +34,7 @@ def as_input(x, name="X"):
     """
     a = x if type(x) in (np.ndarray, np.memmap) else array_of(x, name)
     if a.dtype.kind == "O":
-        a = _numbers(a, name)
+        a = numbers_of(a, name)
     if a.dtype.kind not in REAL:
         raise TypeError(f"{name}: expected an array of real numbers; got {a.dtype}")
     if a.ndim == 0:
@@ -48,7 +48,7 @@ def as_input(x, name="X"):
         raise ValueError(f"{name}: expected numbers within float32's range, up to 3.4e38; got a larger one") from None
 
 
-def _numbers(a, name):
+def numbers_of(a, name):
     """float64 of an array of objects, the first of which that is no real number is named."""
     values = a.reshape(-1).tolist()
     strange = {kind for kind in set(map(type, values)) if not issubclass(kind, (Real, np.bool_))}
