@@ -119,6 +119,10 @@ bool take_slot(Node* n, PyObject** grad, PyObject** beta) {
     return true;
   }
   if (!n->grad || n->grad == Py_None) {
+    if (!n->data) {
+      PyErr_SetString(PyExc_AttributeError, "data: expected a tensor with an array; got one without");
+      return false;
+    }
     PyObject* made = PyObject_CallOneArg(new_gradient, n->data);
     if (!made) return false;
     PyObject* before = n->grad;
@@ -160,6 +164,8 @@ PyObject* new_tensor(PyObject* data, bool* recorded) {
 PyObject* record(PyObject*, PyObject* const* args, Py_ssize_t count) {
   if (count != 3)
     return PyErr_Format(PyExc_TypeError, "record: expected data, parents, step; got %zd arguments", count);
+  if (!PyCallable_Check(args[2]))  // a tuple would be taken for a kernel and its arguments
+    return PyErr_Format(PyExc_TypeError, "step: expected a function; got %s", Py_TYPE(args[2])->tp_name);
   bool recorded = false;
   PyObject* self = new_tensor(args[0], &recorded);
   if (!self || !recorded) return self;
@@ -322,7 +328,7 @@ PyObject* use_tape(PyObject*, PyObject* const* args, Py_ssize_t count) {
 PyMemberDef members[] = {
     {"data", T_OBJECT_EX, offsetof(Node, data), 0, nullptr},
     {"grad", T_OBJECT, offsetof(Node, grad), 0, nullptr},
-    {"step", T_OBJECT, offsetof(Node, step), 0, nullptr},
+    {"step", T_OBJECT, offsetof(Node, step), READONLY, nullptr},  // others may not hold too many arguments
     {"beta", T_DOUBLE, offsetof(Node, beta), 0, nullptr},
     {"order", T_ULONGLONG, offsetof(Node, order), READONLY, nullptr},
     {nullptr, 0, 0, 0, nullptr},

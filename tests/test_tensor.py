@@ -119,6 +119,21 @@ def test_what_is_no_tensor_cannot_be_a_parent():
         record(np.ones(1, np.float32), (np.ones(1, np.float32),), print)
     with pytest.raises(TypeError, match="record: expected data, parents, step; got 2 arguments"):
         record(np.ones(1, np.float32), ())
+    with pytest.raises(TypeError, match="step: expected a function; got tuple"):
+        record(np.ones(1, np.float32), (leaf(1.0),), (print, DY))
+    with pytest.raises(AttributeError):
+        leaf(1.0).step = (print,)
+
+
+def test_a_tensor_without_an_array_has_no_slot():
+    x = leaf(1.0)
+    del x.data
+    with pytest.raises(AttributeError, match="data: expected a tensor with an array; got one without"):
+        x.slot()
+    empty = Tensor.__new__(Tensor)
+    empty.wants_grad = True
+    with pytest.raises(AttributeError, match="data: expected"):
+        record_kernel(np.ones(1, np.float32), print, DY, empty).backward()
 
 
 def test_a_kernel_is_called_with_the_gradient_and_a_slot_for_each_tensor():
