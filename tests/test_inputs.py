@@ -151,6 +151,12 @@ def nan(a):
         (lambda: captioner(settings={"features": 0}), ValueError, "features: expected at least 1; got 0"),
         (lambda: rbm(batch_size=2.5), TypeError, "batch_size: expected an integer; got float"),
         (lambda: rbm(algorithm="fpcd", fast_lr=-1), ValueError, "fast_lr: expected 0 or more; got -1"),
+        (lambda: rbm(schedule="cosine"), TypeError, "schedule: expected a function .fastdl.schedules makes some.; got 'cosine'"),
+        (lambda: GAN(smoothing="a"), ValueError, "smoothing: expected 0 <= smoothing < 1; got 'a'"),
+        (lambda: GAN(average=1), ValueError, "average: expected 0 <= average < 1; got 1"),
+        (lambda: GAN(clip_weights="a"), TypeError, "clip_weights: expected 0 or more; got 'a'"),
+        (lambda: GAN(hidden=(4,)).fit(BITS, lr_d=-1), ValueError, "lr_d: expected 0 or more; got -1"),
+        (lambda: Perceptron().fit(X, Y, lr="a"), TypeError, "lr: expected a number above 0; got 'a'"),
         (lambda: rbm().sample(-1), ValueError, "n: expected at least 1; got -1"),
         (lambda: rbm().impute(nan(BITS), samples=0), ValueError, "samples: expected at least 1; got 0"),
         (lambda: DBN(()), ValueError, "hidden: expected one layer or more"),
@@ -257,8 +263,25 @@ def test_one_number_stands_for_one_layer():
 
 def test_one_callback_needs_no_list():
     seen = []
-    mlp(callbacks=lambda state: seen.append(state.epoch))
-    assert seen == [1]
+
+    def look(state):
+        seen.append(state)
+
+    for fit in (
+        mlp,
+        rbm,
+        lambda **how: stack().fine_tune(BITS, **how),
+        lambda **how: DBN((4,)).pretrain(BITS, **how),
+        lambda **how: DBM((3, 2)).fit(BITS, **how),
+        lambda **how: GAN(hidden=(4,)).fit(BITS, on_collapse="ignore", **how),
+        lambda **how: Perceptron().fit(X, Y, **how),
+    ):
+        before = len(seen)
+        fit(epochs=1, callbacks=look)
+        assert len(seen) == before + 1
+        with pytest.raises(TypeError, match="callbacks: expected a function or a sequence of functions; got 3 in it"):
+            fit(epochs=1, callbacks=[look, 3])
+        assert len(seen) == before + 1  # told before the first epoch, not after it
 
 
 def test_trees_are_judged_before_it_is_decided_whether_to_stop():

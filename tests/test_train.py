@@ -506,7 +506,7 @@ def test_output_is_a_tensor():
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        (dict(schedule="cosine"), TypeError, "schedule: expected a function; got 'cosine'"),
+        (dict(schedule="cosine"), TypeError, "schedule: expected a function .fastdl.schedules makes some.; got 'cosine'"),
         (dict(schedule=lambda t, total: "1"), TypeError, "schedule: expected a finite number; got '1'"),
         (dict(schedule=lambda t, total: np.nan), ValueError, "schedule: expected a finite number; got nan"),
         (dict(callbacks=3), TypeError, "callbacks: expected a function or a sequence of functions; got 3 in it"),

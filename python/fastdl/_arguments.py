@@ -113,3 +113,19 @@ def number(name, value, more_than=-math.inf):
         what = "a finite number" + ("" if more_than == -math.inf else f" of more than {more_than:g}")
         raise (ValueError if isinstance(value, Real) else TypeError)(f"{name}: expected {what}; got {value!r}")
     return value
+
+
+def functions(name, given):
+    """A tuple of functions, of one or a sequence."""
+    given = (given,) if callable(given) or not hasattr(given, "__iter__") else tuple(given)
+    for f in given:
+        if not callable(f):
+            raise TypeError(f"{name}: expected a function or a sequence of functions; got {f!r} in it")
+    return given
+
+
+def schedule_or_none(schedule):
+    """A schedule of a learning rate, if there is one."""
+    if schedule is not None and not callable(schedule):
+        raise TypeError(f"schedule: expected a function (fastdl.schedules makes some); got {schedule!r}")
+    return schedule

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import backend, ops, random
-from ._arguments import number, positive
+from ._arguments import functions, number, positive, schedule_or_none
 from ._interrupts import interruptible
 from .checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from .random import Stream
@@ -212,9 +212,8 @@ def fit(
         if value is not None:
             positive(name, value)
     number("min_delta", min_delta)
-    callbacks, on_step = _functions("callbacks", callbacks), _functions("on_step", on_step)
-    if schedule is not None and not callable(schedule):
-        raise TypeError(f"schedule: expected a function; got {schedule!r}")
+    callbacks, on_step = functions("callbacks", callbacks), functions("on_step", on_step)
+    schedule_or_none(schedule)
     if augment is not None and not hasattr(augment, "draws"):
         raise TypeError(f"augment: expected a fastdl.data.Augment; got {type(augment).__name__}")
     if augment is not None and len(x.shape) != 4:
@@ -394,15 +393,6 @@ def _must_be_samples(validation):
         raise ValueError("validation: expected one sample or more; got none")
     if len(validation[1]) != n:
         raise ValueError(f"validation y: expected {n} targets, as many as samples in validation x; got {len(validation[1])}")
-
-
-def _functions(name, given):
-    """A tuple of functions, of one or a sequence."""
-    given = (given,) if callable(given) or not hasattr(given, "__iter__") else tuple(given)
-    for f in given:
-        if not callable(f):
-            raise TypeError(f"{name}: expected a function or a sequence of functions; got {f!r} in it")
-    return given
 
 
 def _update(module, loss_of, optimizer, xb, yb):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import backend, init, ops, optim, train
-from .._arguments import positive
+from .._arguments import functions, positive
 from .._interrupts import unless_begun
 from ..module import Module, Parameter
 from ..random import Stream
@@ -162,6 +162,7 @@ class ConvolutionalRBM(Model):
             raise ValueError(f"k: expected an integer of at least 1; got {k!r}")
         if stochastic and self.visible != "bernoulli":
             raise ValueError(f"stochastic: expected Bernoulli visible units; got {self.visible} ones")
+        callbacks = functions("callbacks", callbacks)
         x = self._begin(X, warm_start)
         if not hasattr(self, "module_"):
             self.build(as_input(X).shape[1:])

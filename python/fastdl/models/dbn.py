@@ -5,7 +5,7 @@ import os
 import numpy as np
 
 from .. import backend, nn
-from .._arguments import chance, number, positive, sizes
+from .._arguments import chance, functions, number, positive, sizes
 from .._interrupts import unless_begun
 from ..random import permutation
 from ._base import Classifier, Model, must_have_some
@@ -106,7 +106,7 @@ class DBN(Classifier):
             raise ValueError(f"epochs, lr: expected one number, or {count}; got {len(epochs)} and {len(rates)}")
         stack = []  # of the model only when it is whole
         learned = []  # an entry for each epoch of now
-        callbacks = [*options.pop("callbacks", ()), learned.append]
+        callbacks = [*functions("callbacks", options.pop("callbacks", ())), learned.append]
         for i, rbm in enumerate(machines):
             rbm.to(self._device)
             rate = (0.001 if i == 0 and self.visible == "gaussian" else 0.05) if rates[i] is None else rates[i]
@@ -175,6 +175,7 @@ class DBN(Classifier):
         positive("epochs", epochs), positive("batch_size", batch_size), positive("k", k)
         if number("lr", lr) < 0.0:
             raise ValueError(f"lr: expected 0 or more; got {lr}")
+        callbacks = functions("callbacks", callbacks)
         x = must_have_some(self._input(X))
         stream, shuffling = stream_of(self.seed, "up-down"), stream_of(self.seed, "up-down shuffle")
         n = len(x)

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
-from .._arguments import positive, sizes
+from .._arguments import chance, functions, not_negative, positive, schedule_or_none, sizes
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
@@ -109,18 +109,17 @@ class GAN(Model):
             raise ValueError(f"output: expected 'sigmoid', 'tanh' or 'none'; got {output!r}")
         if loss not in LOSSES:
             raise ValueError(f"loss: expected one of {', '.join(LOSSES)}; got {loss!r}")
-        if not 0.0 <= smoothing < 1.0 or (smoothing and loss not in LOSSES[:2]):
+        if chance("smoothing", smoothing) and loss not in LOSSES[:2]:
             raise ValueError(
                 f"smoothing: expected 0 <= smoothing < 1, with non_saturating or least_squares; got {smoothing} with {loss}"
             )
-        if not clip_weights > 0.0:
+        if not not_negative("clip_weights", clip_weights):
             raise ValueError(f"clip_weights: expected more than 0; got {clip_weights}")
         for name, value in (("latent", latent), ("width", width), ("steps_d", steps_d)):
             positive(name, value)
         self.architecture, self.latent, self.hidden, self.width = architecture, latent, sizes("hidden", hidden), width
         self.output, self.loss, self.smoothing, self.spectral_norm = output, loss, smoothing, spectral_norm
-        if not 0.0 <= average < 1.0:
-            raise ValueError(f"average: expected 0 <= average < 1; got {average}")
+        chance("average", average)
         self.clip_weights, self.steps_d, self.average = clip_weights, steps_d, average
         self.batch_norm, self.seed = batch_norm, seed
 
@@ -200,6 +199,10 @@ class GAN(Model):
         if on_collapse not in ("warn", "stop", "ignore"):
             raise ValueError(f"on_collapse: expected 'warn', 'stop' or 'ignore'; got {on_collapse!r}")
         positive("epochs", epochs), positive("batch_size", batch_size)
+        callbacks, on_step = functions("callbacks", callbacks), functions("on_step", on_step)
+        schedule_or_none(schedule)
+        if lr_d is not None:
+            not_negative("lr_d", lr_d)
         x = self._begin(X, warm_start)
         batch_size = min(int(batch_size), len(x))
         if self.output != "none":

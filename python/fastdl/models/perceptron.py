@@ -1,11 +1,12 @@
 """The perceptron: the first learning rule, for two classes or more."""
 
 import time
+from numbers import Real
 
 import numpy as np
 
 from .. import backend, nn, random, train
-from .._arguments import positive
+from .._arguments import functions, positive
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, fingerprint
 from ..random import Stream
@@ -89,8 +90,9 @@ class Perceptron(Classifier):
         by), `seconds` and, with validation, `val_accuracy`.
         """
         positive("epochs", epochs)
-        if not 0.0 < lr < np.inf:
-            raise ValueError(f"lr: expected a number above 0; got {lr}")
+        callbacks = functions("callbacks", callbacks)
+        if not isinstance(lr, Real) or not 0.0 < lr < np.inf:
+            raise (ValueError if isinstance(lr, Real) else TypeError)(f"lr: expected a number above 0; got {lr!r}")
         x, codes, validation = self._prepare(X, y, validation, warm_start)
         layer = self.module_[0]
         # Classes first, so that an update runs along rows; the bias is one more weight of an input that is always 1.

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from .. import backend, train
-from .._arguments import positive
+from .._arguments import functions, positive, schedule_or_none
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint
 from ..random import permutation
@@ -229,6 +229,8 @@ class RBM(Model):
         if epochs != 0:
             positive("epochs", epochs)
         positive("batch_size", batch_size)
+        callbacks = functions("callbacks", callbacks)
+        schedule_or_none(schedule)
         x = self._prepare(X, warm_start)
         n, batch = len(x), min(int(batch_size), len(x))
         trainer = self._trainer = Trainer(self.module_, rule, stream_of(self.seed, "gibbs"), batch)
