@@ -47,6 +47,7 @@ def run(capsys, *argv):
         (["data", "list", "--dir", "/no/such/folder"], "--dir: expected a folder; got '/no/such/folder'"),
         (["bench", "gemm", "--only", "nothing"], "only: expected what the name of a row in gemm matches; got 'nothing'"),
         (["choose", "--set", "none.csv"], "--set: expected a file, or a name that fastdl data list shows; got 'none.csv'"),
+        (["train", "mnist-softmax", "--save", "a", "--json", "./a"], "--json: expected a file of its own; got './a'"),
         (["fly"], "fly"),
         (["info", "--more"], "--more"),
     ],

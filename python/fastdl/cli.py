@@ -229,6 +229,7 @@ def _train(args):
         for name in recipes.NAMES:
             print(f"  {name:<18} {recipes.title(name)}")
         return 2
+    _own_files(args)
     if args.threads:
         from . import set_num_threads
 
@@ -262,6 +263,16 @@ def _train(args):
             print(f"{name}: {value:.4f}" if isinstance(value, float) else f"{name}: {value}")
         print(f"{report.seconds:.1f} s", flush=True)
     return 0
+
+
+def _own_files(args):
+    """Each output in a file of its own: the last one written would take the place of the others."""
+    seen = {}
+    for option in ("checkpoint", "save", "json", "plot"):
+        path = getattr(args, option)
+        other = path and seen.setdefault(os.path.realpath(path), option)
+        if path and other != option:
+            raise ValueError(f"--{option}: expected a file of its own; got {path!r}, as for --{other}")
 
 
 def _drawable(option, path):

@@ -285,8 +285,8 @@ class Classifier(Model):
         Parameters
         ----------
         X : array [N,...]
-            Any real dtype; uint8 images are read as values in [0,1]. A memory-mapped C-contiguous file of float32 or
-            uint8 is read batch by batch.
+            Any real dtype; uint8 images are read as values in [0,1]; 0 and 1 themselves come in another dtype. A
+            memory-mapped C-contiguous file of float32 or uint8 is read batch by batch.
         y : array [N]
             Integer or string labels.
         epochs, batch_size : int

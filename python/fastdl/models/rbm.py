@@ -182,7 +182,7 @@ class RBM(Model):
         Parameters
         ----------
         X : array [N,...]
-            uint8 is read as values in [0,1].
+            uint8 is read as values in [0,1]; 0 and 1 themselves come as bool, int64 or floats.
         y : ignored
         epochs, batch_size : int
         algorithm : {'pcd', 'cd', 'fpcd', 'tempering'}
