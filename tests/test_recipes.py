@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 import fastdl
-from fastdl import data, get_num_threads, io, recipes, set_num_threads
-from fastdl.models import CNN, RBM, RNNClassifier
+from fastdl import data, get_num_threads, models, recipes, set_num_threads
+from fastdl.models import RBM, RNNClassifier
 from fastdl.recipes import Config, _common
 
 MNIST = [name for name in recipes.NAMES if name.startswith("mnist")]
@@ -262,10 +262,9 @@ def test_cifar_needs_a_folder(tmp_path):
     report = recipes.run("cifar-cnn", Config(data_dir=tmp_path, epochs=1))
     assert report.settings["data_set"] == "cifar10-small"
     assert report.settings["augmentation"]["flip"] is True
-    recipes.save(report, tmp_path / "weights")
-    weights, about = io.load(tmp_path / "weights")
-    assert about["recipe"] == "cifar-cnn"
-    again = CNN(recipes._module("cifar-cnn").network).build((32, 32, 3), 10).set_weights(weights)
+    recipes.save(report, tmp_path / "model.safetensors")
+    again = models.load(tmp_path / "model.safetensors")
+    assert again.architecture is recipes._module("cifar-cnn").network
     assert np.array_equal(again.predict_proba(x[:20]), report.model.predict_proba(x[:20]))
 
 

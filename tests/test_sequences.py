@@ -435,7 +435,7 @@ def test_moving_digits(monkeypatch, tmp_path):
         (lambda: data.read_npz("x.npz", "y"), TypeError, "required: expected names, one after another; got str"),
         (lambda: data.read_cifar10_batch("x.bin", 2.5), TypeError, "images: expected an integer; got float"),
         (lambda: data.read_image_folder(5), TypeError, "directory: expected a path; got int"),
-        (lambda: data.split_validation(5), TypeError, "data: expected a Dataset; got int"),
+        (lambda: data.split_validation(5), TypeError, r"data: expected a Dataset \(.*\); got int"),
         (lambda: data.read_wav(None), TypeError, "path: expected a path; got NoneType"),
         (lambda: data.read_npz(5), TypeError, "path: expected a path; got int"),
         (lambda: data.load("mnist", 5), TypeError, "data_dir: expected a path; got int"),

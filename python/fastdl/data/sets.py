@@ -427,7 +427,7 @@ def split_validation(data: Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray,
         which are its images among those 5000 (views, no copies). Other sets: the rows that `hash_split` chooses, 10
         %.
     """
-    if not isinstance(data, Dataset):
+    if not hasattr(data, "x_train"):
         raise TypeError(f"data: expected a Dataset (hash_split chooses among rows of arrays); got {type(data).__name__}")
     x, y = data.x_train, data.y_train
     if data.name in ("mnist", "mnist-embedded"):
