@@ -347,13 +347,21 @@ def test_bytes_are_values_from_0_to_1_for_fit_and_predict_alike():
         use = "predict" if hasattr(estimator, "predict") else "transform"
         with pytest.raises(ValueError, match="X: expected uint8 up to 255"):
             clone(estimator).fit(bits, y)
-        with pytest.raises(ValueError, match="X: expected uint8 up to 255"):
+        with pytest.warns(UserWarning, match="X: uint8 of which none is above 1 is read as values from 0 to 1"):
             getattr(clone(estimator).fit(bits.astype(float), y), use)(bits)
         with pytest.raises(ValueError, match="X: expected floats on the scale of training"):
             getattr(clone(estimator).fit(pixels.astype(float), y), use)(pixels)
         with pytest.raises(ValueError, match="X: expected uint8, as in training, or values from 0 to 1"):
             getattr(clone(estimator).fit(pixels, y), use)(pixels.astype(float))
         getattr(clone(estimator).fit(pixels, y), use)(pixels / 255)
+
+
+def test_a_wrong_number_is_told_before_a_stack_is_trained():
+    X, y = blobs(60)
+    model = DBNClassifier((3,), pretrain_iter=1, max_iter=1).fit(X, y)
+    with pytest.raises(ValueError, match="learning_rate_init"):
+        model.set_params(learning_rate_init=-1).fit(X, y + 5)
+    assert set(model.predict(X)) <= set(model.classes_) == set(y) and model.n_iter_ == 1
 
 
 def test_models_can_be_cloned():

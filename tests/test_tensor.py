@@ -206,7 +206,8 @@ def test_a_slot_says_whether_to_overwrite_or_to_add():
 def test_copies_stand_alone():
     x = leaf(1.0, 2.0)
     y = x * 3.0
-    for z in (copy.deepcopy(y), copy.copy(y), pickle.loads(pickle.dumps(y))):
+    pickled = (pickle.loads(pickle.dumps(y, protocol)) for protocol in range(pickle.HIGHEST_PROTOCOL + 1))
+    for z in (copy.deepcopy(y), copy.copy(y), *pickled):
         assert z.wants_grad and z.step is None and z.grad is None and z.order > y.order
         np.testing.assert_array_equal(z.data, [3, 6])
     y.backward()

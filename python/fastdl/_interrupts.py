@@ -41,7 +41,8 @@ def interrupts_raised():
         _INTERRUPTS_RAISED.reset(token)
 
 
-_BEGUN = contextvars.ContextVar("training_loops_begun", default=0)
+# What objects were like when the methods began that run now; emptied where training begins, which frees the old networks.
+_BEFORE = contextvars.ContextVar("before_training", default=())
 
 
 def unless_begun(fit):
@@ -50,14 +51,18 @@ def unless_begun(fit):
 
     @functools.wraps(fit)
     def method(self, *args, **options):
-        before, begun = self.__dict__.copy(), _BEGUN.get()
+        before = [self.__dict__.copy()]
+        token = _BEFORE.set((*_BEFORE.get(), before))
         try:
             return fit(self, *args, **options)
         except BaseException:
-            if _BEGUN.get() == begun:
-                self.__dict__.clear()
-                self.__dict__.update(before)
+            if before:
+                self.__dict__.update(before[0])  # first: other threads may be predicting
+                for name in self.__dict__.keys() - before[0].keys():
+                    del self.__dict__[name]
             raise
+        finally:
+            _BEFORE.reset(token)
 
     return method
 
@@ -66,7 +71,8 @@ def unless_begun(fit):
 def interruptible(history):
     """What every training loop runs in: gives an object whose `asked` says that Ctrl-C came; the loop then finishes the
     update, notes the epoch and raises KeyboardInterrupt, which ends here with history['stopped'] = 'interrupted'."""
-    _BEGUN.set(_BEGUN.get() + 1)
+    for before in _BEFORE.get():
+        before.clear()
     with _Interrupts() as interrupts:
         try:
             yield interrupts

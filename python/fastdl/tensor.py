@@ -16,6 +16,7 @@ spend their time there, not in kernels.
 """
 
 from contextvars import ContextVar
+from copyreg import __newobj__
 
 from . import backend
 from ._runtime import DY, Node, record, record_kernel, use_tape
@@ -70,6 +71,9 @@ class Tensor(Node):
         return len(self.data)
 
     # A copy stands alone: the graph behind a tensor is made of functions.
+    def __reduce__(self):
+        return __newobj__, (type(self),), self.__getstate__()
+
     def __getstate__(self):
         return self.data, self.wants_grad
 

@@ -237,8 +237,9 @@ def read_csv(
     delimiter : str, optional
         When not given: whichever of comma, semicolon and tab is most frequent in line 1.
     missing : tuple of str
-        Cells that mean "not known", after surrounding blanks are removed. Where all else in a column is numbers, ``NA``,
-        ``N/A``, ``null``, ``None`` and ``-`` mean it as well.
+        Cells that mean "not known", after surrounding blanks are removed. Where all else in a column is numbers (the
+        target's too), ``NA``, ``N/A``, ``na``, ``n/a``, ``#N/A``, ``<NA>``, ``NULL``, ``null``, ``None``, ``none``, ``-`` and
+        ``.`` mean it as well.
 
     Returns
     -------

@@ -1,5 +1,6 @@
 """The door of the models: what users hand in becomes arrays, once, or is named in an error."""
 
+import warnings
 from numbers import Real
 
 import numpy as np
@@ -119,11 +120,14 @@ def scale_name(x, name="X"):
     return "bytes"
 
 
+def _all_bits(x):
+    """Whether uint8 has the values 0 and 1 alone; a file on disk is not read for it."""
+    return not isinstance(x, np.memmap) and x.size > 0 and int(backend.to_host(x).max()) == 1
+
+
 def must_be_bytes(x, name="X"):
     """Refuse uint8 of 0 and 1 alone: as bytes that is all but black, and who has bits would learn from 0 and 1/255."""
-    if isinstance(x, np.memmap) or x.size == 0:
-        return
-    if int(backend.to_host(x).max()) == 1:
+    if _all_bits(x):
         raise ValueError(
             f"{name}: expected uint8 up to 255, read as values from 0 to 1; got none above 1 (astype('float32') keeps 0 and 1)"
         )
@@ -136,8 +140,13 @@ def must_be_on_scale(x, scale, name="X"):
             raise ValueError(
                 f"{name}: expected floats on the scale of training, which went beyond 1; got uint8, read as values from 0 to 1"
             )
-        if scale == "unit":
-            must_be_bytes(x, name)
+        if scale == "unit" and _all_bits(x):  # an image may be that dark, so it is not refused
+            warnings.warn(
+                f"{name}: uint8 of which none is above 1 is read as values from 0 to 1, all but black (astype('float32') "
+                "keeps 0 and 1)",
+                UserWarning,
+                stacklevel=4,
+            )
     elif scale == "bytes" and is_wide(x):
         raise ValueError(f"{name}: expected uint8, as in training, or values from 0 to 1; got values beyond 1")
 

@@ -147,8 +147,6 @@ class NetworkEstimator(Estimator):
         """A new network and its optimiser."""
         for name in ("n_iter_", "loss_curve_", "validation_scores_", "best_validation_score_"):
             self.__dict__.pop(name, None)
-        model = self._make_model(seed)
-        self._build(model, rows, y)
         options = {"lr": number("learning_rate_init", self.learning_rate_init, open_ends=True)}
         # The penalty alpha/2 |w|^2 is for the whole batch, the loss for one sample.
         options["weight_decay"] = number("alpha", self.alpha) / self._batch(len(rows))
@@ -160,6 +158,8 @@ class NetworkEstimator(Estimator):
             options["beta1"] = number("beta_1", self.beta_1, 0.0, _BELOW_1)
             options["beta2"] = number("beta_2", self.beta_2, 0.0, _BELOW_1)
             options["eps"] = number("epsilon", self.epsilon, open_ends=True)
+        model = self._make_model(seed)
+        self._build(model, rows, y)  # last of all: it may train
         self._optimizer = optim.get(solver, model.module_, **options)
         self._seed, self._calls, self.t_ = seed, 0, 0
         self.model_ = model
