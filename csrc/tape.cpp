@@ -91,15 +91,6 @@ PyObject* get_parents(PyObject* self, void*) {
   return Py_NewRef(parents ? parents : no_parents);
 }
 
-int set_parents(PyObject* self, PyObject* value, void*) {
-  PyObject* parents = value ? PySequence_Tuple(value) : nullptr;
-  if (value && !parents) return -1;
-  PyObject* before = as_node(self)->parents;
-  as_node(self)->parents = parents;
-  Py_XDECREF(before);
-  return 0;
-}
-
 PyObject* get_wants_grad(PyObject* self, void*) { return PyBool_FromLong(as_node(self)->wants_grad); }
 
 int set_wants_grad(PyObject* self, PyObject* value, void*) {
@@ -271,7 +262,6 @@ void find(Node* last, std::vector<Node*>& nodes) {
     PyObject* parents = nodes[i]->parents;
     for (Py_ssize_t j = 0; parents && j < PyTuple_GET_SIZE(parents); ++j) {
       PyObject* o = PyTuple_GET_ITEM(parents, j);
-      if (!PyObject_TypeCheck(o, node_type)) continue;  // set by hand
       Node* p = as_node(o);
       if (p->walk == walk || !has_step(p)) continue;
       p->walk = walk;
@@ -335,7 +325,7 @@ PyMemberDef members[] = {
 };
 
 PyGetSetDef properties[] = {
-    {"parents", get_parents, set_parents, nullptr, nullptr},
+    {"parents", get_parents, nullptr, nullptr, nullptr},
     {"wants_grad", get_wants_grad, set_wants_grad, nullptr, nullptr},
     {nullptr, nullptr, nullptr, nullptr, nullptr},
 };

@@ -9,7 +9,7 @@ def data_of(t):
 
 
 def absent_or(t):
-    """The tensor, or what stands for none among the arguments of `record_kernel`."""
+    """The tensor, or one that stands for none and wants no gradient."""
     return ABSENT if t is None else t
 
 

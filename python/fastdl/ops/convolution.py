@@ -3,7 +3,7 @@
 from .._arguments import pair
 from ..backend import empty, kernels
 from ..tensor import record, recording
-from ._common import data_of, parents, sum_into, through_activation
+from ._common import absent_or, data_of, parents, sum_into, through_activation
 from .shapes import reshape
 
 
@@ -34,7 +34,7 @@ def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, act="none", 
     def step(dy):
         dz = through_activation(k, saved, dy, act, slope)
         dw, beta_w = w.slot()
-        db, beta_b = (None, 0.0) if b is None else b.slot()
+        db, beta_b = absent_or(b).slot()
         if dw is not None or db is not None:
             if dw is None:
                 sum_into(k, dz, db, beta_b)
@@ -82,7 +82,7 @@ def conv_transpose2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ou
         dw, beta = w.slot()
         if dw is not None:
             k.conv2d_backward_weight(dz, xd, *at, None, dw, beta, None, 0.0)
-        db, beta = (None, 0.0) if b is None else b.slot()
+        db, beta = absent_or(b).slot()
         if db is not None:
             sum_into(k, dz, db, beta)
         dx, beta = x.slot()

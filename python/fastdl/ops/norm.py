@@ -29,7 +29,7 @@ def batch_norm(x, gamma, shift, running_mean, running_var, training, eps=1e-5, m
             scale = rstd if g is None else k.binary(rstd.reshape(1, c), g, "multiply").reshape(c)
             k.axpby(1.0, k.binary(flat, scale, "multiply").reshape(dx.shape), beta, dx)
         for t in (gamma, shift):
-            out, beta = (None, 0.0) if t is None else t.slot()
+            out, beta = absent_or(t).slot()
             if out is None:
                 continue
             terms = flat

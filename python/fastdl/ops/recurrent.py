@@ -5,10 +5,6 @@ from ..tensor import DY, Tensor, record, record_kernel, recording
 from ._common import absent_or, data_of, parents
 
 
-def _slot(t):
-    return (None, 0.0) if t is None else t.slot()
-
-
 class _Ends:
     """What flows back into a sequence operation from its outputs, gathered until its own step runs."""
 
@@ -68,7 +64,7 @@ def lstm(x, w, u, b=None, h0=None, c0=None, lengths=None, p=None, drop=None, kee
     def backward(dy, dhn, dcn):
         k.lstm_backward(
             xd, wd, ud, *start, y, gates, cells, dy, dhn, dcn, reverse, None, *x.slot(), *w.slot(), *u.slot(),
-            *_slot(b), *_slot(p), *_slot(h0), *_slot(c0)
+            *absent_or(b).slot(), *absent_or(p).slot(), *absent_or(h0).slot(), *absent_or(c0).slot()
         )  # fmt: skip
 
     return _outputs(parents(x, w, u, b, p, h0, c0), {"y": y, "hn": hn, "cn": cn}, backward)
@@ -103,7 +99,7 @@ def lstm_norm(x, w, u, gain, b, h0=None, c0=None, lengths=None, eps=1e-5, revers
     def backward(dy, dhn, dcn):
         k.lstm_norm_backward(
             xd, wd, ud, *start, y, *saved, dy, dhn, dcn, reverse, None, *x.slot(), *w.slot(), *u.slot(), *gain.slot(),
-            *b.slot(), *_slot(h0), *_slot(c0)
+            *b.slot(), *absent_or(h0).slot(), *absent_or(c0).slot()
         )  # fmt: skip
 
     return _outputs(parents(x, w, u, gain, b, h0, c0), {"y": y, "hn": hn, "cn": cn}, backward)
@@ -131,8 +127,8 @@ def gru(x, w, u, b=None, bn=None, h0=None, lengths=None, reverse=False):
 
     def backward(dy, dhn):
         k.gru_backward(
-            xd, wd, ud, start, lengths, y, gates, dy, dhn, reverse, None, *x.slot(), *w.slot(), *u.slot(), *_slot(b),
-            *_slot(bn), *_slot(h0)
+            xd, wd, ud, start, lengths, y, gates, dy, dhn, reverse, None, *x.slot(), *w.slot(), *u.slot(), *absent_or(b).slot(),
+            *absent_or(bn).slot(), *absent_or(h0).slot()
         )  # fmt: skip
 
     return _outputs(parents(x, w, u, b, bn, h0), {"y": y, "hn": hn}, backward)
@@ -160,7 +156,7 @@ def rnn(x, w, u, b=None, h0=None, lengths=None, act="tanh", reverse=False):
     def backward(dy, dhn):
         k.rnn_backward(
             xd, wd, ud, start, lengths, states, dy, dhn, act, reverse, None, *x.slot(), *w.slot(), *u.slot(),
-            *_slot(b), *_slot(h0)
+            *absent_or(b).slot(), *absent_or(h0).slot()
         )  # fmt: skip
 
     return _outputs(parents(x, w, u, b, h0), {"y": y, "hn": hn}, backward)
@@ -174,7 +170,7 @@ def lstm_cell(x, h, c, w, u, b=None):
     def backward(dy, dc_new):
         k.lstm_cell_backward(
             xd, hd, cd, wd, ud, gates, c_new, dy, dc_new, None, *x.slot(), *h.slot(), *c.slot(), *w.slot(), *u.slot(),
-            *_slot(b)
+            *absent_or(b).slot()
         )  # fmt: skip
 
     return _outputs(parents(x, h, c, w, u, b), {"y": y, "c_new": c_new}, backward)
