@@ -18,23 +18,26 @@ namespace {
 #define CONV_RANGES                                                                                               \
   " stride_y>=1, stride_x>=1, pad_y>=0, pad_x>=0, dilation_y>=1, dilation_x>=1, groups>=1, stride_y<=2147483647," \
   " stride_x<=2147483647, pad_y<=2147483647, pad_x<=2147483647, dilation_y<=2147483647, dilation_x<=2147483647,"
-#define CONV_OUTPUT                                                                                        \
-  ";" CONV_RANGES                                                                                          \
-  " P=(Y+2*pad_y-dilation_y*(R-1)-1)/stride_y+1, Q=(X+2*pad_x-dilation_x*(S-1)-1)/stride_x+1, P>=1, Q>=1," \
+#define CONV_OUTPUT                                                                            \
+  ";" CONV_RANGES                                                                              \
+  " Y+2*pad_y>=dilation_y*(R-1)+1, X+2*pad_x>=dilation_x*(S-1)+1,"                             \
+  " P=(Y+2*pad_y-dilation_y*(R-1)-1)/stride_y+1, Q=(X+2*pad_x-dilation_x*(S-1)-1)/stride_x+1," \
   " C%groups=0, F%groups=0"
 // Going back from P to Y the remainder of the stride is open: given, or out_pad more than the smallest.
-#define CONV_INPUT                                                                                         \
-  ";" CONV_RANGES                                                                                          \
-  " out_pad_y>=0, out_pad_x>=0, out_pad_y<stride_y+dilation_y, out_pad_x<stride_x+dilation_x, "            \
-  "Y:=(P-1)*stride_y-2*pad_y+dilation_y*(R-1)+1+out_pad_y,"                                                \
-  " X:=(Q-1)*stride_x-2*pad_x+dilation_x*(S-1)+1+out_pad_x,"                                               \
-  " P=(Y+2*pad_y-dilation_y*(R-1)-1)/stride_y+1, Q=(X+2*pad_x-dilation_x*(S-1)-1)/stride_x+1, P>=1, Q>=1," \
+#define CONV_INPUT                                                                             \
+  ";" CONV_RANGES                                                                              \
+  " out_pad_y>=0, out_pad_x>=0, out_pad_y<stride_y+dilation_y, out_pad_x<stride_x+dilation_x," \
+  " P>=1, Q>=1,"                                                                               \
+  " Y:=(P-1)*stride_y-2*pad_y+dilation_y*(R-1)+1+out_pad_y,"                                   \
+  " X:=(Q-1)*stride_x-2*pad_x+dilation_x*(S-1)+1+out_pad_x,"                                   \
+  " Y+2*pad_y>=dilation_y*(R-1)+1, X+2*pad_x>=dilation_x*(S-1)+1,"                             \
+  " P=(Y+2*pad_y-dilation_y*(R-1)-1)/stride_y+1, Q=(X+2*pad_x-dilation_x*(S-1)-1)/stride_x+1," \
   " C%groups=0, F%groups=0"
 #define POOL_ATTRIBUTES " size_y:i=2 size_x:i=2 stride_y:i=2 stride_x:i=2 pad_y:i=0 pad_x:i=0"
 #define POOL_OUTPUT                                                                                              \
   "; size_y>=1, size_x>=1, stride_y<=2147483647, stride_x<=2147483647, size_y<=2147483647, size_x<=2147483647, " \
   "stride_y>=1, stride_x>=1, pad_y>=0, pad_x>=0, size_y>2*pad_y-1, size_x>2*pad_x-1,"                            \
-  " P=(Y+2*pad_y-size_y)/stride_y+1, Q=(X+2*pad_x-size_x)/stride_x+1, P>=1, Q>=1"
+  " Y+2*pad_y>=size_y, X+2*pad_x>=size_x, P=(Y+2*pad_y-size_y)/stride_y+1, Q=(X+2*pad_x-size_x)/stride_x+1"
 
 void bind_products(py::module_& m) {
   def<matmul>(

@@ -79,6 +79,30 @@ def test_layers_one_by_one(digits):
         Autoencoder((16,), 4, seed=1, **other).fit(x[:100], pretrain=1, epochs=1)
 
 
+def test_wrong_arguments_cost_neither_what_was_learned_nor_the_time_of_training_layers(digits):
+    x, _ = digits
+    model = Autoencoder((16,), 4, seed=1).fit(x[:100], epochs=1)
+    codes = model.transform(x[:5])
+    with pytest.raises(TypeError, match="unexpected keyword argument 'wrong'"):
+        model.fit(x[:100], pretrain=10**9, wrong=1)  # before any layer was trained
+    for wrong, error in ({"patience": 0}, ValueError), ({"weight_decay": "much"}, TypeError):
+        with pytest.raises(error, match=next(iter(wrong))):
+            model.fit(x[:100], pretrain=1, **wrong)
+        np.testing.assert_array_equal(model.transform(x[:5]), codes)
+
+
+def test_layers_are_not_trained_again_by_a_run_that_goes_on(digits, tmp_path):
+    x, _ = digits
+    options = dict(pretrain=1, batch_size=50, checkpoint=tmp_path / "c")
+    whole = Autoencoder((16,), 4, seed=1).fit(x[:200], epochs=3, resume=True, **options)
+    assert len(whole.pretrain_history_) == 2  # there was nothing to go on from
+    (tmp_path / "c").unlink()
+    Autoencoder((16,), 4, seed=1).fit(x[:200], epochs=2, **options)
+    again = Autoencoder((16,), 4, seed=1).fit(x[:200], epochs=3, resume=True, **options)
+    assert not hasattr(again, "pretrain_history_")
+    np.testing.assert_array_equal(again.transform(x[:5]), whole.transform(x[:5]))
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_unrolled_from_machines(tied):
     rng = np.random.default_rng(0)

@@ -204,6 +204,20 @@ def test_an_update_has_a_number(target):
     np.testing.assert_array_equal(w, 1)
 
 
+def test_windows_larger_than_the_image_are_named(target):
+    x, w = np.zeros((1, 2, 4, 1), np.float32), np.zeros((3, 3, 1, 2), np.float32)
+    with pytest.raises(ValueError, match=r"x: expected Y\+2\*pad_y>=dilation_y\*\(R-1\)\+1, here 3; got 2 \(Y=2, pad_y=0, "):
+        target.conv2d_forward(x, w)
+    with pytest.raises(ValueError, match=r"x: expected X\+2\*pad_x>=dilation_x\*\(S-1\)\+1, here 5; got 4 \(X=4, pad_x=0, "):
+        target.conv2d_forward(x, w, pad_y=1, dilation_x=2)
+    with pytest.raises(ValueError, match=r"x: expected Y\+2\*pad_y>=size_y, here 3; got 2 \(Y=2, pad_y=0, size_y=3\)"):
+        target.max_pool2d_forward(x, size_y=3)
+    with pytest.raises(ValueError, match=r"x: expected X\+2\*pad_x>=size_x, here 5; got 4 \(X=4, pad_x=0, size_x=5\)"):
+        target.avg_pool2d_forward(x, size_x=5)
+    with pytest.raises(ValueError, match="dy: expected P>=1, here 1; got 0"):
+        target.conv2d_backward_data(np.zeros((1, 0, 4, 2), np.float32), w)
+
+
 def test_sizes_over_32_bits(target):
     """An axis of zero lets the other sizes be huge without memory."""
     x = np.zeros((0, 3_000_000_000), np.float32)

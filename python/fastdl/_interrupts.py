@@ -68,6 +68,17 @@ def unless_begun(fit):
 
 
 @contextlib.contextmanager
+def beforehand():
+    """What is trained within this only prepares for what the method around it is to train: where that fails before it has
+    begun, the object is put back all the same."""
+    token = _BEFORE.set(())
+    try:
+        yield
+    finally:
+        _BEFORE.reset(token)
+
+
+@contextlib.contextmanager
 def interruptible(history):
     """What every training loop runs in: gives an object whose `asked` says that Ctrl-C came; the loop then finishes the
     update, notes the epoch and raises KeyboardInterrupt, which ends here with history['stopped'] = 'interrupted'."""

@@ -55,6 +55,15 @@ def _path(name, value):
         raise TypeError(f"{name}: expected a path; got {type(value).__name__}") from None
 
 
+def to_go_on_from(checkpoint, resume):
+    """The file that a run with these arguments (a `Checkpoint` or None; a path, bool or None) goes on from, or None."""
+    if resume is True:
+        if checkpoint is None:
+            raise ValueError("resume: expected a path, or True together with checkpoint; got True alone")
+        return checkpoint.path if checkpoint.path.exists() else None
+    return None if resume is None or resume is False else _path("resume", resume)
+
+
 class Run:
     """One training's dealings with checkpoints.
 
@@ -83,12 +92,9 @@ class Run:
         if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
             checkpoint = Checkpoint(checkpoint)
         self._to, self._identity, self._last, self.state = checkpoint, identity, 0, None
-        if resume is True:
-            if checkpoint is None:
-                raise ValueError("resume: expected a path, or True together with checkpoint; got True alone")
-            resume = checkpoint.path if checkpoint.path.exists() else None
-        if resume is not None and resume is not False:
-            self._read(_path("resume", resume))
+        found = to_go_on_from(checkpoint, resume)
+        if found is not None:
+            self._read(found)
         if checkpoint is not None:
             # What a killed process was writing.
             for part in checkpoint.path.absolute().parent.glob(f".{glob_safe(checkpoint.path.name)}.*.part"):

@@ -7,6 +7,7 @@ threads.
 """
 
 import contextlib
+import inspect
 import math
 import time
 from dataclasses import dataclass, field
@@ -378,6 +379,16 @@ def fit(
     if restore_best:
         state.restore()
     return history
+
+
+_OPTIONS = frozenset(inspect.signature(fit).parameters)
+
+
+def must_take(options):
+    """Options that `fit` does not know are refused, for callers that have long work to do before they call it."""
+    unknown = options.keys() - _OPTIONS
+    if unknown:
+        raise TypeError(f"fit() got an unexpected keyword argument {sorted(unknown)[0]!r}")
 
 
 def _must_be_samples(validation):

@@ -6,7 +6,8 @@ import numpy as np
 
 from .. import backend, nn, ops, optim, train
 from .._arguments import positive, sizes
-from .._interrupts import unless_begun
+from .._interrupts import beforehand, unless_begun
+from ..checkpoint import to_go_on_from
 from ..random import Stream, normal
 from ..rows import Rows
 from ..tensor import Tensor, inference
@@ -207,7 +208,8 @@ class Autoencoder(Model):
             As in `Classifier.fit`.
         pretrain : int
             Epochs for each layer alone before all are trained together: it learns to give back the codes of the layer
-            below (greedy layer-wise training; dense and not variational).
+            below (greedy layer-wise training; dense and not variational). A run that goes on from a checkpoint has done
+            that already.
         warm_start : bool
             Go on from the weights of now.
         **options
@@ -239,14 +241,16 @@ class Autoencoder(Model):
             self._must_fit_output(held, "validation")
         if held is not None:
             held = (held, _floats(held))
-        if pretrain:
-            self._pretrain(x, pretrain, batch_size, optimizer, lr)
+        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
+        if pretrain and to_go_on_from(options["checkpoint"], options.get("resume")) is None:
+            train.must_take(options)
+            with beforehand():
+                self._pretrain(x, pretrain, batch_size, optimizer, lr)
             if self.pretrain_history_[-1]["stopped"] == "interrupted":  # Ctrl-C ends it all, not one layer
                 self.history_ = {"epoch": [], "loss": [], "lr": [], "seconds": [], "stopped": "interrupted"}
                 return self
         if options.get("augment") is not None and len(self.sample_shape_) > 1:
             x = x.reshape(len(x), *self.sample_shape_)
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         try:
             self.history_ = train.fit(

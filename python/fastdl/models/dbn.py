@@ -1,12 +1,13 @@
 """Deep belief networks: a stack of Boltzmann machines, trained one after the other, that generates and classifies."""
 
+import inspect
 import os
 
 import numpy as np
 
-from .. import backend, nn
+from .. import backend, nn, train
 from .._arguments import chance, functions, number, positive, sizes
-from .._interrupts import unless_begun
+from .._interrupts import beforehand, unless_begun
 from ..random import permutation
 from ._base import Classifier, Model, must_have_some
 from ._boltzmann import stream_of
@@ -334,7 +335,10 @@ class DBN(Classifier):
         The model itself.
         """
         if pretrain is not None:
-            self.pretrain(X, **pretrain)
+            own = inspect.signature(super().fit).parameters
+            train.must_take({name: value for name, value in options.items() if name not in own})
+            with beforehand():
+                self.pretrain(X, **pretrain)
         return super().fit(X, y, **options)
 
     # ------------------------------------------------------------------------------------------------ files
