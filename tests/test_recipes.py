@@ -277,7 +277,7 @@ def test_table_of_epochs():
 
 
 def test_settings_name_what_was_augmented():
-    fields = _common._changed(data.Augment(shift=2, rotate=10))
+    fields = _common.changed(data.Augment(shift=2, rotate=10))
     assert fields == {"shift": 2, "rotate": 10}
     assert dataclasses.fields(data.Augment)
 

@@ -161,7 +161,7 @@ def fit_and_judge(config, model, dataset, *, epochs, augment=None, warmup=None, 
         "data_set": dataset.name,
         "source": dataset.source.partition(", from ")[0],  # the data's, not where they lie on this machine
         "splits": {"train": len(x), "validation": len(x_valid), "test": len(dataset.x_test)},
-        "augmentation": None if augment is None else _changed(augment),
+        "augmentation": None if augment is None else changed(augment),
         "epochs": epochs,
         "seed": config.seed,
         "threads": get_num_threads(),
@@ -199,7 +199,7 @@ def _has_tqdm():
     return sys.stderr.isatty() and importlib.util.find_spec("tqdm") is not None
 
 
-def _changed(augment):
+def changed(augment):
     """The fields of a dataclass that are not at their defaults."""
     return {
         f.name: getattr(augment, f.name) for f in dataclasses.fields(augment) if getattr(augment, f.name) != f.default

@@ -17,7 +17,7 @@ from .. import data
 from ..models import Autoencoder
 from ..models.pca import PCA
 from ..schedules import cosine
-from ._common import Report
+from ._common import Report, changed
 from ._digits import Digits
 
 EPOCHS = {"mnist": 90, "mnist-embedded": 60}
@@ -33,7 +33,7 @@ def run(config):
     epochs = digits.epochs(EPOCHS)
     model = config.place(Autoencoder(HIDDEN, CODE, act=ACT, seed=config.seed))
     about = f"cosine to 0 after a warm-up of {WARMUP:g} of the run"
-    settings = digits.settings(epochs=epochs, model=repr(model), schedule=about, augmentation=repr(AUGMENT), **OPTIONS)
+    settings = digits.settings(epochs=epochs, model=repr(model), schedule=about, augmentation=changed(AUGMENT), **OPTIONS)
     model.fit(
         digits.x,
         epochs=epochs,
