@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from fastdl import backend, bench
+from fastdl import backend, bench, bench_peers
 from fastdl.bench import Case, Fact, Result, Row
 
 ALL = [r for r in bench.rows() if isinstance(r, Row)]
@@ -113,7 +113,7 @@ def test_a_peer_that_fails_is_named_and_ours_that_fails_is_an_error():
 
 
 def test_pinning_variables_are_removed():
-    clean, removed = bench.clean_environment({"OPENBLAS_CORETYPE": "Prescott", "HOME": "/"})
+    clean, removed = bench_peers.clean_environment({"OPENBLAS_CORETYPE": "Prescott", "HOME": "/"})
     assert clean == {"HOME": "/"} and removed == ["OPENBLAS_CORETYPE"]
 
 
@@ -148,7 +148,7 @@ def test_names_are_unique_and_goals_known():
     names = [(r.area, r.name) for r in bench.rows()]
     assert len(names) == len(set(names))
     for row in ALL:
-        assert set(row.goals) <= {*bench.PEERS, "one thread", "one idle thread"}
+        assert set(row.goals) <= {*bench_peers.PEERS, "one thread", "one idle thread"}
     areas = {r.area for r in bench.rows()}
     assert areas == set(bench.AREAS)
 

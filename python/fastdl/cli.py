@@ -104,7 +104,8 @@ def _pattern(text):
 
 def parser():
     """All commands and options."""
-    from .bench import AREAS, CLOCKS, PEERS
+    from .bench import AREAS, CLOCKS
+    from .bench_peers import PEERS
     from .recipes import NAMES
 
     top = argparse.ArgumentParser(prog="fastdl", description="Deep learning on hand-written kernels.")
@@ -331,10 +332,10 @@ def _demo(args):
 
 
 def _bench(args):
-    from . import bench
+    from . import bench, bench_peers
 
     if args.own:
-        bench.rerun_clean(args.argv)
+        bench_peers.rerun_clean(args.argv)
     bench.run(
         args.areas or bench.AREAS, args.against, args.threads, args.rounds, args.json, args.only, clock=args.clock
     )
@@ -347,7 +348,7 @@ def _info(args):
     import numpy as np
 
     from . import __version__, _runtime, backend
-    from .bench import blas_kernel
+    from .bench_peers import blas_kernel
 
     threads, source = backend.cpu.default_num_threads()
     lines = {

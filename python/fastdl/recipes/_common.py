@@ -234,7 +234,7 @@ class Table:
 def write_json(report, path):
     """``{"recipe", "metrics", "seconds", "config"}``."""
     from .. import __version__, backend
-    from ..bench import cpu_name
+    from ..bench_peers import cpu_name
 
     config = report.settings | {"fastdl": __version__, "target": backend.target, "machine": cpu_name()}
     content = {"recipe": report.recipe, "metrics": report.metrics, "seconds": report.seconds, "config": config}
