@@ -7,10 +7,10 @@
 namespace fastdl {
 namespace {
 
-template <int kAct>
-FASTDL_INLINE vec activate(vec z, float slope) {
+template <int kAct, class V>
+FASTDL_INLINE V activate(V z, float slope) {
   if constexpr (kAct == kRelu) return relu(z);
-  if constexpr (kAct == kLeakyRelu) return leaky_relu(z, splat(slope));
+  if constexpr (kAct == kLeakyRelu) return leaky_relu(z, all<V>(slope));
   if constexpr (kAct == kSigmoid) return sigmoid(z);
   if constexpr (kAct == kTanh) return fastdl::tanh(z);
   if constexpr (kAct == kGelu) return gelu(z);
@@ -28,6 +28,21 @@ struct BiasActivation {
     if (bias) sum += load_lanes(bias + n, lanes);
     if (z) store_lanes(z + m * z_step + n, sum, lanes);
     return activate<kAct>(sum, slope);
+  }
+  static constexpr bool kInSquares = kAct == kSigmoid || kAct == kTanh || kAct == kGelu;
+  FASTDL_INLINE vec4 square(vec4 sums, i64 m, i64 n) const {
+    if (bias) {
+      const Two<vec> b = {load(bias + n), load(bias + n + kLanes)};
+      sums += vec4{b, b};
+    }
+    if (z) {
+      float* p = z + m * z_step + n;
+      store(p, sums.a.a);
+      store(p + kLanes, sums.a.b);
+      store(p + z_step, sums.b.a);
+      store(p + z_step + kLanes, sums.b.b);
+    }
+    return activate<kAct>(sums, slope);
   }
 };
 

@@ -2,7 +2,7 @@
 // columns. All but the transcendental ones are bound by memory.
 #include "../formulas.h"
 #include "../kernels.h"
-#include "loops.h"
+#include "chains.h"
 
 namespace fastdl {
 namespace {
@@ -24,6 +24,14 @@ FASTDL_INLINE vec cosine(vec x) {
 template <class F>
 FASTDL_INLINE void map(i64 n, const float* x, float* y, const F& f) {
   for_elements(n, [=](i64 i, auto lanes) { lanes.store(y + i, f(lanes.load(x + i))); });
+}
+
+// For what takes tens of operations an element: f is generic.
+template <class F>
+FASTDL_INLINE void map_chains(i64 n, const float* x, float* y, const F& f) {
+  parallel_for(n, kElementGrain, [=](i64 begin, i64 end) {
+    for_chains(begin, end, [=](i64 i, auto lanes) { lanes.store(y + i, f(lanes.load(x + i))); });
+  });
 }
 
 template <class F>
@@ -164,9 +172,9 @@ void activation_forward(i64 n, const float* x, int act, float slope, float* y, v
   switch (act) {
     case kRelu: return map(n, x, y, [](vec z) { return relu(z); });
     case kLeakyRelu: return map(n, x, y, [=](vec z) { return leaky_relu(z, splat(slope)); });
-    case kSigmoid: return map(n, x, y, [](vec z) { return sigmoid(z); });
-    case kTanh: return map(n, x, y, [](vec z) { return tanh(z); });
-    case kGelu: return map(n, x, y, [](vec z) { return gelu(z); });
+    case kSigmoid: return map_chains(n, x, y, [](auto z) { return fastdl::sigmoid(z); });
+    case kTanh: return map_chains(n, x, y, [](auto z) { return fastdl::tanh(z); });
+    case kGelu: return map_chains(n, x, y, [](auto z) { return fastdl::gelu(z); });
     default: return map(n, x, y, [](vec z) { return z; });
   }
 }
@@ -191,9 +199,9 @@ void unary_forward(i64 n, const float* x, int op, float* y, void*) {
     case kSquare: return map(n, x, y, [](vec v) { return v * v; });
     case kSqrt: return map(n, x, y, [](vec v) { return square_root(v); });
     case kReciprocal: return map(n, x, y, [](vec v) { return 1.0f / v; });
-    case kExp: return map(n, x, y, [](vec v) { return exp(v); });
-    case kLog: return map(n, x, y, [](vec v) { return log(v); });
-    case kSoftplus: return map(n, x, y, [](vec v) { return softplus(v); });
+    case kExp: return map_chains(n, x, y, [](auto v) { return fastdl::exp(v); });
+    case kLog: return map_chains(n, x, y, [](auto v) { return fastdl::log(v); });
+    case kSoftplus: return map_chains(n, x, y, [](auto v) { return fastdl::softplus(v); });
     case kSin: return map(n, x, y, [](vec v) { return sine(v); });
     case kCos: return map(n, x, y, [](vec v) { return cosine(v); });
   }

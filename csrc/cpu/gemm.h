@@ -27,8 +27,7 @@
 // the threads.
 // docs/kernels/gemm.md derives the sizes and keeps the diary of what was tried.
 #pragma once
-#include "parallel.h"
-#include "simd.h"
+#include "chains.h"
 
 namespace fastdl {
 namespace {
@@ -329,10 +328,35 @@ FASTDL_INLINE void store_lanes(float* p, vec v, i64 lanes) {
 
 // ---------------------------------------------------------------------------------------------------- driver
 
+// An epilogue that takes long says so by a constant kInSquares: it then also has `vec4 square(vec4 sums, i64 m, i64 n) const`, for
+// two vectors of columns from n on of the rows m and m + 1, side by side (chains.h).
+template <class E>
+constexpr auto in_squares(int) -> decltype(E::kInSquares) {
+  return E::kInSquares;
+}
+template <class E>
+constexpr bool in_squares(long) {
+  return false;
+}
+
 template <class E>
 inline void finish_block(i64 m0, i64 m1, i64 n0, i64 n1, float* c, i64 ldc, const E& epilogue) {
+  i64 done = n0;
+  if constexpr (in_squares<E>(0)) {
+    if (m1 - m0 >= 2) done += (n1 - n0) / (2 * kLanes) * (2 * kLanes);
+    for (i64 m = m0; m + 2 <= m1; m += 2) {
+      for (i64 n = n0; n < done; n += 2 * kLanes) {
+        float *p = c + m * ldc + n, *q = p + ldc;
+        const vec4 y = epilogue.square({{load(p), load(p + kLanes)}, {load(q), load(q + kLanes)}}, m, n);
+        store(p, y.a.a);
+        store(p + kLanes, y.a.b);
+        store(q, y.b.a);
+        store(q + kLanes, y.b.b);
+      }
+    }
+  }
   for (i64 m = m0; m < m1; ++m) {
-    i64 n = n0;
+    i64 n = (m1 - m0) % 2 == 1 && m == m1 - 1 ? n0 : done;
     for (; n + kLanes <= n1; n += kLanes) store(c + m * ldc + n, epilogue(load(c + m * ldc + n), m, n, kLanes));
     if (n < n1) store_part(c + m * ldc + n, epilogue(load_part(c + m * ldc + n, n1 - n), m, n, n1 - n), n1 - n);
   }

@@ -12,9 +12,9 @@ namespace {
 
 FASTDL_INLINE void forward_row(i64 H, const float* b, const float* bn, const float* s, const float* h_before, float* z,
                                float* h, float* y) {
-  for_vectors(0, H, [=](i64 j, auto lanes) {
-    GruUnit<vec> unit = {lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j),
-                         lanes.load(s + 2 * H + j)};
+  for_chains(0, H, [=](i64 j, auto lanes) {
+    GruUnit<typename decltype(lanes)::vector> unit = {lanes.load(z + j), lanes.load(z + H + j),
+                                                      lanes.load(z + 2 * H + j), lanes.load(s + 2 * H + j)};
     unit.r += lanes.load(s + j);
     unit.z += lanes.load(s + H + j);
     if (b) {
@@ -23,7 +23,7 @@ FASTDL_INLINE void forward_row(i64 H, const float* b, const float* bn, const flo
       unit.n += lanes.load(b + 2 * H + j);
     }
     if (bn) unit.q += lanes.load(bn + j);
-    const vec out = gru_unit(unit, lanes.load(h_before + j));
+    const auto out = gru_unit(unit, lanes.load(h_before + j));
     lanes.store(z + j, unit.r);
     lanes.store(z + H + j, unit.z);
     lanes.store(z + 2 * H + j, unit.n);

@@ -10,11 +10,13 @@ namespace {
 // How a loop body reaches memory: whole vectors, or the last few floats. A body is a generic lambda (i, lanes), so the
 // last elements go through the very instructions of all others and get the same bits.
 struct Whole {
+  using vector = vec;
   FASTDL_INLINE vec load(const float* p) const { return fastdl::load(p); }
   FASTDL_INLINE void store(float* p, vec v) const { fastdl::store(p, v); }
   FASTDL_INLINE i64 count() const { return kLanes; }
 };
 struct Part {
+  using vector = vec;
   i64 n;
   FASTDL_INLINE vec load(const float* p) const { return load_part(p, n); }
   FASTDL_INLINE void store(float* p, vec v) const { store_part(p, v, n); }

@@ -8,7 +8,7 @@
 // All rows of such a width take this path, the last few beside idle lanes: what a row gives depends on its width alone.
 #include "../formulas.h"
 #include "../kernels.h"
-#include "loops.h"
+#include "chains.h"
 
 namespace fastdl {
 namespace {
@@ -26,15 +26,20 @@ FASTDL_INLINE float max_of_row(i64 C, const float* x) {
   return max_lanes(best);
 }
 
+// sum += v in all lanes that count, a vector after the other.
+FASTDL_INLINE void add_up(vec& sum, vec v, i64 count) {
+  for (i64 i = count; i < kLanes; ++i) v[i] = 0.0f;
+  sum += v;
+}
+FASTDL_INLINE void add_up(vec& sum, vec4 v, i64) { sum = (((sum + v.a.a) + v.a.b) + v.b.a) + v.b.b; }
+
 // e^(x - top) into y (which may be x; null: nowhere), the sum returned.
 FASTDL_INLINE float exponentials(i64 C, const float* x, float top, float* y) {
   vec sum = {};
-  for_vectors(0, C, [&](i64 c, auto lanes) {
-    const vec e = exp(lanes.load(x + c) - top);
+  for_chains(0, C, [&](i64 c, auto lanes) {
+    const auto e = fastdl::exp(lanes.load(x + c) - top);
     if (y != nullptr) lanes.store(y + c, e);
-    vec counted = e;
-    for (i64 i = lanes.count(); i < kLanes; ++i) counted[i] = 0.0f;
-    sum += counted;
+    add_up(sum, e, lanes.count());
   });
   return sum_lanes(sum);
 }
@@ -73,11 +78,12 @@ struct RowsInLanes {
     sum = vec{};
     for (i64 first = 0; first < C; first += 8) {  // chunks: a long sum's error would grow with its length
       vec part = {};
-      for (i64 c = first; c < C && c < first + 8; ++c) {
-        const vec d = t[c] - top, e = exp(d);
-        t[c] = logarithms ? d : e;
-        part += e;
-      }
+      for_chains(first * kLanes, (C < first + 8 ? C : first + 8) * kLanes, [&](i64 at, auto lanes) {
+        float* p = reinterpret_cast<float*>(t) + at;
+        const auto d = lanes.load(p) - top, e = fastdl::exp(d);
+        lanes.store(p, logarithms ? d : e);
+        add_up(part, e, kLanes);
+      });
       sum += part;
     }
   }
@@ -105,8 +111,8 @@ float total_weight(i64 n, const int64_t* labels, const float* weights) {
   });
 }
 
-template <int kind>
-FASTDL_INLINE vec element_loss(vec x, vec t, vec delta) {
+template <int kind, class V>
+FASTDL_INLINE V element_loss(V x, V t, V delta) {
   if constexpr (kind == kBinaryCrossEntropy) return binary_cross_entropy(x, t);
   if constexpr (kind == kSquaredError) return (x - t) * (x - t);
   if constexpr (kind == kAbsoluteError) return absolute(x - t);
@@ -126,12 +132,11 @@ template <int kind>
 float loss_sum(i64 n, const float* x, const float* t, const float* weights, float delta, float* elements) {
   return ordered_sum(n, [=](i64 begin, i64 end) {
     vec s = {};
-    for_vectors(begin, end, [&](i64 i, auto lanes) {
-      const vec l = element_loss<kind>(lanes.load(x + i), lanes.load(t + i), splat(delta));
+    for_chains(begin, end, [&](i64 i, auto lanes) {
+      const auto many = all<typename decltype(lanes)::vector>(delta);
+      const auto l = element_loss<kind>(lanes.load(x + i), lanes.load(t + i), many);
       if (elements != nullptr) lanes.store(elements + i, l);
-      vec counted = weights == nullptr ? l : l * lanes.load(weights + i);
-      for (i64 k = lanes.count(); k < kLanes; ++k) counted[k] = 0.0f;
-      s += counted;
+      add_up(s, weights == nullptr ? l : l * lanes.load(weights + i), lanes.count());
     });
     return sum_lanes(s);
   });

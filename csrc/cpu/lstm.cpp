@@ -17,11 +17,12 @@ struct Options {
   bool any() const { return p || drop || keep_h || keep_c; }
 
   template <class L>
-  FASTDL_INLINE LstmOptions<vec> at(i64 H, i64 row, i64 j, L lanes) const {
+  FASTDL_INLINE LstmOptions<typename L::vector> at(i64 H, i64 row, i64 j, L lanes) const {
+    using V = typename L::vector;
     const i64 k = row * H + j;
-    return {p ? lanes.load(p + j) : vec{},           p ? lanes.load(p + H + j) : vec{},
-            p ? lanes.load(p + 2 * H + j) : vec{},   drop ? lanes.load(drop + k) : splat(1.0f),
-            keep_h ? lanes.load(keep_h + k) : vec{}, keep_c ? lanes.load(keep_c + k) : vec{}};
+    return {p ? lanes.load(p + j) : V{},           p ? lanes.load(p + H + j) : V{},
+            p ? lanes.load(p + 2 * H + j) : V{},   drop ? lanes.load(drop + k) : all<V>(1.0f),
+            keep_h ? lanes.load(keep_h + k) : V{}, keep_c ? lanes.load(keep_c + k) : V{}};
   }
 };
 
@@ -29,9 +30,10 @@ struct Options {
 template <bool kPlain>
 FASTDL_INLINE void forward_row(i64 H, const float* b, const Options& options, i64 place, const float* c_before,
                                const float* h_before, float* z, float* c, float* h, float* y) {
-  for_vectors(0, H, [=, &options](i64 j, auto lanes) {
-    LstmUnit<vec> unit = {
-        lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j), lanes.load(z + 3 * H + j), vec{}, vec{}};
+  for_chains(0, H, [=, &options](i64 j, auto lanes) {
+    using V = typename decltype(lanes)::vector;
+    LstmUnit<V> unit = {
+        lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j), lanes.load(z + 3 * H + j), V{}, V{}};
     if (b) {
       unit.i += lanes.load(b + j);
       unit.f += lanes.load(b + H + j);
@@ -57,10 +59,11 @@ FASTDL_INLINE void forward_row(i64 H, const float* b, const Options& options, i6
 template <bool kPlain>
 FASTDL_INLINE void backward_row(i64 H, const Options& options, i64 place, const float* z, const float* c_before,
                                 const float* c, const float* dy, float* dh, float* dc, float* dz) {
-  for_vectors(0, H, [=, &options](i64 j, auto lanes) {
-    LstmUnit<vec> unit = {lanes.load(z + j),         lanes.load(z + H + j), lanes.load(z + 2 * H + j),
-                          lanes.load(z + 3 * H + j), lanes.load(c + j),     vec{}};
-    vec d = lanes.load(dh + j), dcell = lanes.load(dc + j);
+  for_chains(0, H, [=, &options](i64 j, auto lanes) {
+    using V = typename decltype(lanes)::vector;
+    LstmUnit<V> unit = {lanes.load(z + j),         lanes.load(z + H + j), lanes.load(z + 2 * H + j),
+                        lanes.load(z + 3 * H + j), lanes.load(c + j),     V{}};
+    V d = lanes.load(dh + j), dcell = lanes.load(dc + j);
     if (dy) d += lanes.load(dy + j);
     if constexpr (kPlain) {
       lstm_unit_backward(unit, lanes.load(c_before + j), d, dcell);

@@ -11,6 +11,7 @@
 #pragma once
 #include "../formulas.h"
 #include "../kernels.h"
+#include "chains.h"
 #include "column_sums.h"
 #include "loops.h"
 

@@ -8,8 +8,8 @@ namespace {
 
 template <bool kTanhAct>
 FASTDL_INLINE void forward_row(i64 H, const float* b, float* z, float* y) {
-  for_vectors(0, H, [=](i64 j, auto lanes) {
-    vec v = lanes.load(z + j);
+  for_chains(0, H, [=](i64 j, auto lanes) {
+    auto v = lanes.load(z + j);
     if (b) v += lanes.load(b + j);
     v = kTanhAct ? fastdl::tanh(v) : relu(v);
     lanes.store(z + j, v);
