@@ -156,6 +156,27 @@ def test_divergence_is_reported():
         rbm.fit(Y * 100, epochs=50, batch_size=20, lr=10.0)
 
 
+@pytest.mark.parametrize("params, x, lr", [({}, X, 1e4), ({"visible": "gaussian", "variance": "learned"}, None, 1.0)])
+def test_finite_divergence_is_reported(params, x, lr):
+    x = RNG.standard_normal((200, 6)) if x is None else x
+    with pytest.warns(RuntimeWarning, match=rf"the training has diverged; a smaller lr than {lr:g} may help"):
+        RBM(20, seed=1, **params).fit(x, epochs=5, lr=lr)
+
+
+def test_weights_come_with_the_chains_that_they_had():
+    with_chains = RBM(4, seed=1).fit(X, epochs=2, algorithm="pcd", chains=7)
+    fresh = RBM(4, seed=2).build(6).set_weights(with_chains.get_weights())
+    np.testing.assert_array_equal(fresh.sample(7, 3), with_chains.sample(7, 3))
+    without = RBM(4, seed=1).fit(X, epochs=2, algorithm="cd")
+    with_chains.set_weights(without.get_weights())  # of another number, here none
+    np.testing.assert_array_equal(with_chains.sample(7, 3), without.sample(7, 3))
+    weights = fresh.get_weights()
+    weights["chain_h"] = weights["chain_h"][:, :3]
+    with pytest.raises(ValueError, match=r"weights\['chain_h'\]: expected shape \[N,4\]; got \[7, 3\]"):
+        with_chains.set_weights(weights)
+    np.testing.assert_array_equal(with_chains.sample(7, 3), without.sample(7, 3))
+
+
 def test_recipes(monkeypatch):
     """On the embedded digits, short: the figures are there, and the estimate is near the exact value."""
     from fastdl import recipes

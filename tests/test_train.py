@@ -438,6 +438,14 @@ def test_a_diverging_update_is_found():
     assert "layers." in text
 
 
+def test_a_loss_that_is_finite_but_has_grown_is_warned_of():
+    from fastdl.models import MLPRegressor
+
+    x = np.random.default_rng(0).standard_normal((64, 3)).astype(np.float32)
+    with pytest.warns(RuntimeWarning, match=r"the training has diverged; a smaller lr than 1e\+06 may help"):
+        MLPRegressor((8,), seed=1).fit(x, x[:, 0], epochs=2, lr=1e6)
+
+
 def test_weights_that_were_never_filled_are_found():
     x, y = problem(64)
     m = nn.Sequential(nn.Dense(3, inputs=6))

@@ -307,6 +307,11 @@ class Module:
             self._flat = Flat(named)
         return self._flat
 
+    def loose_buffers(self):
+        """{name: shape of a row} of those buffers that may be None and have any number of rows: `set_weights` takes what comes,
+        so that the weights of a module without them, or with others, fit. Modules with such buffers override it."""
+        return {}
+
     def any_array(self):
         """Some array of the module, to find its device; None if there is none."""
         for p in self.parameters():
@@ -357,7 +362,7 @@ class Module:
         Parameters
         ----------
         weights : dict of str to array
-            As from `get_weights`: every name, every shape.
+            As from `get_weights`: every name, every shape; but of persistent chains any number, or none.
 
         Raises
         ------
@@ -368,8 +373,14 @@ class Module:
         """
         if not hasattr(weights, "keys"):
             raise TypeError(f"weights: expected a dict of arrays by name; got {type(weights).__name__}")
+        loose = {
+            f"{prefix}.{name}" if prefix else name: (module, name, tail)
+            for prefix, module in self.named_modules()
+            for name, tail in module.loose_buffers().items()
+        }
         own = {name: p.data for name, p in self.named_parameters()} | dict(self.named_buffers())
-        missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+        own = {name: a for name, a in own.items() if name not in loose}
+        missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys() - loose.keys())
         if missing or unknown:
             raise ValueError(
                 f"weights: expected the names {', '.join(own)}; "
@@ -379,8 +390,17 @@ class Module:
         for name, a in own.items():
             if new[name].shape != a.shape:
                 raise ValueError(f"weights[{name!r}]: expected shape {list(a.shape)}; got {list(new[name].shape)}")
+        rows = {}
+        for name, (_, _, tail) in loose.items():
+            rows[name] = None if name not in weights else _numbers(f"weights[{name!r}]", weights[name]).copy()
+            if rows[name] is not None and rows[name].shape[1:] != tail:
+                shape = f"[N,{','.join(map(str, tail))}]"
+                raise ValueError(f"weights[{name!r}]: expected shape {shape}; got {list(rows[name].shape)}")
         for name, a in own.items():
             backend.assign(a, new[name])
+        for name, (module, buffer, _) in loose.items():
+            a = rows[name]
+            setattr(module, buffer, None if a is None else backend.to_device(a, self.any_array()))
 
     def clone(self):
         """A copy with weights of its own."""

@@ -10,6 +10,7 @@ import contextlib
 import inspect
 import math
 import time
+import warnings
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -197,6 +198,11 @@ def fit(
         The loss is no longer finite; the message says where. The last update that was made had a finite loss, and the
         batch at fault has changed nothing: neither weights nor running statistics.
 
+    Warns
+    -----
+    RuntimeWarning
+        The loss is finite, but a thousand times what it was at first.
+
     Notes
     -----
     Ctrl-C ends training after the current update: the history is returned, the weights are whole (the best ones where
@@ -246,7 +252,7 @@ def fit(
         _must_be_samples(validation)
         _must_be_watchable(watch, ["loss", *judged])
     restore_best = patience is not None if restore_best is None else restore_best
-    first_lr, waited, buffers = optimizer.lr, 0, _Buffers(module)
+    first_lr, first_loss, waited, buffers = optimizer.lr, None, 0, _Buffers(module)
     in_order, first, begin, summed, seen = np.arange(n), 1, 0, 0.0, 0
     there = backend.home(inputs.array) is backend.home(targets.array) is not backend.home(in_order)
     run = Run(
@@ -325,6 +331,7 @@ def fit(
                         finally:
                             buffers.restore()
                     state.step, state.loss = state.step + 1, value
+                    first_loss = value if first_loss is None else first_loss
                     summed, seen = summed + value * len(index), seen + len(index)
                     if bar is not None:
                         bar.update()
@@ -378,6 +385,13 @@ def fit(
                 bar.close()
     if restore_best:
         state.restore()
+    if first_loss is not None and state.loss > 1000.0 * max(abs(first_loss), 1.0):
+        warnings.warn(
+            f"loss: {state.loss:.3g} after {len(history['epoch'])} epochs, and {first_loss:.3g} at first: the training has "
+            f"diverged; a smaller lr than {first_lr:g} may help",
+            RuntimeWarning,
+            stacklevel=2,
+        )
     return history
 
 

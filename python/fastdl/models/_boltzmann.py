@@ -40,6 +40,11 @@ class Machine(Module):
         self.base = np.zeros(visible, np.float32)
         self.chain_v = self.chain_h = None
 
+    def loose_buffers(self):
+        """Chains: as many as the training of the weights had, or none."""
+        v, h = self.sizes
+        return {"chain_v": (v,), "chain_h": (h,)}
+
     @property
     def sizes(self):
         """(V, H)."""

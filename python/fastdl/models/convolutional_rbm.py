@@ -85,7 +85,7 @@ class ConvolutionalRBM(Model):
         if min(image[:2]) < self.size:
             raise ValueError(f"X: expected images of at least {self.size}x{self.size} pixels; got {list(image)}")
         self.input_shape_ = image
-        self.module_ = _Machine(image[2], self).initialise(self.seed)
+        self.module_ = _Machine(image, self).initialise(self.seed)
         self.module_.to(self._device)
         self.module_.eval()
         return self
@@ -95,14 +95,6 @@ class ConvolutionalRBM(Model):
 
     def _build_from(self, config):
         return self.build(tuple(config["sample_shape"]))
-
-    @classmethod
-    def _from_file(cls, weights, config):
-        params = {k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()}
-        model = cls(**params)._build_from(config)
-        if "chain" in weights:
-            model.module_.chain = np.array(weights["chain"])
-        return model.set_weights(weights)
 
     def _input(self, X, name="X"):
         x = super()._input(X, name)
@@ -262,17 +254,21 @@ class _Machine(Module):
 
     buffers = ("chain",)
 
-    def __init__(self, channels, model):
-        size, filters = int(model.size), int(model.filters)
+    def __init__(self, image, model):
+        size, filters, channels = int(model.size), int(model.filters), image[2]
         self.w = Parameter((size, size, channels, filters), _small)
         self.b = Parameter((channels,), init.zeros, decay=False)
         self.c = Parameter((filters,), init.zeros, decay=False)
-        self.gaussian = model.visible == "gaussian"
+        self.image, self.gaussian = tuple(image), model.visible == "gaussian"
         self.sparsity, self.sparsity_weight = model.sparsity, model.sparsity_weight
         self.k, self.stochastic, self.chain, self.stream, self._kept = 1, False, None, Stream(0), None
 
     def __getstate__(self):
         return self.__dict__ | {"_kept": None}
+
+    def loose_buffers(self):
+        """Chains: as many as the training of the weights had, or none."""
+        return {"chain": self.image}
 
     def forget(self):
         """Let go of the last batch."""

@@ -80,15 +80,6 @@ class DBM(Model):
     def _build_from(self, config):
         return self.build(tuple(config["input_shape"]))
 
-    @classmethod
-    def _from_file(cls, weights, config):
-        model = cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in config["params"].items()})._build_from(config)
-        for name in ("chain_v", "chain_h"):
-            if name in weights:
-                setattr(model.module_, name, np.array(weights[name]))
-        model.module_.set_weights(weights)
-        return model
-
     @unless_begun
     def fit(self, X, y=None, *, epochs=10, k=5, lr=0.02, centre=True, warm_start=False, checkpoint=None, resume=None,
             **options):  # fmt: skip

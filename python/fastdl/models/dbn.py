@@ -411,11 +411,8 @@ class DBN(Classifier):
         model, bare = cls(**params), not any("." in k and k.split(".")[0] in ("net", "machine0") for k in weights)
         if config["stack"] and not bare:
             model.stack_, size = model._machines(), tuple(config["input_shape"])
-            for i, rbm in enumerate(model.stack_):
+            for rbm in model.stack_:
                 rbm.build(size)
-                for name in ("chain_v", "chain_h"):
-                    if f"machine{i}.{name}" in weights:
-                        setattr(rbm.module_, name, np.array(weights[f"machine{i}.{name}"]))
                 size = (int(rbm.hidden),)
             model.input_shape_ = tuple(config["input_shape"])
             model.recognition_ = [[w.copy() for w in (r.module_.w.data, r.module_.c.data)] for r in model.stack_[:-1]]

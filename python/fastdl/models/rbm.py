@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+import warnings
 
 import numpy as np
 
@@ -223,6 +224,11 @@ class RBM(Model):
             The message names the argument: values that the units can't have, columns without variance, ...
         FloatingPointError
             The weights became infinite or NaN; the message says in which epoch.
+
+        Warns
+        -----
+        RuntimeWarning
+            The weights are finite, but samples are given back much worse than by their means alone.
         """
         rule = Rule(algorithm, k, lr, momentum, weight_decay, chains, temperatures, sparsity, sparsity_cost, bool(centre),
                     fast_lr)  # fmt: skip
@@ -288,7 +294,23 @@ class RBM(Model):
                 if state.stop:
                     self.history_["stopped"] = "callback"
                     break
+        self._warn_if_diverged(rows, rule.lr)
         return self
+
+    def _warn_if_diverged(self, rows, lr):
+        """Where the hidden units give back much less than the means alone would."""
+        errors = self.history_["error"]
+        if not errors:
+            return
+        v = backend.to_host(self._complete(rows.take(np.arange(min(len(rows), 1000))))).astype(np.float64)
+        spread = float(v.var(0).mean())
+        if errors[-1] > (100.0 * spread if self.visible == "gaussian" else spread + 0.05):  # others lie between 0 and 1
+            warnings.warn(
+                f"RBM: reconstruction error {errors[-1]:.3g} after {len(errors)} epochs, where means alone give {spread:.3g}: "
+                f"the training has diverged; a smaller lr than {lr:g} may help",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def _prepare(self, X, warm_start):
         x = self._begin(X, warm_start)
@@ -517,15 +539,6 @@ class RBM(Model):
 
     def _build_from(self, config):
         return self.build(tuple(config["input_shape"]))
-
-    @classmethod
-    def _from_file(cls, weights, config):
-        model = cls(**config["params"])._build_from(config)
-        for name in ("chain_v", "chain_h"):
-            if name in weights:
-                setattr(model.module_, name, np.array(weights[name]))
-        model.module_.set_weights(weights)
-        return model
 
     def summary(self):
         """A few words on layers and parameters."""
