@@ -37,7 +37,7 @@ def run(config):
     top.fit(model.transform(x[:20000]), y[:20000], epochs=min(10, epochs), batch_size=128, lr=1e-3, schedule=cosine())
     before = top.score(model.transform(dataset.x_test), dataset.y_test)
     report = fit_and_judge(
-        config, model, dataset, epochs=EPOCHS, batch_size=128, optimizer="adam", lr=5e-4, warmup=0.05
+        config, model, dataset, epochs=EPOCHS, batch_size=128, optimizer="adam", lr=2e-3, warmup=0.05
     )
     report.settings["pretrain"] = {"epochs": epochs, "lr": 0.05, "algorithm": "cd", **PRETRAIN}
     report.metrics["test_error"] = 100.0 * (1.0 - report.metrics["test_accuracy"])
