@@ -25,7 +25,7 @@ AREAS = (
     "dispatch",
     "steps",
     "rnn",
-    "trees",
+    "rntn",
     "rbm",
     "threads",
 )
@@ -109,13 +109,13 @@ class Row:
 
 @dataclass(frozen=True, eq=False)
 class Fact:
-    """A line that is one number and not a race: ``measure(threads) -> number``, met if at most `goal`."""
+    """A line that is one number and not a race: ``measure(threads) -> number``, met if at most `goal`, where there is one."""
 
     area: str
     name: str
     measure: object
     unit: str
-    goal: float
+    goal: float | None = None
     threads: tuple = (1,)
 
 
@@ -364,7 +364,7 @@ def _fact_record(fact, threads):
         "value": value,
         "unit": fact.unit,
         "goal": fact.goal,
-        "met": value <= fact.goal,
+        "met": None if fact.goal is None else value <= fact.goal,
     }
 
 
@@ -441,7 +441,7 @@ def run(
         show("")
     races = [v for r in result["rows"] for v in r.get("versus", {}).values() if v["met"] is not None]
     judged = [v["met"] for v in races]
-    judged += [r["met"] for r in result["rows"] if "unit" in r]
+    judged += [r["met"] for r in result["rows"] if "unit" in r and r["met"] is not None]
     judged += [r["worst_over_median"] <= r["tail_goal"] for r in result["rows"] if r.get("tail_goal")]
     if judged:
         beyond = sum(map(beyond_peak, races))
@@ -471,8 +471,8 @@ def _run_rows(wanted, threads, peers, rounds, peak, clock, show):
             show(f"-- {area}")
         if isinstance(row, Fact):
             record = _fact_record(row, threads)
-            met = "met" if record["met"] else "NOT met"
-            show(f"{row.name:<34} {record['value']:9.3g} {row.unit}, goal at most {row.goal:g}: {met}")
+            goal = "" if row.goal is None else f", goal at most {row.goal:g}: {'met' if record['met'] else 'NOT met'}"
+            show(f"{row.name:<34} {record['value']:9.3g} {row.unit}{goal}")
         else:
             record = visit(row, threads, peers, rounds, pending.get(row), clock).record(peak)
             show(line(record))

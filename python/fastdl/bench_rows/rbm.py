@@ -5,7 +5,7 @@ import functools
 import numpy as np
 
 from .. import data
-from ..bench import Case, Row
+from ..bench import Case, Fact, Row
 from ..models import RBM
 from ..models._boltzmann import Rule, Trainer, stream_of
 
@@ -179,6 +179,14 @@ def _chains(n, steps):
     return setup
 
 
+def _activity(_):
+    """What share of the units is on in those chains after 100 steps: Gibbs sampling leaves out the others."""
+    m, v, stream = _trained().module_, _digits()[:100].copy(), stream_of(0, "bench")
+    h = np.zeros((100, HIDDEN), np.float32)
+    m.chain(v, h, 100, stream)
+    return 100.0 * (v.sum() + h.sum()) / (v.size + h.size)
+
+
 def rows():
     """Rows of this area."""
     product = 2.0 * 784 * HIDDEN
@@ -191,4 +199,5 @@ def rows():
             goals={"numpy": 2.0, "torch": 3.0}),
         Row("rbm", "Gibbs, 1 chain x 1000 steps, trained 784-500", _chains(1, 1000), flops=2e3 * product,
             goals={"numpy": 2.3, "torch": 3.0}),
+        Fact("rbm", "Gibbs, units that are on", _activity, "%"),
     ]  # fmt: skip

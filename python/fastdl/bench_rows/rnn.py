@@ -2,12 +2,13 @@
 
 import numpy as np
 
-from .. import kernels, ops, pooled
+from .. import kernels, nn, ops, optim, pooled
 from ..bench import Case, Row
 from ..tensor import Tensor
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 SHAPES = ((50, 32, 128, 256), (100, 64, 65, 128), (28, 128, 28, 128), (200, 1, 64, 64))  # T N I H
+CHARS = (65, 128, 2, 50, 50)  # V H layers T N
 # How many times faster than PyTorch, by cell and shape, forward with gradients (forward alone is not set a goal of its own).
 GOALS = {
     "lstm": (1.1, 1.6, 1.6, 2.0),
@@ -128,12 +129,15 @@ def _cell(n, h):
 
 
 def _padded(t, n, i, h):
-    """Half of all steps: to be read beside the row of the full batch."""
+    """Half of all steps are padding: beside the same batch without lengths, and in PyTorch's packed form."""
 
     def setup(peers):
         x, weights = _array(0, n, t, i), _weights("lstm", i, h)
         lengths = np.linspace(1, t, n).astype(np.int64)
-        cases = {"fastdl": Case(lambda: kernels.lstm_forward(x, *weights, lengths=lengths))}
+        cases = {
+            "fastdl": Case(lambda: kernels.lstm_forward(x, *weights, lengths=lengths)),
+            "whole batch": Case(lambda: kernels.lstm_forward(x, *weights)),
+        }
         if "torch" in peers:
             import torch
 
@@ -148,6 +152,44 @@ def _padded(t, n, i, h):
         return cases
 
     return setup
+
+
+def _characters_flops():
+    v, h, layers, t, n = CHARS
+    return layers * _flops("lstm", t, n, h, h, True) + 6.0 * t * n * h * v
+
+
+def _characters(peers):
+    """A training step of a language model: embedding, layers, head, loss, Adam."""
+    v, h, layers, t, n = CHARS
+    index = np.random.default_rng(0).integers(0, v, (2, n, t))
+    net = nn.Sequential(nn.Embedding(v, h), nn.LSTM(h, layers), nn.Dense(v))
+    net.build((t,), 0, np.int64).train()
+    update = optim.Adam(net, lr=1e-3)
+
+    def step():
+        with pooled():
+            loss = ops.softmax_cross_entropy(ops.reshape(net(index[0]), (n * t, v)), index[1].reshape(-1))
+            update.zero_grad()
+            loss.backward()
+            update.step()
+
+    cases = {"fastdl": Case(step)}
+    if "torch" in peers:
+        import torch
+
+        table, head = torch.nn.Embedding(v, h), torch.nn.Linear(h, v)
+        layer, (ti, tl) = torch.nn.LSTM(h, h, layers, batch_first=True), torch.from_numpy(index)
+        theirs = torch.optim.Adam([*table.parameters(), *layer.parameters(), *head.parameters()], lr=1e-3)
+
+        def torch_step():
+            theirs.zero_grad()
+            out = head(layer(table(ti))[0]).reshape(n * t, v)
+            torch.nn.functional.cross_entropy(out, tl.reshape(-1)).backward()
+            theirs.step()
+
+        cases["torch"] = Case(torch_step)
+    return cases
 
 
 def _ctc(t, n, c, s):
@@ -197,7 +239,11 @@ def rows():
     for n, h, goals in ((1, 128, {"torch": 6.0, "numpy": 2.0}), (32, 256, {"torch": 1.1})):
         result.append(Row("rnn", f"lstm_cell N{n} H{h}", _cell(n, h), _flops("lstm", 1, n, h, h, False), goals=goals))
     t, n, i, h = 50, 32, 128, 256
-    result.append(Row("rnn", f"lstm half padded T{t} N{n} I{i} H{h} fwd", _padded(t, n, i, h), goals={"torch": 1.1}))
+    name, goals = f"lstm half padded T{t} N{n} I{i} H{h} fwd", {"torch": 1.1, "whole batch": 1 / 0.6}
+    result.append(Row("rnn", name, _padded(t, n, i, h), goals=goals))
+    v, h, layers, t, n = CHARS
+    name = f"char-LSTM V{v} H{h} L{layers} T{t} B{n} Adam"
+    result.append(Row("rnn", name, _characters, _characters_flops(), goals={"torch": 1.6}))
     for t, n, c, labels in ((150, 32, 29, 30), (50, 1, 11, 5)):
         result.append(Row("rnn", f"ctc T{t} N{n} C{c} S{labels} fwd+bwd", _ctc(t, n, c, labels)))
     return result

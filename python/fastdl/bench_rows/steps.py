@@ -321,6 +321,7 @@ def rows():
         "MLP 784-128-10 B64 SGD": (_Mlp((784, 128, 10), 64, "sgd"), {"torch": 3.0, "numpy": 1.4}),
         "MLP 784-128-10 B64 Adam": (_Mlp((784, 128, 10), 64), {"torch": 3.0, "numpy": 1.4}),
         "MLP 784-512-512-10 B128 Adam": (wide, {"torch": 2.0, "jax": 1.25}),
+        "MLP of 1000 layers of 64 units B32 SGD": (_Mlp((64,) * 1001, 32, "sgd"), {"torch": 8.0, "jax": 2.0}),
         "autoencoder 784-256-64-256-784 B128": (_Mlp((784, 256, 64, 256, 784), 128, "adam", "squared_error"), {}),
     }
     result = [Row("steps", name, m.setup, m.flops, 0.0, goals) for name, (m, goals) in mlps.items()]

@@ -160,4 +160,4 @@ def rows():
     """Rows of this area."""
     inner = TREES * (LEAVES - 1)
     flops = 3 * 2.0 * inner * (D * (2 * D + 1) + 2 * D) * D  # of the folded products, forward and twice back
-    return [Row("trees", f"rntn step D{D} {TREES}x{LEAVES} words", _setup, flops, 0.0, {"torch": 12.0, "numpy": 7.0})]
+    return [Row("rntn", f"rntn step D{D} {TREES}x{LEAVES} words", _setup, flops, 0.0, {"torch": 12.0, "numpy": 7.0})]
