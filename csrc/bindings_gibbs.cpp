@@ -15,16 +15,17 @@ void bind_gibbs(py::module_& m) {
   def<gibbs_sample_hidden, gibbs_sample_hidden_workspace>(
       m, "gibbs_sample_hidden",
       "N V H; v[N,V] w[V,H] c[H] gain?[N] variance?[V] units:unit=bernoulli group:i=1 step(seed,offset=0) work*"
-      " mean>??[N,H] sample>??[N,H]; group>=1, H%group=0",
+      " mean>??[N,H] sample>?[N,H]; group>=1, H%group=0",
       "Half a Gibbs step: hidden units given visible ones.\n\n    a = gain (c + (v / variance) w)\n\nmean: sigmoid(a), "
       "and"
-      " its like for other units; sample: drawn. units: bernoulli, gaussian (variance 1), relu (noisy), softmax (in "
+      " its like for other units, if given; sample: drawn, unless it is None. units: bernoulli, gaussian (variance 1), "
+      "relu (noisy), softmax (in "
       "groups of"
       " `group` neighbours). Row n draws from offset + n 2^40 on.");
   def<gibbs_sample_visible>(
       m, "gibbs_sample_visible",
       "N V H; h[N,H] w[V,H] b[V] base?[V] gain?[N] variance?[V] units:unit=bernoulli group:i=1 step(seed,offset=0)"
-      " mean>??[N,V] sample>??[N,V]; group>=1, V%group=0",
+      " mean>??[N,V] sample>?[N,V]; group>=1, V%group=0",
       "Half a Gibbs step: visible units given hidden ones.\n\n    z = gain (b + h w^T) + (1 - gain) base\n\nvariance "
       "is that"
       " of gaussian units, whose mean is z.");

@@ -189,3 +189,18 @@ def test_tempering_keeps_the_distribution(target):
     every, p = exact({k: a.astype(np.float64) for k, a in m.items()}, LAYERS[0], LAYERS[0], None)
     count = np.bincount((v[:n, None] == every.astype(np.float32)).all(-1).argmax(1), minlength=8)
     assert ((count - n * p) ** 2 / (n * p)).sum() < 30  # 7 degrees of freedom: p = 1e-4
+
+
+def test_a_sample_is_made_where_none_is_given(target):
+    rng = np.random.default_rng(0)
+    v, w = rng.random((4, 3)).astype(np.float32), rng.standard_normal((3, 5)).astype(np.float32)
+    b, c, mean = np.zeros(3, np.float32), np.zeros(5, np.float32), np.empty((4, 5), np.float32)
+    h = target.gibbs_sample_hidden(v, w, c, seed=SEED)
+    out = np.empty_like(h)
+    target.gibbs_sample_hidden(v, w, c, seed=SEED, mean=mean, out=out)
+    np.testing.assert_array_equal(out, h)
+    assert set(np.unique(h)) <= {0, 1} and 0 < mean.min() and mean.max() < 1
+    again = target.gibbs_sample_visible(h, w, b, seed=SEED)
+    assert again.shape == (4, 3)
+    assert target.gibbs_sample_visible(h, w, b, seed=SEED, out=np.empty_like(v)).tolist() == again.tolist()
+    assert target.gibbs_sample_visible(h, w, b, seed=SEED, mean=np.empty_like(v), sample=None) is None

@@ -15,13 +15,8 @@ constexpr i64 kRows = 3;  // of a height: enough for the weights to be packed
 // What is lowest and highest about a node: its gates z[5D], its children's cells, its own.
 template <class L>
 FASTDL_INLINE TreeLstmUnit<typename L::vector> load_unit(i64 D, const float* z, i64 j, L lanes) {
-  return {lanes.load(z + j),
-          lanes.load(z + D + j),
-          lanes.load(z + 2 * D + j),
-          lanes.load(z + 3 * D + j),
-          lanes.load(z + 4 * D + j),
-          typename L::vector{},
-          typename L::vector{}};
+  return {lanes.load(z + j),         lanes.load(z + D + j), lanes.load(z + 2 * D + j), lanes.load(z + 3 * D + j),
+          lanes.load(z + 4 * D + j), typename L::vector{},  typename L::vector{}};
 }
 template <class L>
 FASTDL_INLINE void store_unit(i64 D, const TreeLstmUnit<typename L::vector>& unit, float* z, i64 j, L lanes) {

@@ -83,7 +83,7 @@ class Machine(Module):
         _, _, units, group = self._units
         self.kernels.gibbs_sample_hidden(
             v, self.w.data, self.c.data, variance=self.variance, units=units, group=group, seed=seed, offset=offset,
-            **{name: out},
+            **{"sample": None, name: out},
         )  # fmt: skip
         return out
 
@@ -95,7 +95,7 @@ class Machine(Module):
         units, group, _, _ = self._units
         self.kernels.gibbs_sample_visible(
             h, self.w.data, self.b.data, variance=self.variance, units=units, group=group, seed=seed, offset=offset,
-            **{name: out},
+            **{"sample": None, name: out},
         )  # fmt: skip
         return out
 

@@ -216,7 +216,7 @@ class _Joint(Module):
             seed, offset = stream.take(hidden)
             k.gibbs_sample_hidden(v, both, self.c.data, seed=seed, offset=offset, sample=h)
             seed, offset = stream.take(inputs)
-            out = {"mean" if means and step == steps - 1 else "sample": x}
+            out = {"sample": None, "mean" if means and step == steps - 1 else "sample": x}
             k.gibbs_sample_visible(h, self.w.data, self.b.data, seed=seed, offset=offset, **out)
             backend.assign(v[:, :inputs], x)
             if keep_label:

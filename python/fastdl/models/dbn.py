@@ -226,7 +226,7 @@ class DBN(Classifier):
             lower = self.stack_[i].module_.visible(dream, True, stream)
             w, c = self.recognition_[i]
             guess = backend.empty(dream.shape, v)
-            k.gibbs_sample_hidden(lower, w, c, seed=0, mean=guess)
+            k.gibbs_sample_hidden(lower, w, c, seed=0, mean=guess, sample=None)
             k.axpby(rate, dream, -rate, guess)
             learn(guess, lower, w, c, False)
             dream = lower
@@ -284,7 +284,7 @@ class DBN(Classifier):
         def log_given(values, m, above):
             # From the inputs of the units: means in float32 round to 0 and 1.
             z = backend.empty(values.shape, values)
-            m.kernels.gibbs_sample_visible(above, m.w.data, m.b.data, units="gaussian", seed=0, mean=z)
+            m.kernels.gibbs_sample_visible(above, m.w.data, m.b.data, units="gaussian", seed=0, mean=z, sample=None)
             z = backend.to_host(z).astype(np.float64)
             return (backend.to_host(values) * z - np.logaddexp(0, z)).sum(1)
 
