@@ -3,13 +3,11 @@
 
 #include "border.h"
 
-namespace py = pybind11;
-
 namespace fastdl {
 
-void bind_recurrent(py::module_& m);
-void bind_trees(py::module_& m);  // bindings_trees.cpp
-void bind_gibbs(py::module_& m);  // bindings_gibbs.cpp
+void bind_recurrent(PyObject* m);
+void bind_trees(PyObject* m);  // bindings_trees.cpp
+void bind_gibbs(PyObject* m);  // bindings_gibbs.cpp
 
 namespace {
 
@@ -39,7 +37,7 @@ namespace {
   "stride_y>=1, stride_x>=1, pad_y>=0, pad_x>=0, size_y>2*pad_y-1, size_x>2*pad_x-1,"                            \
   " Y+2*pad_y>=size_y, X+2*pad_x>=size_x, P=(Y+2*pad_y-size_y)/stride_y+1, Q=(X+2*pad_x-size_x)/stride_x+1"
 
-void bind_products(py::module_& m) {
+void bind_products(PyObject* m) {
   def<matmul>(
       m, "matmul",
       "B M N K; a[B...,trans_a?K:M,trans_a?M:K] b[B...,trans_b?N:K,trans_b?K:N] trans_a:b=0 trans_b:b=0"
@@ -59,7 +57,7 @@ void bind_products(py::module_& m) {
       "    db = sum_n dz + beta_db db\n\nsaved is the layer's output y; for gelu its z.");
 }
 
-void bind_convolution(py::module_& m) {
+void bind_convolution(PyObject* m) {
   def<conv2d_forward, conv2d_forward_workspace>(
       m, "conv2d_forward",
       CONV_SIZES " x[N,Y,X,C] w[R,S,C/groups,F] b?[F]" CONV_ATTRIBUTES
@@ -89,7 +87,7 @@ void bind_convolution(py::module_& m) {
       " activation.\n\nw[R,S,C/groups,F] has the output channels C before the input channels F.");
 }
 
-void bind_pooling(py::module_& m) {
+void bind_pooling(PyObject* m) {
   def<max_pool2d_forward>(m, "max_pool2d_forward",
                           "N Y X C P Q; x[N,Y,X,C]" POOL_ATTRIBUTES " y>[N,P,Q,C] where>??:u8[N,P,Q,C]" POOL_OUTPUT
                           ", size_y*size_x<=256",
@@ -109,7 +107,7 @@ void bind_pooling(py::module_& m) {
                            "Gradient of avg_pool2d_forward, + beta dx. dx must be given (it has the image's size).");
 }
 
-void bind_norms(py::module_& m) {
+void bind_norms(PyObject* m) {
   def<batch_norm_forward, batch_norm_forward_workspace>(
       m, "batch_norm_forward",
       "n C; x[n...,C] gamma?[C] shift?[C] eps:f=1e-5 momentum:f=0.1 work* running_mean&?[C]"
@@ -137,7 +135,7 @@ void bind_norms(py::module_& m) {
       "Gradients of layer_norm_forward, + beta times what the buffers hold.");
 }
 
-void bind_elementwise(py::module_& m) {
+void bind_elementwise(PyObject* m) {
   def<activation_forward>(m, "activation_forward", "n; x[n...] act:act slope:f=0.01 y>~[n...]; slope>=0",
                           "y = act(x). In place allowed.");
   def<activation_backward>(m, "activation_backward",
@@ -164,7 +162,7 @@ void bind_elementwise(py::module_& m) {
                    "Write x into columns [at, at + n) of y, + beta times what they hold.");
 }
 
-void bind_losses(py::module_& m) {
+void bind_losses(PyObject* m) {
   def<softmax_forward>(m, "softmax_forward", "n C; x[n...,C] log:b=0 y>~[n...,C]",
                        "Softmax of each row, or its logarithm. In place allowed.");
   def<softmax_backward>(m, "softmax_backward", "n C; y[n...,C] dy[n...,C] log:b=0 dx>~[n...,C] beta:f=0",
@@ -197,7 +195,7 @@ void bind_losses(py::module_& m) {
       "Gradient of loss_forward for x, + beta dx. dloss is [1], or with by_element has an entry for each.");
 }
 
-void bind_embedding(py::module_& m) {
+void bind_embedding(PyObject* m) {
   def<embedding_forward>(m, "embedding_forward", "n L D; table[L,D] index:i64[n...]{0..L} y>[n...,D]",
                          "y = table[index].");
   def<embedding_backward, embedding_backward_workspace>(
@@ -208,7 +206,7 @@ void bind_embedding(py::module_& m) {
                  "y = scale table[index], from bytes.");
 }
 
-void bind_random(py::module_& m) {
+void bind_random(PyObject* m) {
   def<random_words>(
       m, "random_words", "n; step(seed,offset=0) y>:u32[n...]",
       "Words of Philox4x32-10; element i is word (offset + i) & 3 of block (offset + i) >> 2. y must be given."
@@ -226,7 +224,7 @@ void bind_random(py::module_& m) {
                         "dy through the mask that the same seed and offset drew forward, + beta dx.");
 }
 
-void bind_optimisers(py::module_& m) {
+void bind_optimisers(PyObject* m) {
   def<sgd>(m, "sgd", "n; g[n...] momentum:f=0 nesterov:b=0 weight_decay:f=0 step(lr) w&[n...] v&?[n...]",
            "v = momentum v + g;  w -= lr v, or with nesterov lr (g + momentum v). weight_decay adds its multiple of w "
            "to g.");
@@ -246,7 +244,7 @@ void bind_optimisers(py::module_& m) {
       " Source: Pascanu, Mikolov & Bengio (2013).");
 }
 
-void bind_augmentation(py::module_& m) {
+void bind_augmentation(PyObject* m) {
   def<warp>(
       m, "warp",
       "N Y X C P Q; x[N,Y,X,C] matrix[N,6] field?[N,P,Q,2] fill:f=0 y>[N,P,Q,C]; P:=Y, Q:=X, Y<=16777216, X<=16777216",
@@ -261,9 +259,7 @@ void bind_augmentation(py::module_& m) {
 
 }  // namespace
 
-void bind_kernels(py::module_& m) {
-  m.attr("SPECS") = py::dict();
-  m.attr("ADDRESSES") = py::dict();
+void bind_kernels(PyObject* m) {
   bind_products(m);
   bind_convolution(m);
   bind_pooling(m);

@@ -2,16 +2,14 @@
 #include "border.h"
 #include "kernels.h"
 
-namespace py = pybind11;
-
 namespace fastdl {
 
 #define LAYERS " visible:unit=bernoulli visible_group:i=1 hidden:unit=bernoulli hidden_group:i=1"
 #define GROUPS " visible_group>=1, hidden_group>=1, V%visible_group=0, H%hidden_group=0"
 
-void bind_gibbs(py::module_& m);
+void bind_gibbs(PyObject* m);
 
-void bind_gibbs(py::module_& m) {
+void bind_gibbs(PyObject* m) {
   def<gibbs_sample_hidden, gibbs_sample_hidden_workspace>(
       m, "gibbs_sample_hidden",
       "N V H; v[N,V] w[V,H] c[H] gain?[N] variance?[V] units:unit=bernoulli group:i=1 step(seed,offset=0) work*"

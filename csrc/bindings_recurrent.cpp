@@ -2,8 +2,6 @@
 #include "border.h"
 #include "kernels.h"
 
-namespace py = pybind11;
-
 namespace fastdl {
 
 #define LENGTHS " lengths?:i64[N]{0..T+1}"
@@ -12,7 +10,7 @@ namespace fastdl {
   "first."
 #define GRADIENTS "\n\nEach is new + beta times what its buffer holds; None: not wanted."
 
-void bind_recurrent(py::module_& m) {
+void bind_recurrent(PyObject* m) {
   def<lstm_forward, lstm_forward_workspace>(
       m, "lstm_forward",
       "N T I H; x[N,T,I] w[I,4*H] u[H,4*H] b?[4*H] h0?[N,H] c0?[N,H]" LENGTHS

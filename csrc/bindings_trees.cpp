@@ -4,7 +4,7 @@
 
 namespace fastdl {
 
-void bind_trees(pybind11::module_& m) {
+void bind_trees(PyObject* m) {
 #define TREES(nodes) " children:i64[n,2]{0.." nodes "<ends} ends:i64[H]{0..n+1} v?[2*D,2*D,D] w[2*D,D]"
   def<rntn_forward, rntn_forward_workspace>(
       m, "rntn_forward", "L n H D; leaves[L,D]" TREES("L+n") " b?[D] work* h>[L+n,D]",

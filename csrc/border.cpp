@@ -1,6 +1,8 @@
 // The generic binder: checks the arguments of a call against the kernel's parsed line, makes what was left out, and runs it.
 #include "border.h"
 
+#include <pybind11/pybind11.h>
+
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -686,6 +688,8 @@ PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, P
     return result;
   } catch (py::error_already_set& e) {
     e.restore();
+  } catch (const std::overflow_error& e) {
+    PyErr_SetString(PyExc_ValueError, e.what());
   } catch (const std::exception& e) {
     PyErr_SetString(PyExc_RuntimeError, e.what());
   }
@@ -694,11 +698,11 @@ PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, P
 
 }  // namespace
 
-void set_elsewhere(py::object hook) { elsewhere() = std::move(hook); }
+void set_elsewhere(PyObject* hook) { elsewhere() = py::reinterpret_borrow<py::object>(hook); }
 
 namespace detail {
 
-void define(py::module_& m, const char* name, const char* text, const char* doc, Thunk thunk, size_t parameters,
+void define(PyObject* module, const char* name, const char* text, const char* doc, Thunk thunk, size_t parameters,
             WorkspaceThunk workspace, void* address, void* workspace_address) {
   static std::deque<Spec> specs;  // kernels live as long as the process; a deque keeps their addresses
   Spec& spec = specs.emplace_back();
@@ -713,6 +717,11 @@ void define(py::module_& m, const char* name, const char* text, const char* doc,
   spec.doc = document(spec, doc);
   spec.method = {spec.name.c_str(), reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(call_kernel)),
                  METH_FASTCALL | METH_KEYWORDS, spec.doc.c_str()};
+  auto m = py::reinterpret_borrow<py::module_>(module);
+  if (!py::hasattr(m, "SPECS")) {
+    m.attr("SPECS") = py::dict();
+    m.attr("ADDRESSES") = py::dict();
+  }
   py::capsule self(&spec, static_cast<const char*>(nullptr));
   py::str module_name = m.attr("__name__");
   py::object function =

@@ -24,8 +24,7 @@
 // The border never converts and never copies: wrong dtype, layout or device is a TypeError, a wrong shape or range a
 // ValueError, and each names the argument, what was expected and what came.
 #pragma once
-#include <pybind11/pybind11.h>
-
+#include <type_traits>
 #include <utility>
 
 #include "array.h"
@@ -80,29 +79,30 @@ constexpr size_t count_parameters(void (*)(A...)) {
   return sizeof...(A);
 }
 
-void define(pybind11::module_& m, const char* name, const char* spec, const char* doc, Thunk thunk, size_t parameters,
+void define(PyObject* module, const char* name, const char* spec, const char* doc, Thunk thunk, size_t parameters,
             WorkspaceThunk workspace, void* address, void* workspace_address);
 
 }  // namespace detail
 
 template <auto Kernel>
-void def(pybind11::module_& m, const char* name, const char* spec, const char* doc) {
-  detail::define(m, name, spec, doc, detail::make_thunk<Kernel>(Kernel), detail::count_parameters(Kernel), nullptr,
+void def(PyObject* module, const char* name, const char* spec, const char* doc) {
+  detail::define(module, name, spec, doc, detail::make_thunk<Kernel>(Kernel), detail::count_parameters(Kernel), nullptr,
                  reinterpret_cast<void*>(Kernel), nullptr);
 }
 
 template <auto Kernel, auto Workspace>
-void def(pybind11::module_& m, const char* name, const char* spec, const char* doc) {
-  detail::define(m, name, spec, doc, detail::make_thunk<Kernel>(Kernel), detail::count_parameters(Kernel),
+void def(PyObject* module, const char* name, const char* spec, const char* doc) {
+  detail::define(module, name, spec, doc, detail::make_thunk<Kernel>(Kernel), detail::count_parameters(Kernel),
                  detail::make_size<Workspace>(Workspace), reinterpret_cast<void*>(Kernel),
                  reinterpret_cast<void*>(Workspace));
 }
 
 // Calls with an array of a GPU, which a module of CPU kernels has no kernel for, go to hook(name) instead, with the same
-// arguments.
-void set_elsewhere(pybind11::object hook);
+// arguments. Takes a reference of its own.
+void set_elsewhere(PyObject* hook);
 
-// Every kernel of this module (csrc/bindings.cpp), and what the module says of itself: name -> spec.
-void bind_kernels(pybind11::module_& m);
+// Every kernel of this module (csrc/bindings.cpp), and what the module says of itself: name -> spec. It throws what pybind11
+// throws; itself it is not in here, since it takes most of a binding's time to compile.
+void bind_kernels(PyObject* module);
 
 }  // namespace fastdl

@@ -21,7 +21,7 @@ double multiply_adds(int64_t pieces, int64_t rounds);  // cpu/peak.cpp
 
 PYBIND11_MODULE(FASTDL_MODULE, m) {
   m.doc() = "The kernels of fastdl, compiled for one target; see fastdl.kernels.";
-  fastdl::bind_kernels(m);
+  fastdl::bind_kernels(m.ptr());
 #if defined(FASTDL_BIND)
   fastdl::FASTDL_BIND(m);
   m.def("set_matmul_precision", &fastdl::set_matmul_precision, py::arg("precision"),
@@ -30,8 +30,9 @@ PYBIND11_MODULE(FASTDL_MODULE, m) {
   m.def("device_matmul_precision", &fastdl::device_matmul_precision,
         "What comes of it on the current device: 0 where that has no tensor cores for it.");
 #else
-  m.def("set_elsewhere", &fastdl::set_elsewhere, py::arg("hook"),
-        "hook(name) gives the kernel for arrays of GPUs; calls with such arrays go there.");
+  m.def(
+      "set_elsewhere", [](const py::object& hook) { fastdl::set_elsewhere(hook.ptr()); }, py::arg("hook"),
+      "hook(name) gives the kernel for arrays of GPUs; calls with such arrays go there.");
   m.def(
       "multiply_adds", &fastdl::multiply_adds, py::arg("pieces"), py::arg("rounds"),
       "Multiply-adds in registers, on all threads; returns how many operations: to be timed, for the machine's peak.");

@@ -4,9 +4,8 @@
 #include <cctype>
 #include <cstring>
 #include <map>
+#include <new>
 #include <stdexcept>
-
-namespace py = pybind11;
 
 namespace fastdl {
 namespace {
@@ -121,9 +120,17 @@ class Parser {
 
 }  // namespace
 
+// As repr() writes it.
+static std::string python_float(double value) {
+  char* text = PyOS_double_to_string(value, 'r', 0, Py_DTSF_ADD_DOT_0, nullptr);
+  if (!text) throw std::bad_alloc();
+  const std::string result = text;
+  PyMem_Free(text);
+  return result;
+}
+
 [[noreturn]] static void overflow(const Expr& e) {
-  PyErr_Format(PyExc_ValueError, "sizes: expected numbers that fit in 64 bits; got more in %s", e.text.c_str());
-  throw py::error_already_set();
+  throw std::overflow_error("sizes: expected numbers that fit in 64 bits; got more in " + e.text);
 }
 
 bool evaluate(const Expr& e, const Value* values, i64* result) {
@@ -423,8 +430,7 @@ std::string document(const Spec& spec, const char* doc) {
       const bool real = a.kind == Kind::real || a.field == 3;
       type = real ? "float" : a.kind == Kind::flag ? "bool" : "int";
       if (a.has_default) {
-        const std::string text = real ? std::string(py::str(py::float_(a.initial.f))) : std::to_string(a.initial.i);
-        signature += "=" + text;
+        signature += "=" + (real ? python_float(a.initial.f) : std::to_string(a.initial.i));
       }
     }
     table += a.name + " : " + type + "\n";

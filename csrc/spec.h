@@ -1,7 +1,5 @@
 // The argument line of a kernel, parsed: what csrc/border.h describes in words, as data.
 #pragma once
-#include <pybind11/pybind11.h>
-
 #include <string>
 #include <vector>
 

@@ -230,6 +230,12 @@ def test_sizes_over_32_bits(target):
     assert dx.shape == (0, 100_001, 100_001, 2)
 
 
+def test_sizes_over_64_bits(target):
+    dy, w = np.zeros((0, 2**60, 1, 1), np.float32), np.zeros((1, 1, 1, 1), np.float32)
+    with pytest.raises(ValueError, match=r"sizes: expected numbers that fit in 64 bits; got more in \(P-1\)\*stride_y"):
+        target.conv2d_backward_data(dy, w, stride_y=2**31 - 1)
+
+
 def test_named_outputs(target):
     for case in CASES:
         assert named(case, target, {None: 0})
