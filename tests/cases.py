@@ -413,6 +413,7 @@ CASES = [
             dict(N=3, Y=12, X=13, C=3, R=3, S=3, F=24, dilation=(1, 2)),
             dict(N=2, Y=14, X=11, C=2, R=9, S=3, F=40, pad=(2, 1)),
             dict(N=2, Y=9, X=10, C=7, R=3, S=5, F=64),
+            dict(N=2, Y=8, X=9, C=64, R=1, S=3, F=64, stride=(2, 1)),  # rows of dx that no filter row meets
         ],
         gradient_of=conv_data_gradient,
         rowwise=("dy",),

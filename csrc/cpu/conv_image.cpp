@@ -309,10 +309,10 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
                     (columns == place.C && columns <= kTileCols);
   const bool can_direct = adjacent && simple && fits && K > 0;
   const i64 run_floats = channels == grid.C && grid.step_x == 1 ? grid.S * channels : channels;
-  const bool in_place =
-      run_floats >= kShortRun && reaches(grid.P, grid.first_y, grid.stride_y, grid.step_y, grid.R, grid.H) *
-                                         reaches(grid.Q, grid.first_x, grid.stride_x, grid.step_x, grid.S, grid.W) <=
-                                     kClasses;
+  const bool in_place = K > 0 && run_floats >= kShortRun &&
+                        reaches(grid.P, grid.first_y, grid.stride_y, grid.step_y, grid.R, grid.H) *
+                                reaches(grid.Q, grid.first_x, grid.stride_x, grid.step_x, grid.S, grid.W) <=
+                            kClasses;
   parallel_for(row_blocks * column_blocks * strips, grain, [&](i64 begin, i64 end) {
     Band band;
     Pixels pixels;
