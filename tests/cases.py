@@ -413,7 +413,11 @@ CASES = [
             dict(N=3, Y=12, X=13, C=3, R=3, S=3, F=24, dilation=(1, 2)),
             dict(N=2, Y=14, X=11, C=2, R=9, S=3, F=40, pad=(2, 1)),
             dict(N=2, Y=9, X=10, C=7, R=3, S=5, F=64),
-            dict(N=2, Y=8, X=9, C=64, R=1, S=3, F=64, stride=(2, 1)),  # rows of dx that no filter row meets
+            # filter rows as columns: strides, padding, gaps, and rows of dx that no filter row meets
+            dict(N=3, Y=13, X=12, C=6, R=4, S=5, F=20, stride=(2, 1), pad=(1, 2)),
+            dict(N=2, Y=11, X=15, C=8, R=3, S=4, F=40, stride=(1, 2), pad=(0, 1), dilation=(2, 2)),
+            dict(N=2, Y=8, X=9, C=64, R=1, S=3, F=64, stride=(2, 1)),
+            dict(N=2, Y=9, X=12, C=6, R=2, S=5, F=16, stride=(3, 1)),
         ],
         gradient_of=conv_data_gradient,
         rowwise=("dy",),

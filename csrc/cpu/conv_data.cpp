@@ -2,6 +2,7 @@
 // the stride, or all classes in one. docs/kernels/conv.md has the derivations and the measurements.
 #include "../kernels.h"
 #include "conv_winograd.h"
+#include "unroll.h"
 
 namespace fastdl {
 namespace {
@@ -139,14 +140,15 @@ void add_runs(const float* const* from, i64 rows, i64 from_step, i64 count, i64 
   for (i64 j = 0; j < kLanes; ++j) last[j] = j < lanes - (V - 1) * kLanes ? -1 : 0;
   for (i64 first = 0; first < apart; ++first) {
     for (i64 i = first; i < count; i += apart) {
-      vec sums[V] = {};
+      vec sums[V];
+      unrolled<V>([&](auto v) FASTDL_INLINED { sums[v] = vec{}; });
       for (i64 k = 0; k < rows; ++k) {
         const float* const p = from[k] + i * from_step;
-        for (int v = 0; v < V; ++v) sums[v] += load(p + v * kLanes);
+        unrolled<V>([&](auto v) FASTDL_INLINED { sums[v] += load(p + v * kLanes); });
       }
       sums[V - 1] = select(last, sums[V - 1], vec{});  // what follows belongs to others, and may be no number
       float* const p = to + i * to_step;
-      for (int v = 0; v < V; ++v) store(p + v * kLanes, load(p + v * kLanes) + sums[v]);
+      unrolled<V>([&](auto v) FASTDL_INLINED { store(p + v * kLanes, load(p + v * kLanes) + sums[v]); });
     }
   }
 }
@@ -204,6 +206,39 @@ void backward_by_taps(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i6
   });
 }
 
+// Where a filter row fills vectors, its sum over the filter rows r is part of the product already, and t is R times smaller: t[y, q, (s, c)]
+// = sum over (r, f) of dy[p, q, f] w[r, s, c, f] at the p that meets row y of dx under r. Rows of dx with the same remainder modulo the
+// stride are one product.
+struct FilterRows {
+  const float* w;
+  AxisClass y;
+  i64 columns, F;
+  template <int W>
+  void pack(i64 n, i64 cols, float* out) const {
+    for (i64 i = 0; i < y.taps; ++i, out += F * W) {
+      pack_transposed<W>(w + ((y.last - i * y.apart) * columns + n) * F, F, cols, F, out);
+    }
+  }
+};
+
+bool rows_better(i64 C, i64 R, i64 S, i64 F, i64 Q) {
+  return F >= 16 && Q <= kBlockPixels && S * C <= kStripFilters &&
+         10 * R * lanes_of(S * C) <= 11 * round_up(R * S * C, kTileCols);
+}
+
+void backward_by_rows(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, const float* dy, const float* w,
+                      i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, float* packed,
+                      const Finish& f) {
+  for (i64 i = 0; i < stride_y; ++i) {
+    const AxisClass y = axis_class(i, Y, R, stride_y, pad_y, dilation_y);
+    if (y.count == 0) continue;
+    pack_filters(FilterRows{w, y, S * C, F}, y.taps * F, S * C, packed);
+    const Grid grid = {N, P, Q, F, y.count, Q, y.taps, 1, 1, 1, y.step, 1, y.origin, 0};
+    const Placement place = {Y, X, C, 0, y.first, -pad_x, stride_y, stride_x, 0, 0, S, dilation_x};
+    convolve(grid, dy, 0, F, packed, S * C, place, f);
+  }
+}
+
 // What the product by classes costs, as above.
 double classes_cost(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 stride_y, i64 stride_x, const Merge& merge) {
   if (merge.better)
@@ -227,7 +262,8 @@ i64 backward_workspace(i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i
     return winograd_floats(F, C) + kAlignSlack;
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
   const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
-  if (taps_better(Y, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) return 0;
+  if (taps_better(Y, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost))
+    return rows_better(C, R, S, F, Q) ? packed_floats(R * F, S * C) + kAlignSlack : 0;
   if (merge.better) return packed_floats(merge.taps_y * merge.taps_x * F, merge.columns) + kAlignSlack;
   return packed_floats(R * S * (F / groups), C / groups) + kAlignSlack;
 }
@@ -246,6 +282,10 @@ void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, con
   const Merge merge = merge_of(Y, X, C, R, S, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, groups);
   const double cost = classes_cost(Y, X, C, R, S, F, stride_y, stride_x, merge);
   if (taps_better(Y, C, R, S, F, P, Q, stride_y, dilation_x, groups, cost)) {
+    if (rows_better(C, R, S, F, Q)) {
+      return backward_by_rows(N, Y, X, C, R, S, F, P, Q, dy, w, stride_y, stride_x, pad_y, pad_x, dilation_y,
+                              dilation_x, packed, f);
+    }
     backward_by_taps(N, Y, X, C, R, S, F, P, Q, dy, w, stride_y, stride_x, pad_y, pad_x, dilation_y, dilation_x, f);
     return;
   }
@@ -299,6 +339,29 @@ void backward(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, con
 }
 
 }  // namespace
+
+// A row is added up as if there were no padding, so that all runs fit.
+void finish_runs(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 columns,
+                 i64 g0, i64 g1) {
+  constexpr i64 kRun = 4 * kLanes;
+  const i64 C = place.C, row_floats = place.X * C, before = -place.first_x * C, step = place.step_x * C;
+  const i64 run = place.tap_step == 1 ? columns : C;
+  const i64 floats =
+      larger((grid.Q - 1) * step + (place.taps - 1) * place.tap_step * C + C, before + row_floats) + kRun;
+  float* const row = thread_scratch(1, static_cast<size_t>(floats + row_floats + 2 * kLanes));
+  float* const bias = row + floats;
+  for (i64 i = 0; i < row_floats + kLanes; ++i) bias[i] = f.bias && i < row_floats ? f.bias[i % C] : 0.0f;
+  const Placement whole = {place.Y, place.X, C, 0, place.first_y, 0, place.step_y, place.X, 1, place.X};
+  for (i64 g = g0; g < g1; ++g, sums += grid.Q * width) {
+    memset(row, 0, static_cast<size_t>(floats) * sizeof(float));
+    for (i64 j = 0, lanes; j < columns; j += lanes) {
+      lanes = smaller(kRun, run - j % run);
+      const float* const from = sums + j;
+      add_runs(&from, 1, width, grid.Q, lanes, row + (run == columns ? j : j / C * place.tap_step * C + j % C), step);
+    }
+    finish_pixels(grid, whole, f, row + before, row_floats, 0, C, bias, g, g + 1, 0, 1);
+  }
+}
 
 i64 conv2d_backward_data_workspace(i64, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i64 Q, i64 stride_y,
                                    i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {

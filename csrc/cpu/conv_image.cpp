@@ -7,7 +7,7 @@
 namespace fastdl {
 namespace {
 
-constexpr i64 kShortRun = 64;
+constexpr i64 kShortRun = 64, kShortestRun = 16;
 
 // -------------------------------------------------------------------------------------------------------- blocks
 
@@ -89,7 +89,7 @@ void block_sums(const Grid& grid, const Band& band, i64 channels, const Pixels& 
 // Long runs repay taking the pixels of a block class by class: those of a class meet the same part of the filter, and taps that
 // would meet the padding are left out. The image is then read where it lies.
 
-constexpr i64 kClasses = 64, kClassRuns = kChunk / kShortRun + 2;
+constexpr i64 kClasses = 64, kClassRuns = kChunk / kShortestRun + 2;
 
 // Taps from .. to - 1 of an axis meet the image.
 struct Reach {
@@ -281,6 +281,7 @@ void finish_as(const Grid& grid, const Placement& place, const Finish& f, const 
 
 void finish_pixels(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n,
                    i64 columns, const float* bias, i64 g0, i64 g1, i64 q0, i64 q1) {
+  if (place.taps) return finish_runs(grid, place, f, sums, width, columns, g0, g1);
   switch (f.act) {
     case kRelu: return finish_as<kRelu>(grid, place, f, sums, width, n, columns, bias, g0, g1, q0, q1);
     case kLeakyRelu: return finish_as<kLeakyRelu>(grid, place, f, sums, width, n, columns, bias, g0, g1, q0, q1);
@@ -302,14 +303,14 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
   const double block_flops = 2.0 * double(kBlockPixels) * double(smaller(columns, kStripFilters)) * double(K + 1);
   const i64 grain = larger<i64>(1, i64(1e6 / block_flops));
   // Whole panels, or one panel whose overhang nobody else has written: see block_sums.
-  const bool adjacent =
-      !place.merged_y && place.step_y == 1 && place.step_x == 1 && grid.P == place.Y && grid.Q == place.X;
+  const bool adjacent = !place.merged_y && !place.taps && place.step_y == 1 && place.step_x == 1 && grid.P == place.Y &&
+                        grid.Q == place.X;
   const bool simple = !f.z && f.beta == 0.0f && (f.act == kNone || f.act == kRelu || f.act == kLeakyRelu);
   const bool fits = columns % kTileCols == 0 || (columns % kTileCols == kLanes && lanes_of(columns) == columns) ||
                     (columns == place.C && columns <= kTileCols);
   const bool can_direct = adjacent && simple && fits && K > 0;
   const i64 run_floats = channels == grid.C && grid.step_x == 1 ? grid.S * channels : channels;
-  const bool in_place = K > 0 && run_floats >= kShortRun &&
+  const bool in_place = K > 0 && run_floats >= (place.taps ? kShortestRun : kShortRun) &&
                         reaches(grid.P, grid.first_y, grid.stride_y, grid.step_y, grid.R, grid.H) *
                                 reaches(grid.Q, grid.first_x, grid.stride_x, grid.step_x, grid.S, grid.W) <=
                             kClasses;

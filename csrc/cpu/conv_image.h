@@ -51,6 +51,8 @@ struct Finish {
 struct Placement {
   i64 Y, X, C, c0, first_y, first_x, step_y, step_x;
   i64 merged_y, merged_x;  // > 0: columns hold that block of pixels, see FiltersMerged
+  // > 0: columns hold so many pixels, tap_step apart from first_x + q step_x on, which are added to those of other q
+  i64 taps = 0, tap_step = 0;
 };
 
 namespace {
@@ -59,7 +61,7 @@ namespace {
 FASTDL_INLINE void gather_bias(const Placement& place, const Finish& f, i64 n, i64 columns, float* bias) {
   memset(bias, 0, static_cast<size_t>(round_up(columns, kLanes) + kLanes) * sizeof(float));
   if (!f.bias) return;
-  for (i64 j = 0; j < columns; ++j) bias[j] = f.bias[place.merged_y ? j % place.C : place.c0 + n + j];
+  for (i64 j = 0; j < columns; ++j) bias[j] = f.bias[place.merged_y || place.taps ? j % place.C : place.c0 + n + j];
 }
 
 // `count` finished sums go to out + at. `room` floats from there on are written later by the same block: a last vector
@@ -89,6 +91,10 @@ FASTDL_INLINE void finish_span(const Finish& f, const float* sums, const float* 
 // sums[pixel * width + column] goes where `place` says. bias has whole vectors and one more (gather_bias).
 void finish_pixels(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 n,
                    i64 columns, const float* bias, i64 g0, i64 g1, i64 q0, i64 q1);
+
+// The same where columns are runs of pixels that overlap (conv_data.cpp): all columns of output rows g0 .. g1.
+void finish_runs(const Grid& grid, const Placement& place, const Finish& f, const float* sums, i64 width, i64 columns,
+                 i64 g0, i64 g1);
 
 // The whole of one grid: channels c0 .. c0 + channels of the image times packed filters.
 void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const float* packed, i64 columns,
