@@ -302,6 +302,17 @@ CONV_SIZES = [
     dict(N=1, Y=6, X=6, C=16, R=3, S=3, F=144, pad=(1, 1)),
     dict(N=9, Y=8, X=8, C=32, R=3, S=3, F=32, pad=(1, 1)),
     dict(N=0, Y=8, X=8, C=32, R=3, S=3, F=32, pad=(1, 1)),
+    # few filters, lanes along pixels: fewer of them than lanes, several blocks, a row longer than a block, several channels,
+    # strides and dilations that share a factor or not, groups
+    dict(N=2, Y=9, X=6, C=1, R=3, S=3, F=7, pad=(1, 0)),
+    dict(N=2, Y=31, X=40, C=1, R=3, S=5, F=3, pad=(0, 2)),
+    dict(N=1, Y=3, X=600, C=1, R=2, S=2, F=8),
+    dict(N=3, Y=10, X=11, C=28, R=3, S=3, F=1, pad=(1, 1)),
+    dict(N=2, Y=14, X=14, C=2, R=6, S=6, F=5, stride=(2, 2), pad=(2, 3)),
+    dict(N=1, Y=17, X=18, C=3, R=5, S=4, F=2, stride=(1, 2), pad=(3, 1), dilation=(2, 1)),
+    dict(N=2, Y=20, X=21, C=1, R=6, S=6, F=4, stride=(2, 3), pad=(1, 2), dilation=(1, 3)),
+    dict(N=2, Y=6, X=9, C=3, R=3, S=3, F=6, pad=(1, 1), groups=3),
+    dict(N=2, Y=9, X=10, C=8, R=3, S=3, F=3, pad=(2, 2), dilation=(2, 2)),
 ]
 
 
@@ -399,7 +410,7 @@ CASES = [
         "conv2d_forward",
         make_conv,
         conv_sizes()
-        + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=10, pad=(1, 1), act=a) for a in ACTS]
+        + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=f, pad=(1, 1), act=a) for a in ACTS for f in (6, 10)]
         + [dict(N=2, Y=7, X=6, C=16, R=3, S=3, F=32, pad=(1, 1), act=a) for a in ("relu", "gelu")]
         + [dict(N=1, Y=5, X=9, C=16, R=3, S=3, F=16, pad=(1, 1), groups=16, act=a) for a in ACTS]
         + [dict(N=2, Y=6, X=7, C=3, R=3, S=3, F=17, bias=False)],
@@ -433,6 +444,7 @@ CASES = [
             dict(N=3, Y=19, X=19, C=2, R=3, S=3, F=140, pad=(1, 1)),
             dict(N=3, Y=9, X=9, C=70, R=3, S=3, F=21, pad=(1, 1)),
             dict(N=14, Y=8, X=8, C=16, R=3, S=3, F=32, pad=(1, 1)),  # Winograd's tiles, more than two groups
+            dict(N=8, Y=31, X=30, C=1, R=5, S=5, F=7, pad=(2, 2)),  # lanes along pixels, blocks of several heights, two groups
         ],
         gradient_of=conv_weight_gradient,
     ),

@@ -1,6 +1,7 @@
 // Weight and bias gradient of the convolution: dw[taps C, F] = image[pixels, taps C]^T dy[pixels, F] (see conv.h).
 #include "../kernels.h"
 #include "column_sums.h"
+#include "conv_planes.h"
 #include "conv_winograd.h"
 
 namespace fastdl {
@@ -226,7 +227,19 @@ void depthwise_weight(const Grid& grid, const float* image, const float* dy, i64
 }
 
 bool is_depthwise(i64 C, i64 F, i64 groups) { return groups == C && F == C && C > 1; }
+bool by_planes(const Grid& grid, i64 F, i64 groups) { return groups == 1 && planes_pay(grid, grid.C, F); }
 bool by_winograd(const Grid& grid, i64 F, i64 groups) { return groups == 1 && winograd_pays(grid, F); }
+
+// dw = beta dw + the sums of `parts` parts, in their order.
+void add_parts(const float* sums, i64 parts, i64 size, float beta, float* dw) {
+  parallel_for(size, 256, [&](i64 begin, i64 end) {
+    for (i64 part = 0; part < parts; ++part) {
+      const float* const s = sums + part * size;
+      const float factor = part == 0 ? beta : 1.0f;
+      for (i64 i = begin; i < end; ++i) dw[i] = factor == 0.0f ? s[i] : factor * dw[i] + s[i];
+    }
+  });
+}
 
 }  // namespace
 
@@ -235,6 +248,7 @@ i64 conv2d_backward_weight_workspace(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i
                                      i64 stride_x, i64 pad_y, i64 pad_x, i64 dilation_y, i64 dilation_x, i64 groups) {
   const Grid grid = {N, Y, X, C, P, Q, R, S, stride_y, stride_x, dilation_y, dilation_x, -pad_y, -pad_x};
   if (by_winograd(grid, F, groups)) return winograd_sums(C, F);
+  if (by_planes(grid, F, groups)) return planes_weight_groups(grid) * R * S * C * F;
   const i64 M = groups > 0 ? R * S * (C / groups) : 0, chunks = (N * P * Q + kChunk - 1) / kChunk;
   return M < kFewRows && !is_depthwise(C, F, groups) ? chunks * M * F : 0;
 }
@@ -256,6 +270,10 @@ void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64
     return parallel_for(C, 64, [&](i64 begin, i64 end) { depthwise_weight(grid, x, dy, begin, end, beta_dw, dw); });
   }
   if (by_winograd(grid, F, groups)) return winograd_weight(grid, x, dy, F, beta_dw, work, dw);
+  if (by_planes(grid, F, groups)) {
+    planes_weight(grid, x, dy, F, work);
+    return add_parts(work, planes_weight_groups(grid), M * F, beta_dw, dw);
+  }
   const i64 strips = (Fg + kStripFilters - 1) / kStripFilters;
   const int threads = 2.0 * double(K) * double(M) * double(F) > 2e6 ? num_threads() : 1;
   const auto task = [&](i64 g, i64 strip, i64 m0, i64 m1) {
@@ -277,14 +295,7 @@ void conv2d_backward_weight(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64
         weight_task(t);
       }
     });
-    parallel_for(size, 256, [&](i64 begin, i64 end) {
-      for (i64 chunk = 0; chunk < chunks; ++chunk) {
-        const float* sums = work + chunk * size;
-        const float factor = chunk == 0 ? beta_dw : 1.0f;
-        for (i64 i = begin; i < end; ++i) dw[i] = factor == 0.0f ? sums[i] : factor * dw[i] + sums[i];
-      }
-    });
-    return;
+    return add_parts(work, chunks, size, beta_dw, dw);
   }
   // Each task copies its share of the image and of dy, so they should be few: as many as there are threads, or twice that.
   i64 parts = 1;

@@ -3,6 +3,7 @@
 #include "conv_image.h"
 
 #include "../kernels.h"
+#include "conv_planes.h"
 
 namespace fastdl {
 namespace {
@@ -308,6 +309,10 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
   const bool simple = !f.z && f.beta == 0.0f && (f.act == kNone || f.act == kRelu || f.act == kLeakyRelu);
   const bool fits = columns % kTileCols == 0 || (columns % kTileCols == kLanes && lanes_of(columns) == columns) ||
                     (columns == place.C && columns <= kTileCols);
+  if (planes_pay(grid, channels, columns)) {
+    return convolve_planes(grid, image, c0, channels, packed, columns, place, f,
+                           adjacent && simple && columns == place.C);
+  }
   const bool can_direct = adjacent && simple && fits && K > 0;
   const i64 run_floats = channels == grid.C && grid.step_x == 1 ? grid.S * channels : channels;
   const bool in_place = K > 0 && run_floats >= (place.taps ? kShortestRun : kShortRun) &&
