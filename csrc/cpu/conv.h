@@ -128,13 +128,14 @@ struct ConvRun {
 //   adjacent   row[r][run.offset + k]
 //   scattered  the same, and row r of c is place[r] * c_step from c (and so for from)
 //   strided    row[r][run.offset + k * step]
-//   uniform    row[0][run.offset + k + r * step]: fewer pointers, for short runs
+//   uniform    row[0][run.offset + k + r * step]: fewer pointers, for short runs; `count` tiles that follow each other
 struct ConvTile {
   const float* row[16];
   i64 place[16];
   i64 step;
   const ConvRun* runs;
   i64 run_count;
+  i64 count;
   const float* b;  // vector v of step k is at b + k * b_step + v * kLanes
   i64 b_step;
   // c = act(beta from + sums + bias). from and bias may be null; act is kNone, kRelu or kLeakyRelu.

@@ -71,16 +71,25 @@ void block_sums(const Grid& grid, const Band& band, i64 channels, const Pixels& 
       t.from = k0 == 0 ? nullptr : sums + n;
       i64 left = pixels.rows * pixels.columns;
       for (i64 i = 0; i < segments; ++i) {
-        for (i64 j = 0; j < tiles; ++j) {
+        for (i64 j = 0; j < tiles; j += t.count) {
           const i64 rows = j < more ? least + 1 : least;  // alike, as a tile of few rows takes longer than its share
-          for (i64 r = 0; r < (uniform ? 1 : rows); ++r) t.row[r] = band.base + start[r];
+          t.count = 1;
+          if (uniform) {
+            t.row[0] = band.base + start[0];
+            t.count = (j < more ? more : tiles) - j;
+          } else {
+            for (i64 r = 0; r < rows; ++r) t.row[r] = band.base + start[r];
+          }
           // Vectors that hang over a pixel's end spill into the next pixel, which is written after; not so the last ones.
-          if (out && (left - rows) * direct.step < panel.width) t.cols = smaller<i64>(panel.width, columns - n);
+          const auto hangs = [&] { return out && (left - t.count * rows) * direct.step < panel.width; };
+          while (t.count > 1 && hangs()) --t.count;
+          if (hangs()) t.cols = smaller<i64>(panel.width, columns - n);
           tile[rows](t);
-          left -= rows;
-          start += rows;
-          t.c += rows * t.c_step;
-          if (t.from) t.from += rows * width;
+          const i64 done = t.count * rows;
+          left -= done;
+          start += done;
+          t.c += done * t.c_step;
+          if (t.from) t.from += done * width;
         }
       }
     }
@@ -337,7 +346,8 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
         band.load(grid, image, c0, channels, g0, g1, q0, q1);
         i64 m = 0;
         for (i64 g = g0; g < g1; ++g) {
-          for (i64 q = q0; q < q1; ++q) pixels.start[m++] = band.start[g - g0] + (q - q0) * grid.stride_x * band.pixel;
+          const i64 step = grid.stride_x * band.pixel;
+          for (i64 q = q0, at = band.start[g - g0]; q < q1; ++q, at += step) pixels.start[m++] = at;
         }
         loaded = part;
       }

@@ -36,11 +36,13 @@ struct Sums {
       const vec ar = splat(a(r));
       unrolled<V>([&](auto v) FASTDL_INLINED { add_product(at[r][v], ar, bv[v]); });
     });
+    unrolled<V>([&](auto v) FASTDL_INLINED { keep(bv[v]); });
   }
   // place(r): where row r of c lies, in steps.
   template <class Place>
-  FASTDL_INLINE void end(const ConvTile& t, const Place& place) {
-    if (const float* from = t.from) {
+  FASTDL_INLINE void end(const ConvTile& t, const float* from, float* c, const Place& place) {
+    const i64 c_step = t.c_step;
+    if (from) {
       unrolled<R>([&](auto r) FASTDL_INLINED {
         unrolled<V>([&](auto v) FASTDL_INLINED {
           const float* p = from + place(r) * t.from_step + v * kLanes;
@@ -61,12 +63,12 @@ struct Sums {
     if (t.cols < V * kLanes) {
       unrolled<R>([&](auto r) FASTDL_INLINED {
         unrolled<V>([&](auto v) FASTDL_INLINED {
-          store_edge(t.c + place(r) * t.c_step + v * kLanes, at[r][v], t.cols - v * kLanes);
+          store_edge(c + place(r) * c_step + v * kLanes, at[r][v], t.cols - v * kLanes);
         });
       });
     } else {
       unrolled<R>([&](auto r) FASTDL_INLINED {
-        unrolled<V>([&](auto v) FASTDL_INLINED { store(t.c + place(r) * t.c_step + v * kLanes, at[r][v]); });
+        unrolled<V>([&](auto v) FASTDL_INLINED { store(c + place(r) * c_step + v * kLanes, at[r][v]); });
       });
     }
   }
@@ -81,27 +83,34 @@ enum class Form { kAdjacent, kScattered, kStrided, kUniform };
 template <int R, int V, Form kForm>
 void conv_tile(const ConvTile& t) {
   Sums<R, V> sums;
-  sums.begin();
   const i64 b_step = t.b_step, step = t.step;
   constexpr int kUnroll = R < smaller(kTileRows, kThinRows) ? 2 : 4;
   const ConvRun *run = t.runs, *const last = t.runs + t.run_count;
   if constexpr (kForm == Form::kUniform) {
     // Three rows to a pointer: what an address can express.
     constexpr int kPointers = (R + 2) / 3;
-    for (; run != last; ++run) {
-      const float* b = t.b + run->k * b_step;
-      const float* p[kPointers];
-      unrolled<kPointers>([&](auto i) FASTDL_INLINED { p[i] = t.row[0] + run->offset + i * 3 * step; });
-      for (i64 k = run->length; k > 0; --k) {
-        sums.add(b, [&](auto r) FASTDL_INLINED { return p[r / 3][r % 3 * step]; });
-        b += b_step;
-        unrolled<kPointers>([&](auto i) FASTDL_INLINED {
-          ++p[i];
-          __asm__("" : "+r"(p[i]));  // likewise
-        });
+    const float *first = t.row[0], *from = t.from;
+    float* c = t.c;
+    for (i64 i = t.count; i > 0; --i, first += R * step, c += R * t.c_step) {
+      sums.begin();
+      for (run = t.runs; run != last; ++run) {
+        const float* b = t.b + run->k * b_step;
+        const float* p[kPointers];
+        unrolled<kPointers>([&](auto j) FASTDL_INLINED { p[j] = first + run->offset + j * 3 * step; });
+        for (i64 k = run->length; k > 0; --k) {
+          sums.add(b, [&](auto r) FASTDL_INLINED { return p[r / 3][r % 3 * step]; });
+          b += b_step;
+          unrolled<kPointers>([&](auto j) FASTDL_INLINED {
+            ++p[j];
+            __asm__("" : "+r"(p[j]));  // or GCC makes a moving pointer of every row
+          });
+        }
       }
+      sums.end(t, from, c, [](auto r) FASTDL_INLINED { return i64(r); });
+      if (from) from += R * t.from_step;
     }
   } else {
+    sums.begin();
     for (; run != last; ++run) {
       const float* b = t.b + run->k * b_step;
       const float* row[R];
@@ -109,7 +118,7 @@ void conv_tile(const ConvTile& t) {
       // Four steps at a time: the end of a long run is then predicted.
       i64 left = run->length, k = 0;
       for (; left >= kUnroll; left -= kUnroll) {
-        __asm__("" : "+r"(k));  // or GCC makes a moving pointer of every row
+        __asm__("" : "+r"(k));  // likewise
         unrolled<kUnroll>([&](auto u) FASTDL_INLINED {
           if constexpr (kForm != Form::kStrided) {
             sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
@@ -128,11 +137,11 @@ void conv_tile(const ConvTile& t) {
         b += b_step;
       }
     }
-  }
-  if constexpr (kForm == Form::kScattered) {
-    sums.end(t, [&](auto r) FASTDL_INLINED { return t.place[r]; });
-  } else {
-    sums.end(t, [](auto r) FASTDL_INLINED { return i64(r); });
+    if constexpr (kForm == Form::kScattered) {
+      sums.end(t, t.from, t.c, [&](auto r) FASTDL_INLINED { return t.place[r]; });
+    } else {
+      sums.end(t, t.from, t.c, [](auto r) FASTDL_INLINED { return i64(r); });
+    }
   }
 }
 
