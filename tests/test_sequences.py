@@ -267,8 +267,16 @@ def test_texts_are_checked():
         model.fit("abc")
     model.fit("abc" * 40, epochs=1, batch_size=2, window=5)
     with pytest.raises(ValueError, match=r"sequence\[0\]: expected a symbol of the vocabulary; got 'z'"):
-        model.nats("zebra")
+        model.vocabulary_.encode("zebra")
+    fit = {"epochs": 1, "batch_size": 2, "window": 5, "warm_start": True}
     for call, message in (
+        (lambda: model.nats("zebra"), r"text\[0\]: expected a symbol of the vocabulary; got 'z'"),
+        (lambda: model.perplexity("abZ"), r"text\[2\]: expected a symbol of the vocabulary; got 'Z'"),
+        (lambda: model.encode("aZ"), r"text\[1\]: expected a symbol of the vocabulary; got 'Z'"),
+        (lambda: model.sample(10, "THE"), r"prompt\[0\]: expected a symbol of the vocabulary; got 'T'"),
+        (lambda: model.next("aT"), r"prompt\[1\]: expected a symbol of the vocabulary; got 'T'"),
+        (lambda: model.fit("abz" * 40, **fit), r"text\[2\]: expected a symbol of the vocabulary; got 'z'"),
+        (lambda: model.fit("abc" * 40, validation="äö", **fit), r"validation\[0\]: expected a symbol of the vocabulary; got 'ä'"),
         (lambda: model.sample(1, ""), "prompt: expected one symbol"),
         (lambda: model.sample(1, "a", temperature=0.0), "temperature: expected"),
         (lambda: model.sample(1, "a", top_k=0), "top_k: expected"),

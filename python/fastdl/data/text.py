@@ -124,14 +124,18 @@ class Vocabulary:
         ValueError
             A symbol that is not in the vocabulary, where no `unknown` stands for it; the message says which and where.
         """
+        return self._encode(sequence, "sequence")
+
+    def _encode(self, sequence, name):
+        """`encode`, for a caller whose argument has another name."""
         if not hasattr(sequence, "__iter__"):
-            raise TypeError(f"sequence: expected a text or a list of symbols; got {type(sequence).__name__}")
+            raise TypeError(f"{name}: expected a text or a list of symbols; got {type(sequence).__name__}")
         sequence = sequence if isinstance(sequence, str) else list(sequence)
         other = None if self.unknown is None else self._number[self.unknown]
-        codes = [self._number.get(_symbol("sequence", s), other) for s in sequence]
+        codes = [self._number.get(_symbol(name, s), other) for s in sequence]
         if other is None and None in codes:
             at = codes.index(None)
-            raise ValueError(f"sequence[{at}]: expected a symbol of the vocabulary; got {sequence[at]!r}")
+            raise ValueError(f"{name}[{at}]: expected a symbol of the vocabulary; got {sequence[at]!r}")
         return np.array(codes, np.int64)
 
     def decode(self, codes):

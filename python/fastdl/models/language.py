@@ -134,7 +134,7 @@ class LanguageModel(Model):
         return self._encode(text, "text")
 
     def _encode(self, text, name):
-        return self.vocabulary_.encode(self._symbols(text, name))
+        return self.vocabulary_._encode(self._symbols(text, name), name)
 
     @unless_begun
     def fit(self, text, *, epochs=10, batch_size=32, window=64, validation=None, optimizer="adam", lr=None, weight_decay=None,
@@ -170,7 +170,7 @@ class LanguageModel(Model):
             if not len(symbols):
                 raise ValueError("text: expected one symbol or more; got an empty text")
             self.build(self._first_vocabulary(symbols) if vocabulary is None else vocabulary)
-        codes = self.vocabulary_.encode(symbols)
+        codes = self.vocabulary_._encode(symbols, "text")
         judge = None if validation is None else _Judge(self, validation)
         pieces = (len(codes) - 1) // (batch_size * window)
         if pieces < 1:
