@@ -274,6 +274,33 @@ def test_pca_is_the_best_linear_code():
         PCA(9).fit(x)
 
 
+def test_pca_says_what_is_wrong():
+    x = curve(20)
+    model = PCA(2).fit(x)
+    hole = x.copy()
+    hole[3, 1] = np.nan
+    shape = r"X: expected samples of shape \[6\], as the model was made for; got \[5\]"
+    for call, kind, message in (
+        (lambda: PCA(2.5), TypeError, "code: expected an integer; got float"),
+        (lambda: PCA(0), ValueError, "code: expected at least 1; got 0"),
+        (lambda: PCA(2).fit(hole), ValueError, "X: expected finite numbers; got nan"),
+        (lambda: model.transform(hole), ValueError, "X: expected finite numbers; got nan"),
+        (lambda: PCA(2).fit(x[:0]), ValueError, "X: expected one sample or more; got none"),
+        (lambda: PCA(2).transform(x), RuntimeError, "PCA: expected a model that was built or fitted; got a fresh one"),
+        (lambda: PCA(2).inverse_transform(x), RuntimeError, "PCA: expected a model that was built or fitted"),
+        (lambda: PCA(2).score(x), RuntimeError, "PCA: expected a model that was built or fitted"),
+        (lambda: model.transform(x[:, :5]), ValueError, shape),
+        (lambda: model.reconstruct(x[:, :5]), ValueError, shape),
+        (lambda: model.score(x[:, :5]), ValueError, shape),
+        (lambda: model.score(x[:0]), ValueError, "X: expected one sample or more; got none"),
+        (lambda: model.inverse_transform(np.zeros((3, 1))), ValueError, r"codes: expected shape \[N,2\]; got \[3, 1\]"),
+    ):
+        with pytest.raises(kind, match=message):
+            call()
+    np.testing.assert_array_equal(model.transform(x.tolist()), model.transform(x))  # lists are taken, too
+    assert model.reconstruct(x.tolist()).shape == x.shape
+
+
 @pytest.mark.parametrize(
     "params, message",
     [
