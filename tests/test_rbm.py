@@ -72,6 +72,13 @@ def test_gaussian_units_find_mean_and_variance():
     np.testing.assert_allclose(drawn.std(0), [0.5, 1, 2], rtol=0.25)
 
 
+def test_a_variance_may_be_any_real_number(tmp_path):
+    rbm = RBM(2, visible="gaussian", variance=np.float32(2), seed=1).fit(Y, epochs=1)
+    np.testing.assert_array_equal(rbm.module_.variance, np.float32(2))
+    rbm.save(tmp_path / "rbm")
+    np.testing.assert_array_equal(RBM.load(tmp_path / "rbm").transform(Y), rbm.transform(Y))
+
+
 def test_missing_values_are_filled_in():
     rbm = RBM(4, seed=100).fit(X, epochs=60, batch_size=20, lr=0.1)
     broken = PATTERNS.copy()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
-from .._arguments import positive, sizes
+from .._arguments import not_negative, number, positive, sizes
 from .._interrupts import beforehand, unless_begun
 from ..checkpoint import to_go_on_from
 from ..random import Stream, normal
@@ -99,25 +99,24 @@ class Autoencoder(Model):
             raise ValueError(f"{'tied' if tied else 'contraction'}: expected none with kind 'conv'; got one")
         if variational and tied:
             raise ValueError("tied: expected False with variational; got True")
-        if sparsity is not None and not (0.0 < sparsity < 1.0 and code_act == "sigmoid" and not variational):
+        for name, value in (("noise_level", noise_level), ("sparsity_weight", sparsity_weight), ("contraction", contraction),
+                            ("beta", beta)):  # fmt: skip
+            not_negative(name, value)
+        if sparsity is not None and not (0.0 < number("sparsity", sparsity) < 1.0 and code_act == "sigmoid" and not variational):
             raise ValueError(
                 f"sparsity: expected a number between 0 and 1, with code_act 'sigmoid'; got {sparsity} with {code_act!r}"
             )
         used = {act, code_act} if hidden else {code_act}
-        if not contraction >= 0.0 or (contraction and (variational or not used <= {"sigmoid", "tanh", "none"})):
+        if contraction and (variational or not used <= {"sigmoid", "tanh", "none"}):
             raise ValueError(
                 "contraction: expected 0 or more, with act and code_act 'sigmoid', 'tanh' or 'none' and a code that is "
                 f"not variational; got {contraction} with {act!r} and {code_act!r}"
             )
         if noise not in (None, "gaussian", "mask", "salt"):
             raise ValueError(f"noise: expected None, 'gaussian', 'mask' or 'salt'; got {noise!r}")
-        if noise is not None and not (noise_level >= 0.0 and (noise == "gaussian" or noise_level < 1.0)):
+        if noise not in (None, "gaussian") and noise_level >= 1.0:
             raise ValueError(f"noise_level: expected 0 or more, below 1 but for 'gaussian'; got {noise_level}")
-        if not sparsity_weight >= 0.0:
-            raise ValueError(f"sparsity_weight: expected 0 or more; got {sparsity_weight}")
         positive("code", code)
-        if not beta >= 0.0:
-            raise ValueError(f"beta: expected 0 or more; got {beta}")
         self.hidden, self.code, self.kind, self.act, self.code_act = sizes("hidden", hidden), code, kind, act, code_act
         self.output, self.loss, self.tied, self.noise, self.noise_level = output, loss, tied, noise, noise_level
         self.sparsity, self.sparsity_weight, self.contraction = sparsity, sparsity_weight, contraction

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import backend, init, ops, train
-from .._arguments import positive
+from .._arguments import not_negative, positive
 from ..module import Module, Parameter
 from ..random import Stream, uniform
 from ..rows import Rows
@@ -65,9 +65,8 @@ class ClassificationRBM(Classifier):
         for name, value in (("hidden", hidden), ("k", k)):
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
                 raise ValueError(f"{name}: expected an integer of at least 1; got {value!r}")
-        if not 0.0 <= weight < math.inf:
-            raise ValueError(f"weight: expected 0 or more; got {weight}")
-        self.hidden, self.objective, self.weight, self.k, self.seed = hidden, objective, weight, k, seed
+        self.hidden, self.objective, self.weight = hidden, objective, not_negative("weight", weight)
+        self.k, self.seed = k, seed
 
     def _make(self, input_shape, outputs):
         return _Joint(math.prod(input_shape), int(self.hidden), outputs, self)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import backend, init, ops, optim, train
-from .._arguments import functions, positive
+from .._arguments import functions, not_negative, number, positive
 from .._interrupts import unless_begun
 from ..module import Module, Parameter
 from ..random import Stream
@@ -69,10 +69,11 @@ class ConvolutionalRBM(Model):
         for name, value in (("filters", filters), ("size", size)):
             if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
                 raise ValueError(f"{name}: expected an integer of at least 1; got {value!r}")
-        if sparsity is not None and not 0.0 < sparsity < 1.0:
+        if sparsity is not None and not 0.0 < number("sparsity", sparsity) < 1.0:
             raise ValueError(f"sparsity: expected 0 < sparsity < 1; got {sparsity}")
         self.filters, self.size, self.visible, self.sparsity = filters, size, visible, sparsity
-        self.sparsity_weight, self.image_shape, self.seed = sparsity_weight, image_shape, seed
+        self.sparsity_weight = not_negative("sparsity_weight", sparsity_weight)
+        self.image_shape, self.seed = image_shape, seed
 
     # ------------------------------------------------------------------------------------------ making it
 
@@ -154,6 +155,7 @@ class ConvolutionalRBM(Model):
             raise ValueError(f"k: expected an integer of at least 1; got {k!r}")
         if stochastic and self.visible != "bernoulli":
             raise ValueError(f"stochastic: expected Bernoulli visible units; got {self.visible} ones")
+        positive("batch_size", batch_size)
         callbacks = functions("callbacks", callbacks)
         x = self._begin(X, warm_start)
         if not hasattr(self, "module_"):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 
 from .. import backend
+from .._arguments import number
 from .._interrupts import unless_begun
 from ..rows import Rows
 from ._base import Model
@@ -165,6 +166,7 @@ class DBM(Model):
 
             log p(v) >= b v + c1 m1 + c2 m2 + v w1 m1 + m1 w2 m2 + H(m1) + H(m2) - log Z,   m the mean-field means
         """
+        number("log_z", log_z)
         both, h1 = self._inferred(X)
         w, b, c = (backend.to_host(a).astype(np.float64) for a in self.module_.arrays)
         x, m = (backend.to_host(a).astype(np.float64) for a in (both, h1))

@@ -6,7 +6,7 @@ import os
 import numpy as np
 
 from .. import backend, nn, train
-from .._arguments import chance, functions, number, positive, sizes
+from .._arguments import chance, function, functions, number, positive, sizes
 from .._interrupts import beforehand, unless_begun
 from ..random import permutation
 from ._base import Classifier, Model, must_have_some
@@ -95,6 +95,8 @@ class DBN(Classifier):
             if checkpoint is None:
                 raise ValueError("resume: expected a path, or True together with checkpoint; got True alone")
             resume = checkpoint
+        if show is not None:
+            function("show", show)
         place = checkpoint or resume or None
         machines = self._machines()
         for name in ("stack_", "recognition_"):

@@ -4,11 +4,12 @@ import dataclasses
 import math
 import time
 import warnings
+from numbers import Real
 
 import numpy as np
 
 from .. import backend, train
-from .._arguments import functions, positive, schedule_or_none
+from .._arguments import functions, number, positive, schedule_or_none
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint
 from ..random import permutation
@@ -94,10 +95,11 @@ class RBM(Model):
                                          ("hidden_group", self.hidden, self.hidden_group, self.hidden_units)):  # fmt: skip
             if kind == "softmax" and (group < 2 or width % group):
                 raise ValueError(f"{name}: expected a divisor of {width} units, at least 2; got {group}")
-        if self.variance not in ("data", "learned") and not (
-            isinstance(self.variance, (int, float)) and 0 < self.variance < math.inf
-        ):
-            raise ValueError(f"variance: expected a number above 0, 'data' or 'learned'; got {self.variance!r}")
+        s = self.variance
+        real = isinstance(s, Real) and not isinstance(s, bool)
+        if not (s in ("data", "learned") if isinstance(s, str) else real and 0 < s < math.inf):
+            wrong = ValueError if real or isinstance(s, str) else TypeError
+            raise wrong(f"variance: expected a number above 0, 'data' or 'learned'; got {s!r}")
         if v < 1:
             raise ValueError("X: expected one column or more; got none")
 
@@ -492,7 +494,7 @@ class RBM(Model):
 
     def log_likelihood(self, X, log_z=None):
         """log p(v) in nats of each sample, float64 [N], with the log_z given or the exact one."""
-        z = self.log_z() if log_z is None else float(log_z)
+        z = self.log_z() if log_z is None else float(number("log_z", log_z))
         return -self.free_energy(X).astype(np.float64) - z
 
     def anneal(self, chains=100, temperatures=10000, seed=0, reverse_steps=1000):
