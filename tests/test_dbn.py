@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastdl import models
+from fastdl import models, train
 from fastdl.models import DBN
 from fastdl.recipes import Config
 
@@ -42,6 +42,32 @@ def test_up_down_training_raises_the_likelihood():
     before = exact(dbn).mean()
     dbn.fine_tune(X, epochs=60, batch_size=20, lr=0.1)
     assert exact(dbn).mean() > before + 0.1
+
+
+def test_callbacks_of_up_down_training_see_its_state():
+    dbn, seen = DBN((6, 4), seed=101).pretrain(X, epochs=8, batch_size=20, lr=0.1), []
+    begin = dbn.get_weights()
+
+    def look(state):
+        assert isinstance(state, train.State)
+        seen.append((state.epoch, state.step, state.total, state.loss))
+        if state.epoch == 1:
+            state.keep()
+            seen.append(dbn.get_weights())
+        if state.epoch == 3:
+            state.restore()
+            state.stop = True
+
+    dbn.fine_tune(X, epochs=5, batch_size=20, lr=0.1, callbacks=look)
+    first = seen.pop(1)
+    history = dbn.fine_tune_history_
+    assert seen == [(e, 10 * e, 50, history["error"][e - 1]) for e in (1, 2, 3)]
+    assert history["epoch"] == [1, 2, 3] and len(history["seconds"]) == 3 and history["stopped"] == "callback"
+    for name, a in dbn.get_weights().items():  # as they were after the first epoch, the recognition weights included
+        np.testing.assert_array_equal(a, first[name], err_msg=name)
+        assert np.array_equal(a, begin[name]) == (name.endswith(("chain_v", "chain_h", "base")) or name == "machine0.c"), name
+    back = dbn.stack_[0].inverse_transform(dbn.stack_[1].reconstruct(dbn._up(X)[0][0]))
+    assert history["error"][0] == pytest.approx(np.mean((X - back) ** 2), rel=1e-6)
 
 
 def test_samples_look_like_the_data(stack):

@@ -2,12 +2,14 @@
 
 import inspect
 import os
+import time
 
 import numpy as np
 
 from .. import backend, nn, train
 from .._arguments import chance, function, functions, number, positive, sizes
 from .._interrupts import beforehand, unless_begun
+from ..module import Module
 from ..random import permutation
 from ._base import Classifier, Model, must_have_some
 from ._boltzmann import stream_of
@@ -39,6 +41,9 @@ class DBN(Classifier):
         From the data upwards.
     module_ : Module
         The classifier, after `fit`.
+    fine_tune_history_ : dict
+        What the last `fine_tune` recorded: for each epoch `error` (mean squared error of reconstructions through all layers, of
+        at most 1,000 samples) and `seconds`.
 
     References
     ----------
@@ -170,9 +175,30 @@ class DBN(Classifier):
         A sample goes up through the recognition weights, makes `k` steps in the top machine, and comes down through the
         generative weights; each pass teaches the other direction's weights.
 
+        Parameters
+        ----------
+        X : array [N,...]
+            Values that the visible units take, as in `pretrain`.
+        epochs, batch_size : int
+            Passes over X, and samples of an update: 10 and 100 if left out.
+        lr : float
+            0.01 if left out.
+        k : int
+            Gibbs steps of the top machine between the way up and the way down, 3 if left out.
+        callbacks : sequence of callables
+            ``f(state)`` after every epoch; see `fastdl.train.State`. Its `loss` is the error of the epoch, its `module` has the
+            machines' weights and those that infer the hidden layers.
+
         Returns
         -------
-        The model itself.
+        The model itself; `fine_tune_history_` holds the curve.
+
+        Raises
+        ------
+        RuntimeError
+            No stack: `pretrain` comes first.
+        FloatingPointError
+            The weights became infinite or NaN.
         """
         self._need_stack()
         positive("epochs", epochs), positive("batch_size", batch_size), positive("k", k)
@@ -181,20 +207,39 @@ class DBN(Classifier):
         callbacks = functions("callbacks", callbacks)
         x = must_have_some(self._input(X))
         stream, shuffling = stream_of(self.seed, "up-down"), stream_of(self.seed, "up-down shuffle")
-        n = len(x)
-        for _ in range(epochs):
+        n, few = len(x), np.linspace(0, len(x) - 1, min(len(x), 1000)).astype(np.int64)
+        shown = self.stack_[0]._floats(x[few])
+        history = self.fine_tune_history_ = {"epoch": [], "error": [], "seconds": [], "stopped": "done"}
+        state = train.State(_Stack(self), None, history, epochs, epochs * -(-n // batch_size))
+        for epoch in range(1, epochs + 1):
+            begun = time.perf_counter()
             order = permutation(n, *shuffling.take(2 * n))
             with backend.pooled():
                 for at in range(0, n, batch_size):
                     v = self.stack_[0]._floats(x[np.sort(order[at : at + batch_size])])
                     self._up_down(v, lr, k, stream)
+                    state.step += 1
             for rbm in self.stack_:
                 weights = rbm.module_.flatten().data
                 if not np.isfinite(float(backend.to_host(rbm.module_.kernels.sum_squares(weights))[0])):
                     raise FloatingPointError(f"DBN: weights became infinite or NaN; expected a smaller lr than {lr:g}")
+            error = self._reconstruction_error(shown)
+            for name, value in (("epoch", epoch), ("error", error), ("seconds", time.perf_counter() - begun)):
+                history[name].append(value)
+            state.epoch, state.loss = epoch, error
             for f in callbacks:
-                f(self)
+                f(state)
+            if state.stop:
+                history["stopped"] = "callback"
+                break
         return self
+
+    def _reconstruction_error(self, v):
+        """Mean squared error of v after the way up and down again, by means."""
+        h = self.stack_[-1].module_.hidden(self._up(v)[-1][0] if self.recognition_ else v)
+        for rbm in reversed(self.stack_):
+            h = rbm.module_.visible(h)
+        return float(np.mean((backend.to_host(v).astype(np.float64) - backend.to_host(h)) ** 2))
 
     def _up_down(self, v, lr, steps, stream):
         k, n, rate = backend.kernels(v), len(v), lr / len(v)
@@ -424,3 +469,20 @@ class DBN(Classifier):
             model.module_.set_weights(weights)
             return model
         return model.set_weights(weights)
+
+
+class _Upward(Module):
+    """What infers a layer from the one below: w [V,H] and c [H]."""
+
+    buffers = ("w", "c")
+
+    def __init__(self, w, c):
+        self.w, self.c = w, c
+
+
+class _Stack(Module):
+    """All that up-down training changes, for its callbacks: the machines' arrays, and those that infer the hidden layers."""
+
+    def __init__(self, dbn):
+        self.machines = [rbm.module_ for rbm in dbn.stack_]
+        self.upward = [_Upward(w, c) for w, c in dbn.recognition_]
