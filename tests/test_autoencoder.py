@@ -152,6 +152,41 @@ def test_unrolled_from_fitted_machines(digits):
     np.testing.assert_allclose(model.reconstruct(x), back, rtol=1e-4, atol=1e-5)
 
 
+def test_unrolled_units_are_of_the_machines_kinds():
+    from fastdl.models import RBM
+
+    x = curve(60)
+
+    def stack(lower, upper="bernoulli", group=1):
+        first = RBM(4, hidden_units=lower, hidden_group=group, seed=1).build(6)
+        return [first, RBM(2, visible="gaussian" if lower == "relu" else "bernoulli", hidden_units=upper, seed=2).build(4)]
+
+    def acts(model):
+        return [layer.act for layer in model.module_.encoder.layers]
+
+    for lower, act, message in (
+        ("relu", {}, r"rbms\[0\]: expected hidden units that act 'sigmoid' fits; got 'relu' ones .act='relu' does."),
+        ("gaussian", {}, r"rbms\[0\]: expected hidden units that act 'sigmoid' fits; got 'gaussian' ones .act='none' does."),
+        ("bernoulli", {"act": "relu"}, r"rbms\[0\]: expected hidden units that act 'relu' fits; got 'bernoulli' ones"),
+        ("bernoulli", {"act": "gelu"}, r"rbms\[0\]: expected .* act 'gelu' fits; got 'bernoulli' ones .act='sigmoid' does."),
+    ):
+        with pytest.raises(ValueError, match=message):
+            Autoencoder.from_rbms(stack(lower), **act)
+    with pytest.raises(ValueError, match=r"rbms\[0\]: expected .* act 'sigmoid' fits; got 'softmax' ones .none does."):
+        Autoencoder.from_rbms(stack("softmax", group=2))
+    with pytest.raises(ValueError, match=r"rbms\[0\]: expected hidden units that a code_act fits; got 'softmax' ones"):
+        Autoencoder.from_rbms(stack("softmax", group=2)[:1])
+    relu = Autoencoder.from_rbms(stack("relu"), act="relu")
+    assert acts(relu) == ["relu", "sigmoid"]
+    assert acts(Autoencoder.from_rbms(stack("bernoulli", "relu"))) == ["sigmoid", "relu"]
+    assert acts(Autoencoder.from_rbms(stack("bernoulli", "gaussian"))) == ["sigmoid", "none"]
+    assert acts(Autoencoder.from_rbms(stack("bernoulli"), code_act="none")) == ["sigmoid", "none"]  # who asks gets it
+    machines = [m.fit(x, epochs=1) for m in stack("bernoulli")[:1]]
+    machines.append(RBM(2, seed=2).fit(machines[0].transform(x), epochs=1))
+    codes = Autoencoder.from_rbms(machines).transform(x)
+    np.testing.assert_allclose(codes, machines[1].transform(machines[0].transform(x)), rtol=1e-4, atol=1e-5)
+
+
 # ------------------------------------------------------------------------------------------------------ penalties
 
 

@@ -321,7 +321,9 @@ class Autoencoder(Model):
         input_shape : tuple of int, optional
             Of one sample; [V] if left out.
         **params
-            Of the autoencoder but `hidden` and `code`; `act` is 'sigmoid' if left out.
+            Of the autoencoder but `hidden` and `code`. `act` is 'sigmoid' if left out, and must fit the hidden units of all
+            machines but the last: 'sigmoid' Bernoulli ones, 'relu' rectified ones, 'none' Gaussian ones. `code_act` is what
+            fits the last machine's if left out, 'none' for a tuple.
 
         Returns
         -------
@@ -341,7 +343,19 @@ class Autoencoder(Model):
                     f"rbms[{i + 1}]: expected {below[0].shape[1]} visible units, the hidden ones below; got {above[0].shape[0]}"
                 )
         sizes = [w.shape[1] for w, _, _ in stack]
-        model = cls(tuple(sizes[:-1]), sizes[-1], **{"act": "sigmoid"} | params)
+        params = {"act": "sigmoid"} | params
+        *kinds, last = (getattr(r, "hidden_units", None) for r in rbms)
+        for i, kind in enumerate(kinds):
+            if kind in _ACTS and params["act"] != _ACTS[kind]:
+                other = "none" if _ACTS[kind] is None else f"act={_ACTS[kind]!r}"
+                raise ValueError(
+                    f"rbms[{i}]: expected hidden units that act {params['act']!r} fits; got {kind!r} ones ({other} does)"
+                )
+        if last in _ACTS and "code_act" not in params:
+            if _ACTS[last] is None:
+                raise ValueError(f"rbms[{len(kinds)}]: expected hidden units that a code_act fits; got {last!r} ones")
+            params["code_act"] = _ACTS[last]
+        model = cls(tuple(sizes[:-1]), sizes[-1], **params)
         if model.kind != "dense" or model.variational:
             raise ValueError("kind, variational: expected 'dense' and False; got others")
         model.build(input_shape or (stack[0][0].shape[0],))
@@ -435,6 +449,7 @@ def _variance_of(rbm):
     return None if s is None else np.asarray(backend.to_host(s), np.float32)
 
 
+_ACTS = {"bernoulli": "sigmoid", "relu": "relu", "gaussian": "none", "softmax": None}  # of a machine's hidden units
 _NAMES = (("w",), ("b_visible", "b"), ("b_hidden", "c"))  # of a machine's weights
 
 
