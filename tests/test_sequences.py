@@ -1,5 +1,6 @@
 """Models over sequences, and the data tools that feed them: text, sound, padding."""
 
+import inspect
 import struct
 
 import numpy as np
@@ -177,6 +178,16 @@ def test_regressor(rng):
     y = np.array([s[:, 1].mean() for s in x])
     model = RNNRegressor(units=16, seed=1).fit(x, y, epochs=60, lr=0.01, batch_size=16)
     assert model.score(x, y) > 0.8
+
+
+def test_networks_are_made_without_data():
+    """And what `build` takes is written down where it is."""
+    assert RNNClassifier(units=4).build((7, 3), [2, 5, 9]).input_shape_ == (7, 3)
+    assert RNNRegressor(units=4).build(7, 2).input_shape_ == (7, 1)
+    assert RNNClassifier(units=4, vocabulary=5).build((7,), 2).predict([[1, 2], [3]]).shape == (2,)
+    for build in (RNNClassifier.build, RNNRegressor.build):
+        names = list(inspect.signature(build).parameters)[1:]
+        assert "targets" not in names and all(name in build.__doc__.split("Returns")[0] for name in names)
 
 
 def test_sequences_are_checked(rng):

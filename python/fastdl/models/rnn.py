@@ -85,12 +85,13 @@ class _Sequences:
         how = {"layers": self.layers, "bidirectional": self.bidirectional, "dropout": self.dropout, "output": "last"}
         return Reader(rows, recurrent(self.cell, self.units, **how), outputs, self.dropout)
 
-    def build(self, input_shape, *targets, **more):
+    def _sample_shape(self, input_shape):
+        """Shape of a sample as the network sees it."""
         shape = tuple(int(s) for s in np.atleast_1d(input_shape))
         if self.vocabulary is None and len(shape) == 1:
             inputs = self.__dict__.pop("_inputs", None)  # of a fit, whose samples are rows: see Rows
             shape = (shape[0], 1) if inputs is None else ((shape[0] - 1) // inputs, inputs)
-        return super().build(shape, *targets, **more)
+        return shape
 
     def _begin(self, X, warm_start):
         goes_on = warm_start and hasattr(self, "module_") and hasattr(self, "scale_")
@@ -191,9 +192,42 @@ class RNNClassifier(_Sequences, Classifier):
     1.0
     """
 
+    def build(self, input_shape, classes):
+        """Make the network with initial weights.
+
+        Parameters
+        ----------
+        input_shape : int or tuple of int
+            Of one sequence: [T,I], or [T] where a step is one value or a token. A later X may have another T.
+        classes : int or sequence of labels
+
+        Returns
+        -------
+        The model itself.
+        """
+        return super().build(self._sample_shape(input_shape), classes)
+
 
 class RNNRegressor(_Sequences, Regressor):
     """Recurrent layers and linear outputs on the last output of each sequence; trained by squared error.
 
     X and arguments as in `RNNClassifier`.
     """
+
+    def build(self, input_shape, outputs=1, mean=0.0, spread=1.0):
+        """Make the network with initial weights.
+
+        Parameters
+        ----------
+        input_shape : int or tuple of int
+            As in `RNNClassifier.build`.
+        outputs : int
+            K, targets a sequence.
+        mean, spread : float or array [K]
+            Of the targets.
+
+        Returns
+        -------
+        The model itself.
+        """
+        return super().build(self._sample_shape(input_shape), outputs, mean, spread)
