@@ -10,9 +10,11 @@ sklearn = pytest.importorskip("sklearn")
 
 from sklearn.base import clone  # noqa: E402
 from sklearn.exceptions import ConvergenceWarning, NotFittedError  # noqa: E402
+from sklearn.linear_model import LogisticRegression  # noqa: E402
 from sklearn.model_selection import GridSearchCV, cross_val_score  # noqa: E402
+from sklearn.neural_network import BernoulliRBM  # noqa: E402
 from sklearn.pipeline import make_pipeline  # noqa: E402
-from sklearn.preprocessing import StandardScaler  # noqa: E402
+from sklearn.preprocessing import MinMaxScaler, StandardScaler  # noqa: E402
 from sklearn.utils.estimator_checks import check_estimator  # noqa: E402
 
 from fastdl.sklearn import (  # noqa: E402
@@ -204,7 +206,11 @@ def test_machines_make_features_and_begin_classifiers():
     judge = MLPClassifier((8,), max_iter=30, learning_rate_init=0.02, random_state=0)
     pipe = make_pipeline(RBM(8, n_iter=10, random_state=0), judge)
     assert pipe.fit(X, y).score(X, y) > 0.9
+    np.testing.assert_allclose(machine.free_energy(X), machine.model_.free_energy(X))
     wide = RBM(4, n_iter=2, random_state=0).fit(1000 * X + 7)
+    assert not hasattr(wide, "score_samples") and wide.free_energy(1000 * X + 7).shape == (200,)
+    with pytest.raises(AttributeError, match="score_samples"):
+        wide.score_samples(1000 * X + 7)
     assert wide.visible_ == "gaussian" and wide.inverse_transform(wide.transform(1000 * X + 7)).mean() > 100
     net = DBNClassifier((16, 8), pretrain_iter=5, max_iter=30, learning_rate_init=0.01, random_state=0).fit(X, y)
     assert net.score(X, y) > 0.9 and len(net.model_.stack_) == 2
@@ -212,6 +218,35 @@ def test_machines_make_features_and_begin_classifiers():
         RBM(4, visible="softmax").fit(X)
     with pytest.raises(ValueError, match="algorithm: expected one of 'pcd'"):
         RBM(4, algorithm="gibbs").fit(X)
+
+
+def test_scores_of_a_machine_are_those_of_scikit_learns():
+    """Both give the pseudo-likelihood, one unit of each row flipped: their means over many draws of the unit agree."""
+    X = (np.random.default_rng(0).random((4, 6)) < 0.4).astype(float)
+    machine = RBM(5, n_iter=30, learning_rate=0.1, random_state=0).fit(X)
+    np.testing.assert_array_equal(machine.score_samples(X), machine.model_.pseudo_likelihood(X))
+    theirs = BernoulliRBM(5, n_iter=1, random_state=0).fit(X)
+    weights = machine.model_.get_weights()
+    theirs.components_, theirs.intercept_visible_ = weights["w"].T, weights["b"]
+    theirs.intercept_hidden_ = weights["c"]
+    many = np.repeat(X, 2000, 0)
+    ours, wanted = (m.score_samples(many).reshape(4, 2000).mean(1) for m in (machine, theirs))
+    np.testing.assert_allclose(ours, wanted, rtol=0.1)
+
+
+def test_rows_a_little_beyond_those_of_the_fit_are_clipped():
+    """MinMaxScaler, fitted to other rows, gives them."""
+    X, y = blobs(150, spread=1.0)
+    pipe = make_pipeline(MinMaxScaler(), RBM(4, n_iter=1, random_state=0), LogisticRegression())
+    assert cross_val_score(pipe, X, y, cv=3, error_score="raise").shape == (3,)
+    inside = MinMaxScaler().fit_transform(X)
+    machine = RBM(4, n_iter=1, random_state=0).fit(inside)
+    for judge in (machine.transform, machine.score_samples, machine.free_energy):
+        np.testing.assert_array_equal(judge(inside * 1.2 - 0.1), judge(np.clip(inside * 1.2 - 0.1, 0, 1)))
+    with pytest.raises(ValueError, match="X: expected values from 0 to 1"):
+        RBM(4, visible="bernoulli").fit(inside * 1.2 - 0.1)
+    with pytest.raises(ValueError, match="X: expected values from 0 to 1"):
+        machine.partial_fit(inside * 1.2 - 0.1)
 
 
 @pytest.mark.parametrize(

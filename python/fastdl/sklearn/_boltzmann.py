@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from .. import models
@@ -33,6 +34,14 @@ class _Units:
         return ((values - self._middle) / self._spread).astype(np.float32)
 
 
+def _pseudo_likelihood(machine):
+    """Whether the units are such that `score_samples` can say something."""
+    kind = getattr(machine, "visible_", machine.visible)
+    if kind == "gaussian":
+        raise AttributeError("score_samples: expected Bernoulli visible units; got Gaussian ones (free_energy takes both)")
+    return True
+
+
 class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     """Restricted Boltzmann machine as a transformer, with the parameters of BernoulliRBM; see `fastdl.models.RBM`.
 
@@ -47,6 +56,8 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         Steps of Gibbs sampling for an update.
     visible : {'auto', 'bernoulli', 'gaussian'}
         'auto': Bernoulli where all of X is in [0,1], else Gaussian units that see every column with mean 0 and spread 1.
+        Bernoulli units learn from values in [0,1] alone; rows to judge later (`transform`, `score_samples`, `free_energy`) are
+        clipped to that range, as a scaler fitted to other rows may go a little beyond.
     random_state : int, RandomState or None
 
     Attributes
@@ -125,8 +136,12 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def transform(self, X):
         """Probabilities of the hidden units, float64 [N, n_components]."""
-        rows = self._rows_to_judge(X)  # first of all: it says that nothing was fitted
-        return self.model_.transform(self._view(rows)).astype(np.float64)
+        return self.model_.transform(self._to_judge(X)).astype(np.float64)
+
+    def _to_judge(self, X):
+        """Rows as the visible units take them, those of Bernoulli units clipped to [0,1]."""
+        v = self._view(self._rows_to_judge(X))
+        return v if self.visible_ == "gaussian" or v.dtype == np.uint8 else np.clip(v, 0.0, 1.0)
 
     def inverse_transform(self, X):
         """Means of the visible units, float64 [N, n_features], from hidden ones."""
@@ -134,10 +149,17 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         v = self.model_.inverse_transform(np.asarray(X, np.float32)).astype(np.float64)
         return v if self.visible_ == "bernoulli" else v * self._spread + self._middle
 
+    @available_if(_pseudo_likelihood)
     def score_samples(self, X):
-        """Logarithm of each row's probability up to a constant (minus the free energy), float64 [N]."""
-        rows = self._rows_to_judge(X)
-        return -self.model_.free_energy(self._view(rows)).astype(np.float64)
+        """Pseudo-likelihood of each row in nats, float64 [N], as BernoulliRBM's: one unit of each row is tried the other way.
+
+        Bernoulli visible units only. Which unit it is depends on the place of the row alone: the same X gets the same figures.
+        """
+        return self.model_.pseudo_likelihood(self._to_judge(X))
+
+    def free_energy(self, X):
+        """Minus the logarithm of each row's probability, up to a constant, float64 [N]."""
+        return self.model_.free_energy(self._to_judge(X)).astype(np.float64)
 
     @property
     def _n_features_out(self):
