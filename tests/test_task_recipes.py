@@ -126,6 +126,10 @@ def test_forecasts_go_on_where_they_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(forecast_lstm, "WINDOWS", {"seattle": (4, 7), "sunspots": (4,)})
     monkeypatch.setattr(forecast_lstm, "SEASON", {"seattle": 19, "sunspots": 1})
     want = recipes.run("forecast-lstm", Config(epochs=2))
+    for name in ("mae_seattle", "mae_naive_seattle", "mae_ridge_sunspots"):
+        low, mean, high = (want.metrics[name + end] for end in ("_low", "", "_high"))
+        assert low < mean < high and mean - low == pytest.approx(high - mean)
+    assert want.settings["intervals"] == "95 %, normal, over 10 blocks of the test part"
 
     class Killed(BaseException):
         pass
@@ -309,6 +313,7 @@ def test_half_faces_are_filled_in(tmp_path, monkeypatch):
     report = recipes.run("faces-impute", config)
     m = report.metrics
 
+    assert report.settings["augmentation"] == {"shift": 1, "flip": True}
     assert m["rbm_mse"] < 0.6 * m["mean_mse"] and m["pca_mse"] < 0.6 * m["mean_mse"]
     if importlib.util.find_spec("matplotlib"):
         recipes.picture(report, tmp_path / "faces.png")

@@ -26,6 +26,7 @@ EPOCHS = {"lfw_subset": 30}
 SIDE, SHOWN = 25, 13
 HIDDEN = 30
 OPTIONS = {"algorithm": "cd", "batch_size": 20, "lr": 1e-3, "momentum": 0.5, "weight_decay": 1e-3}
+SHIFT = 1  # pixels that training faces are moved by, in all directions, mirrored or not
 COMPONENTS = (5, 7, 10, 14, 20, 40)
 
 
@@ -43,9 +44,9 @@ def faces(config):
 
 def more_of(x):
     """float32 [18 N, 625]: the faces, mirrored ones, and both shifted by a pixel in all directions."""
-    both = np.concatenate([x, x[:, :, ::-1]])
-    wide = np.pad(both, ((0, 0), (1, 1), (1, 1)), mode="edge")
-    return np.concatenate([wide[:, i : i + SIDE, j : j + SIDE] for i in range(3) for j in range(3)]).reshape(-1, SIDE * SIDE)
+    both, places = np.concatenate([x, x[:, :, ::-1]]), range(2 * SHIFT + 1)
+    wide = np.pad(both, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT)), mode="edge")
+    return np.concatenate([wide[:, i : i + SIDE, j : j + SIDE] for i in places for j in places]).reshape(-1, SIDE * SIDE)
 
 
 def known():
@@ -117,7 +118,8 @@ def run(config):
     settings = {
         "data_set": "lfw_subset", "splits": {"train": len(train), "validation": len(valid), "test": len(test)},
         "hidden_pixels": int((~shown).sum()), "epochs": epochs, "seed": config.seed, "threads": get_num_threads(),
-        "model": repr(machine.model), "pca_components": chosen, "schedule": "half a cosine to 0", **OPTIONS,
+        "model": repr(machine.model), "pca_components": chosen, "schedule": "half a cosine to 0",
+        "augmentation": {"shift": SHIFT, "flip": True}, **OPTIONS,
     }  # fmt: skip
     return Report(metrics, settings, machine.model, draw=lambda path: draw(path, test, filled, shown))
 

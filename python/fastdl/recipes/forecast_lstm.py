@@ -7,7 +7,7 @@ Network: `fastdl.models.Forecaster`, window and number of epochs chosen by valid
 the test part.
 Reference: the naive forecast (the value one season ago; for sunspots and Mackey-Glass the last value), and a ridge
 autoregression whose window and penalty are chosen by the same validation. Aim: below the first, and within 5 % of the second
-or better. Figures are mean absolute errors, with 95 % intervals over blocks of the test part.
+or better. Figures are mean absolute errors, `_low` and `_high` the bounds of their 95 % intervals over blocks of the test part.
 """
 
 import numpy as np
@@ -20,6 +20,7 @@ from ._sequences import place, report
 EPOCHS = {"series": 30}
 WINDOWS = {"seattle": (7, 14, 28), "elnino": (12, 24, 36), "sunspots": (12, 22, 33), "mackey-glass": (12, 24, 36)}
 SEASON = {"seattle": 365, "elnino": 12, "sunspots": 1, "mackey-glass": 1}
+BLOCKS = 10
 ALPHAS = (0.01, 0.1, 1.0, 10.0, 100.0)
 
 
@@ -80,10 +81,10 @@ def network(s, window, epochs, start, end, config, name, units=24):
 
 
 def mae(s, forecast, start, end):
-    """Mean absolute error, and half the width of its 95 % interval over ten blocks."""
+    """Mean absolute error, and half the width of its 95 % interval over blocks."""
     error = np.abs(s[start:end] - forecast)
-    blocks = np.array([b.mean() for b in np.array_split(error, 10)])
-    return float(error.mean()), float(1.96 * blocks.std(ddof=1) / 10**0.5)
+    blocks = np.array([b.mean() for b in np.array_split(error, BLOCKS)])
+    return float(error.mean()), float(1.96 * blocks.std(ddof=1) / BLOCKS**0.5)
 
 
 def run(config):
@@ -108,7 +109,10 @@ def run(config):
             "mae_ridge": mae(s, autoregression(s, *best, test, n), test, n),
         }
         show(f"{name:<14}" + "".join(f"{m:11.4f} ±{h:6.4f}" for m, h in rows.values()))
-        metrics |= {f"{k}_{name}": v[0] for k, v in rows.items()}
+        for k, (mean, half) in rows.items():
+            k = f"{k}_{name}"
+            metrics |= {k: mean, f"{k}_low": mean - half, f"{k}_high": mean + half}
         chosen[name] = {"window": pick[0], "epochs": pick[1], "ridge_window": best[0], "ridge_alpha": best[1]}
         splits[name] = {"train": valid, "validation": test - valid, "test": n - test}
-    return report(config, metrics, model, limit, splits, chosen=chosen)
+    about = f"95 %, normal, over {BLOCKS} blocks of the test part"
+    return report(config, metrics, model, limit, splits, chosen=chosen, intervals=about)
