@@ -274,6 +274,8 @@ def test_texts_are_checked():
         model.fit("")
     with pytest.raises(TypeError, match="text: expected a string; got int"):
         model.fit(3)
+    with pytest.raises(TypeError, match="text: expected symbols such as characters and words; got list"):
+        WordLM(units=4).fit([["a"], ["b"]])
     with pytest.raises(ValueError, match="text: expected more than batch_size x window = 2048 symbols; got 3"):
         model.fit("abc")
     model.fit("abc" * 40, epochs=1, batch_size=2, window=5)

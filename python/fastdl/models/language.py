@@ -8,7 +8,7 @@ from .. import backend, init, nn, ops, optim, random, train
 from .._arguments import chance, number, positive
 from .._interrupts import unless_begun
 from ..checkpoint import fingerprint
-from ..data.text import Vocabulary, words
+from ..data.text import Vocabulary, _symbol, words
 from ..decode import cooled
 from ..module import Parameter
 from ..random import Stream
@@ -378,7 +378,7 @@ class WordLM(LanguageModel):
     def _symbols(self, text, name="text"):
         if not hasattr(text, "__iter__"):
             raise TypeError(f"{name}: expected a string or a list of words; got {type(text).__name__}")
-        return words(text) if isinstance(text, str) else list(text)
+        return words(text) if isinstance(text, str) else [_symbol(name, s) for s in text]
 
     def _first_vocabulary(self, symbols):
         return Vocabulary.of(symbols, most=self.most, unknown=self.unknown)
