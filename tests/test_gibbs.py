@@ -199,7 +199,7 @@ def test_a_sample_is_made_where_none_is_given(target):
     out = np.empty_like(h)
     target.gibbs_sample_hidden(v, w, c, seed=SEED, mean=mean, out=out)
     np.testing.assert_array_equal(out, h)
-    assert set(np.unique(h)) <= {0, 1} and 0 < mean.min() and mean.max() < 1
+    assert set(np.unique(h)) <= {0, 1} and mean.min() > 0 and mean.max() < 1
     again = target.gibbs_sample_visible(h, w, b, seed=SEED)
     assert again.shape == (4, 3)
     assert target.gibbs_sample_visible(h, w, b, seed=SEED, out=np.empty_like(v)).tolist() == again.tolist()
