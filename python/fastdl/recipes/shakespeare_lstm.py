@@ -15,7 +15,7 @@ from ..schedules import cosine
 from ._sequences import callbacks, place, report
 
 EPOCHS = {"tinyshakespeare": 4}
-LONG = 14
+LONG = 8
 
 
 def text(config):
