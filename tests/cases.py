@@ -296,6 +296,11 @@ CONV_SIZES = [
     dict(N=2, Y=12, X=14, C=2, R=5, S=4, F=48, stride=(2, 3), pad=(2, 1)),
     dict(N=1, Y=10, X=9, C=18, R=3, S=3, F=70, pad=(2, 1), dilation=(2, 1)),
     dict(N=2, Y=6, X=5, C=67, R=2, S=2, F=26, pad=(1, 0)),
+    # many rows of filters for the data gradient to few channels, whose product has few columns itself
+    dict(N=2, Y=17, X=9, C=7, R=17, S=1, F=16, stride=(2, 1)),
+    dict(N=2, Y=14, X=8, C=2, R=9, S=2, F=16),
+    # a dilation far beyond what planes of neighbouring pixels are for
+    dict(N=1, Y=700, X=12, C=1, R=3, S=3, F=4, dilation=(345, 4)),
     # 3x3 with whole multiples of 16 channels, as Winograd's tiles: off their edges, more filters than a strip, several blocks
     dict(N=3, Y=9, X=11, C=32, R=3, S=3, F=48, pad=(1, 1)),
     dict(N=2, Y=10, X=7, C=48, R=3, S=3, F=16, pad=(0, 2)),

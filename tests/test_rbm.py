@@ -165,9 +165,22 @@ def test_divergence_is_reported():
 
 @pytest.mark.parametrize("params, x, lr", [({}, X, 1e4), ({"visible": "gaussian", "variance": "learned"}, None, 1.0)])
 def test_finite_divergence_is_reported(params, x, lr):
-    x = RNG.standard_normal((200, 6)) if x is None else x
+    x = np.random.default_rng(0).standard_normal((200, 6)) if x is None else x
     with pytest.warns(RuntimeWarning, match=rf"the training has diverged; a smaller lr than {lr:g} may help"):
         RBM(20, seed=1, **params).fit(x, epochs=5, lr=lr)
+
+
+@pytest.mark.parametrize(
+    "params, x",
+    [
+        ({}, np.concatenate([np.zeros((1000, 6)), RNG.integers(0, 2, (1000, 6))])),
+        ({}, np.ones((1, 6))),
+        ({"visible": "gaussian"}, np.repeat([0.01, 5.0], 1000)[:, None] * RNG.standard_normal((2000, 6))),
+        ({"visible": "gaussian"}, np.ones((50, 6))),
+    ],
+)
+def test_odd_data_are_not_taken_for_divergence(params, x):
+    RBM(8, seed=1, **params).fit(x, epochs=2, lr=1e-4)  # a warning is an error here
 
 
 def test_weights_come_with_the_chains_that_they_had():
@@ -179,7 +192,13 @@ def test_weights_come_with_the_chains_that_they_had():
     np.testing.assert_array_equal(with_chains.sample(7, 3), without.sample(7, 3))
     weights = fresh.get_weights()
     weights["chain_h"] = weights["chain_h"][:, :3]
-    with pytest.raises(ValueError, match=r"weights\['chain_h'\]: expected shape \[N,4\]; got \[7, 3\]"):
+    with pytest.raises(ValueError, match=r"weights\['chain_h'\]: expected shape \[N,4\], N at least 1; got \[7, 3\]"):
+        with_chains.set_weights(weights)
+    weights["chain_h"] = fresh.get_weights()["chain_h"][:3]
+    with pytest.raises(ValueError, match=r"weights\['chain_h'\]: expected 7 rows, as weights\['chain_v'\] has; got 3"):
+        with_chains.set_weights(weights)
+    del weights["chain_h"]
+    with pytest.raises(ValueError, match=r"weights\['chain_h'\]: expected 7 rows, as weights\['chain_v'\] has; got 0"):
         with_chains.set_weights(weights)
     np.testing.assert_array_equal(with_chains.sample(7, 3), without.sample(7, 3))
 

@@ -446,6 +446,18 @@ def test_a_loss_that_is_finite_but_has_grown_is_warned_of():
         MLPRegressor((8,), seed=1).fit(x, x[:, 0], epochs=2, lr=1e6)
 
 
+def test_a_loss_that_had_grown_before_is_warned_of_by_the_run_that_goes_on(tmp_path):
+    from fastdl.models import MLPRegressor
+
+    x = np.random.default_rng(0).standard_normal((64, 3)).astype(np.float32)
+    options = dict(lr=1e6, checkpoint=tmp_path / "c")
+    with pytest.warns(RuntimeWarning, match="diverged"):
+        MLPRegressor((8,), seed=1).fit(x, x[:, 0], epochs=2, **options)
+    with pytest.warns(RuntimeWarning, match=r"after 3 epochs, and \d\.?\d* at first"):
+        MLPRegressor((8,), seed=1).fit(x, x[:, 0], epochs=3, resume=True, **options)
+    MLPRegressor((8,), seed=1).fit(x, x[:, 0], epochs=2, lr=1e6, restore_best=True, watch="loss")
+
+
 def test_weights_that_were_never_filled_are_found():
     x, y = problem(64)
     m = nn.Sequential(nn.Dense(3, inputs=6))

@@ -318,7 +318,8 @@ void convolve(const Grid& grid, const float* image, i64 c0, i64 channels, const 
   const bool simple = !f.z && f.beta == 0.0f && (f.act == kNone || f.act == kRelu || f.act == kLeakyRelu);
   const bool fits = columns % kTileCols == 0 || (columns % kTileCols == kLanes && lanes_of(columns) == columns) ||
                     (columns == place.C && columns <= kTileCols);
-  if (planes_pay(grid, channels, columns)) {
+  // Rows of dx are finished from sums of taps in scratch that planes use as well.
+  if (!place.taps && planes_pay(grid, channels, columns)) {
     return convolve_planes(grid, image, c0, channels, packed, columns, place, f,
                            adjacent && simple && columns == place.C);
   }

@@ -19,7 +19,7 @@
 namespace fastdl {
 namespace {
 
-constexpr i64 kMostFilters = 8, kMostWeights = 1024, kMostWidth = 1024, kPlaneBlock = 512;
+constexpr i64 kMostFilters = 8, kMostWeights = 1024, kMostWidth = 1024, kMostReach = 64, kPlaneBlock = 512;
 constexpr int kMostVecs = 8;
 
 // Layout of a block's planes.
@@ -233,8 +233,9 @@ bool planes_pay(const Grid& grid, i64 channels, i64 columns) {
   const i64 K = grid.R * grid.S * channels, strides = grid.stride_y * grid.stride_x;
   // Taking the channels apart costs about two products of a pixel's.
   const i64 least = channels * strides == 1 ? 4 : 9 * strides;
-  return grid.rows() > 0 && grid.Q > 0 && columns <= kMostFilters && grid.R * grid.S >= least && K <= kChunk &&
-         K * columns <= kMostWeights && grid.Q + (grid.S - 1) * grid.step_x / grid.stride_x + 1 <= kMostWidth;
+  return grid.rows() > 0 && grid.Q > 0 && columns <= kMostFilters && grid.R * grid.S >= least && K > 0 && K <= kChunk &&
+         K * columns <= kMostWeights && grid.Q + (grid.S - 1) * grid.step_x / grid.stride_x + 1 <= kMostWidth &&
+         (grid.R - 1) * grid.step_y <= kMostReach * grid.stride_y;
 }
 
 void convolve_planes(const Grid& grid, const float* image, i64 c0, i64 channels, const float* packed, i64 columns,

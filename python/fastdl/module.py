@@ -390,12 +390,16 @@ class Module:
         for name, a in own.items():
             if new[name].shape != a.shape:
                 raise ValueError(f"weights[{name!r}]: expected shape {list(a.shape)}; got {list(new[name].shape)}")
-        rows = {}
-        for name, (_, _, tail) in loose.items():
-            rows[name] = None if name not in weights else _numbers(f"weights[{name!r}]", weights[name]).copy()
-            if rows[name] is not None and rows[name].shape[1:] != tail:
+        rows, counts = {}, {}
+        for name, (module, _, tail) in loose.items():
+            a = None if name not in weights else _numbers(f"weights[{name!r}]", weights[name]).copy()
+            if a is not None and (a.shape[1:] != tail or not len(a)):
                 shape = f"[N,{','.join(map(str, tail))}]"
-                raise ValueError(f"weights[{name!r}]: expected shape {shape}; got {list(rows[name].shape)}")
+                raise ValueError(f"weights[{name!r}]: expected shape {shape}, N at least 1; got {list(a.shape)}")
+            rows[name], count = a, 0 if a is None else len(a)
+            other, before = counts.setdefault(id(module), (name, count))
+            if count != before:
+                raise ValueError(f"weights[{name!r}]: expected {before} rows, as weights[{other!r}] has; got {count}")
         for name, a in own.items():
             backend.assign(a, new[name])
         for name, (module, buffer, _) in loose.items():

@@ -201,7 +201,7 @@ def fit(
     Warns
     -----
     RuntimeWarning
-        The loss is finite, but a thousand times what it was at first.
+        The loss of the last epoch is finite, but a thousand times what it was at first, and its weights stay (no restore_best).
 
     Notes
     -----
@@ -214,15 +214,9 @@ def fit(
         raise ValueError(f"y: expected {n} targets, as many as samples in x; got {len(y)}")
     if n == 0:
         raise ValueError("x: expected one sample or more; got none")
-    epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
-    for name, value in (("steps", steps), ("patience", patience)):
-        if value is not None:
-            positive(name, value)
-    number("min_delta", min_delta)
-    callbacks, on_step = functions("callbacks", callbacks), functions("on_step", on_step)
-    schedule_or_none(schedule)
-    if augment is not None and not hasattr(augment, "draws"):
-        raise TypeError(f"augment: expected a fastdl.data.Augment; got {type(augment).__name__}")
+    epochs, batch_size, callbacks, on_step = _checked(
+        epochs, batch_size, steps, patience, min_delta, callbacks, on_step, schedule, augment
+    )
     if augment is not None and len(x.shape) != 4:
         raise ValueError(f"x: expected images [N,Y,X,C], to augment them; got shape {list(x.shape)}")
     if not hasattr(optimizer, "flat"):
@@ -287,6 +281,7 @@ def fit(
             "seen": seen,
             "waited": waited,
             "first_lr": first_lr,
+            "first_loss": first_loss,
             "state": state.get_state(),
             "module": module_state(module),
             "optimizer": optimizer.get_state(),
@@ -297,6 +292,7 @@ def fit(
         then = run.state
         first, begin, summed, seen = then["epoch"], then["begin"], then["summed"], then["seen"]
         shuffling.offset, waited, first_lr = then["shuffle_offset"], then["waited"], then["first_lr"]
+        first_loss = then.get("first_loss")  # files of older versions have none
         if augment is not None:
             inputs.set_state(then["augment"])
         state.set_state(then["state"])
@@ -385,7 +381,7 @@ def fit(
                 bar.close()
     if restore_best:
         state.restore()
-    if first_loss is not None and state.loss > 1000.0 * max(abs(first_loss), 1.0):
+    elif first_loss is not None and state.loss > 1000.0 * max(abs(first_loss), 1.0):
         warnings.warn(
             f"loss: {state.loss:.3g} after {len(history['epoch'])} epochs, and {first_loss:.3g} at first: the training has "
             f"diverged; a smaller lr than {first_lr:g} may help",
@@ -395,14 +391,33 @@ def fit(
     return history
 
 
-_OPTIONS = frozenset(inspect.signature(fit).parameters)
+def _checked(
+    epochs=1, batch_size=1, steps=None, patience=None, min_delta=0.0, callbacks=(), on_step=(), schedule=None, augment=None
+):
+    """epochs, batch_size, callbacks and on_step as `fit` takes them, where all of these are right."""
+    for name, value in (("steps", steps), ("patience", patience)):
+        if value is not None:
+            positive(name, value)
+    number("min_delta", min_delta)
+    schedule_or_none(schedule)
+    if augment is not None and not hasattr(augment, "draws"):
+        raise TypeError(f"augment: expected a fastdl.data.Augment; got {type(augment).__name__}")
+    return (
+        positive("epochs", epochs), positive("batch_size", batch_size), functions("callbacks", callbacks),
+        functions("on_step", on_step),
+    )  # fmt: skip
+
+
+_OPTIONS, _CHECKED = (frozenset(inspect.signature(f).parameters) for f in (fit, _checked))
 
 
 def must_take(options):
-    """Options that `fit` does not know are refused, for callers that have long work to do before they call it."""
+    """Options that `fit` does not know, or of values that it refuses, are refused for callers that have long work to do before
+    they call it."""
     unknown = options.keys() - _OPTIONS
     if unknown:
         raise TypeError(f"fit() got an unexpected keyword argument {sorted(unknown)[0]!r}")
+    _checked(**{name: value for name, value in options.items() if name in _CHECKED})
 
 
 def _must_be_samples(validation):

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from .. import backend, optim, train
+from .. import backend, nn, optim, train
 from .._arguments import chance
 from .._interrupts import unless_begun
 from ..checkpoint import Checkpoint, must_be_the_same_model
@@ -548,6 +548,13 @@ class Regressor(Model):
 
 
 _RECIPES = f"{__package__.rpartition('.')[0]}.recipes."
+
+
+def must_be_able_to_train(options, optimizer="adam", **given):
+    """What `fastdl.train.fit` and an optimiser would refuse is refused before anything that takes long."""
+    train.must_take(options)
+    if not callable(optimizer):
+        optim.get(optimizer, nn.Dense(1, inputs=1), **{k: v for k, v in given.items() if v is not None})
 
 
 def _place_of(network):

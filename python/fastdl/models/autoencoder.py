@@ -11,7 +11,7 @@ from ..checkpoint import to_go_on_from
 from ..random import Stream, normal
 from ..rows import Rows
 from ..tensor import Tensor, inference
-from ._base import Model, as_input, must_be_within, must_have_some
+from ._base import Model, as_input, must_be_able_to_train, must_be_within, must_have_some
 from .cnn import CNN
 
 
@@ -242,7 +242,9 @@ class Autoencoder(Model):
             held = (held, _floats(held))
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         if pretrain and to_go_on_from(options["checkpoint"], options.get("resume")) is None:
-            train.must_take(options)
+            must_be_able_to_train(
+                {"epochs": epochs, "batch_size": batch_size} | options, optimizer, lr=lr, weight_decay=weight_decay, clip=clip
+            )
             with beforehand():
                 self._pretrain(x, pretrain, batch_size, optimizer, lr)
             if self.pretrain_history_[-1]["stopped"] == "interrupted":  # Ctrl-C ends it all, not one layer

@@ -1,6 +1,5 @@
 """Deep belief networks: a stack of Boltzmann machines, trained one after the other, that generates and classifies."""
 
-import inspect
 import os
 import time
 
@@ -11,7 +10,7 @@ from .._arguments import chance, function, functions, number, positive, sizes
 from .._interrupts import beforehand, unless_begun
 from ..module import Module
 from ..random import permutation
-from ._base import Classifier, Model, must_have_some
+from ._base import Classifier, Model, must_be_able_to_train, must_have_some
 from ._boltzmann import stream_of
 from .rbm import RBM
 
@@ -382,8 +381,9 @@ class DBN(Classifier):
         The model itself.
         """
         if pretrain is not None:
-            own = inspect.signature(super().fit).parameters
-            train.must_take({name: value for name, value in options.items() if name not in own})
+            own = ("validation", "smoothing", "warm_start", "optimizer", "lr", "weight_decay", "clip")
+            loop = {name: value for name, value in options.items() if name not in own}
+            must_be_able_to_train(loop, **{name: options[name] for name in own[3:] if name in options})
             with beforehand():
                 self.pretrain(X, **pretrain)
         return super().fit(X, y, **options)

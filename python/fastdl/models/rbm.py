@@ -259,6 +259,7 @@ class RBM(Model):
             self.module_.set_weights(run.state["module"]["weights"])
             trainer.set_state(run.state["trainer"])
             state.set_state(run.state["state"])
+        seen = None
         with interruptible(self.history_) as interrupts:
             for epoch in range(first, epochs + 1):
                 begun = time.perf_counter()
@@ -275,7 +276,8 @@ class RBM(Model):
                             self._must_be_finite(trainer, epoch)
                         if interrupts.asked:
                             break
-                error = self._reconstruction_error(rows, np.sort(order[:1000]))
+                seen = np.sort(order[:1000])
+                error = self._reconstruction_error(rows, seen)
                 self.history_["epoch"].append(epoch)
                 self.history_["error"].append(error)
                 self.history_["seconds"].append(time.perf_counter() - begun)
@@ -296,22 +298,24 @@ class RBM(Model):
                 if state.stop:
                     self.history_["stopped"] = "callback"
                     break
-        self._warn_if_diverged(rows, rule.lr)
+        if seen is not None:
+            self._warn_if_diverged(rows, seen, rule.lr)
         return self
 
-    def _warn_if_diverged(self, rows, lr):
-        """Where the hidden units give back much less than the means alone would."""
+    def _warn_if_diverged(self, rows, seen, lr):
+        """Where the hidden units give the rows that were seen back much worse than the means alone would."""
         errors = self.history_["error"]
-        if not errors:
-            return
-        v = backend.to_host(self._complete(rows.take(np.arange(min(len(rows), 1000))))).astype(np.float64)
+        v = backend.to_host(self._complete(rows.take(seen))).astype(np.float64)
         spread = float(v.var(0).mean())
-        if errors[-1] > (100.0 * spread if self.visible == "gaussian" else spread + 0.05):  # others lie between 0 and 1
+        fixed = 0.0 if isinstance(self.variance, str) else float(self.variance)
+        # Gaussian units may have any scale; all others lie between 0 and 1, and where they do not vary there is nothing to learn.
+        most = 100.0 * (spread + fixed) if self.visible == "gaussian" else spread + 0.1
+        if spread > 1e-3 and errors[-1] > most:
             warnings.warn(
                 f"RBM: reconstruction error {errors[-1]:.3g} after {len(errors)} epochs, where means alone give {spread:.3g}: "
                 f"the training has diverged; a smaller lr than {lr:g} may help",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _prepare(self, X, warm_start):
