@@ -225,6 +225,6 @@ def test_our_step_learns():
 
 def test_facts_measure():
     facts = [r for r in bench.rows() if isinstance(r, Fact)]
-    assert {f.unit for f in facts} == {"ms", "MB", "a step"}
+    assert {f.unit for f in facts} == {"ms", "MB", "a step", "%"}
     fault = next(f for f in facts if "MLP" in f.name)
     assert fault.measure(1) >= 0.0

@@ -155,7 +155,11 @@ def test_convolutions_agree_with_the_cpu(gpu, case, order, rng):
     for k, (to_x, to_w, to_b) in ((gpu, got), (cpu, expected)):
         k.conv2d_backward_data(dy, w, *attributes, None, to_x, 0.5)
         k.conv2d_backward_weight(x, dy, *attributes, None, to_w, 0.5, to_b, 2.0)
-    same_bits(got[1], expected[1])
+    if F <= 8 and attributes[-1] == 1 and R * S >= 9 * attributes[0] * attributes[1]:
+        # The CPU adds up lane by lane, along pixels.
+        np.testing.assert_allclose(got[1], expected[1], rtol=1e-5, atol=2e-7 * dy.size / F)
+    else:
+        same_bits(got[1], expected[1])
     same_bits(got[2], expected[2])
     # Phases meet the taps in an order of their own.
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-5, atol=2e-7 * R * S * F)

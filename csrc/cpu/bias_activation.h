@@ -29,7 +29,7 @@ struct BiasActivation {
     if (z) store_lanes(z + m * z_step + n, sum, lanes);
     return activate<kAct>(sum, slope);
   }
-  static constexpr bool kInSquares = kAct == kSigmoid || kAct == kTanh || kAct == kGelu;
+  static constexpr bool kInSquares = kChains && (kAct == kSigmoid || kAct == kTanh);
   FASTDL_INLINE vec4 square(vec4 sums, i64 m, i64 n) const {
     if (bias) {
       const Two<vec> b = {load(bias + n), load(bias + n + kLanes)};

@@ -109,10 +109,14 @@ struct Four {
   FASTDL_INLINE i64 count() const { return 4 * kLanes; }
 };
 
+constexpr bool kChains = FASTDL_VECTOR_BYTES == 32;
+
 template <class F>
 FASTDL_INLINE void for_chains(i64 begin, i64 end, const F& f) {
   i64 i = begin;
-  for (; i + 4 * kLanes <= end; i += 4 * kLanes) f(i, Four{});
+  if constexpr (kChains) {
+    for (; i + 4 * kLanes <= end; i += 4 * kLanes) f(i, Four{});
+  }
   for_vectors(i, end, f);
 }
 

@@ -174,7 +174,7 @@ void activation_forward(i64 n, const float* x, int act, float slope, float* y, v
     case kLeakyRelu: return map(n, x, y, [=](vec z) { return leaky_relu(z, splat(slope)); });
     case kSigmoid: return map_chains(n, x, y, [](auto z) { return fastdl::sigmoid(z); });
     case kTanh: return map_chains(n, x, y, [](auto z) { return fastdl::tanh(z); });
-    case kGelu: return map_chains(n, x, y, [](auto z) { return fastdl::gelu(z); });
+    case kGelu: return map(n, x, y, [](vec z) { return gelu(z); });
     default: return map(n, x, y, [](vec z) { return z; });
   }
 }
@@ -200,7 +200,7 @@ void unary_forward(i64 n, const float* x, int op, float* y, void*) {
     case kSqrt: return map(n, x, y, [](vec v) { return square_root(v); });
     case kReciprocal: return map(n, x, y, [](vec v) { return 1.0f / v; });
     case kExp: return map_chains(n, x, y, [](auto v) { return fastdl::exp(v); });
-    case kLog: return map_chains(n, x, y, [](auto v) { return fastdl::log(v); });
+    case kLog: return map(n, x, y, [](vec v) { return log(v); });
     case kSoftplus: return map_chains(n, x, y, [](auto v) { return fastdl::softplus(v); });
     case kSin: return map(n, x, y, [](vec v) { return sine(v); });
     case kCos: return map(n, x, y, [](vec v) { return cosine(v); });

@@ -78,12 +78,11 @@ struct RowsInLanes {
     sum = vec{};
     for (i64 first = 0; first < C; first += 8) {  // chunks: a long sum's error would grow with its length
       vec part = {};
-      for_chains(first * kLanes, (C < first + 8 ? C : first + 8) * kLanes, [&](i64 at, auto lanes) {
-        float* p = reinterpret_cast<float*>(t) + at;
-        const auto d = lanes.load(p) - top, e = fastdl::exp(d);
-        lanes.store(p, logarithms ? d : e);
-        add_up(part, e, kLanes);
-      });
+      for (i64 c = first; c < C && c < first + 8; ++c) {
+        const vec d = t[c] - top, e = exp(d);
+        t[c] = logarithms ? d : e;
+        part += e;
+      }
       sum += part;
     }
   }
@@ -132,12 +131,17 @@ template <int kind>
 float loss_sum(i64 n, const float* x, const float* t, const float* weights, float delta, float* elements) {
   return ordered_sum(n, [=](i64 begin, i64 end) {
     vec s = {};
-    for_chains(begin, end, [&](i64 i, auto lanes) {
+    const auto add = [&](i64 i, auto lanes) {
       const auto many = all<typename decltype(lanes)::vector>(delta);
       const auto l = element_loss<kind>(lanes.load(x + i), lanes.load(t + i), many);
       if (elements != nullptr) lanes.store(elements + i, l);
       add_up(s, weights == nullptr ? l : l * lanes.load(weights + i), lanes.count());
-    });
+    };
+    if constexpr (kind == kBinaryCrossEntropy) {
+      for_chains(begin, end, add);
+    } else {
+      for_vectors(begin, end, add);
+    }
     return sum_lanes(s);
   });
 }

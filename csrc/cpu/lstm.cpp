@@ -30,7 +30,7 @@ struct Options {
 template <bool kPlain>
 FASTDL_INLINE void forward_row(i64 H, const float* b, const Options& options, i64 place, const float* c_before,
                                const float* h_before, float* z, float* c, float* h, float* y) {
-  for_chains(0, H, [=, &options](i64 j, auto lanes) {
+  const auto unit_of = [=, &options](i64 j, auto lanes) {
     using V = typename decltype(lanes)::vector;
     LstmUnit<V> unit = {
         lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j), lanes.load(z + 3 * H + j), V{}, V{}};
@@ -52,14 +52,19 @@ FASTDL_INLINE void forward_row(i64 H, const float* b, const Options& options, i6
     lanes.store(c + j, unit.c);
     lanes.store(y + j, unit.h);
     if (h) lanes.store(h + j, unit.h);
-  });
+  };
+  if constexpr (kPlain) {
+    for_chains(0, H, unit_of);
+  } else {
+    for_vectors(0, H, unit_of);
+  }
 }
 
 // One row: dz[4H] from dh (+ dy) and dc; dc becomes that of the cell before, dh what goes straight to the output before.
 template <bool kPlain>
 FASTDL_INLINE void backward_row(i64 H, const Options& options, i64 place, const float* z, const float* c_before,
                                 const float* c, const float* dy, float* dh, float* dc, float* dz) {
-  for_chains(0, H, [=, &options](i64 j, auto lanes) {
+  const auto unit_of = [=, &options](i64 j, auto lanes) {
     using V = typename decltype(lanes)::vector;
     LstmUnit<V> unit = {lanes.load(z + j),         lanes.load(z + H + j), lanes.load(z + 2 * H + j),
                         lanes.load(z + 3 * H + j), lanes.load(c + j),     V{}};
@@ -75,7 +80,12 @@ FASTDL_INLINE void backward_row(i64 H, const Options& options, i64 place, const 
     lanes.store(dz + H + j, unit.f);
     lanes.store(dz + 2 * H + j, unit.g);
     lanes.store(dz + 3 * H + j, unit.o);
-  });
+  };
+  if constexpr (kPlain) {
+    for_chains(0, H, unit_of);
+  } else {
+    for_vectors(0, H, unit_of);
+  }
 }
 
 template <bool kPlain>

@@ -44,12 +44,11 @@ FASTDL_INLINE void normalise_backward(i64 H, const float* y, float r, const floa
 void forward_row(i64 H, const float* gain, const float* b, float eps, const float* c_before, float* z, float* c,
                  float* normed, float* scales, float* h, float* y) {
   for (i64 k = 0; k < 4; ++k) scales[k] = normalise(H, z + k * H, eps, normed + k * H);
-  for_chains(0, H, [=](i64 j, auto lanes) {
-    using V = typename decltype(lanes)::vector;
+  for_vectors(0, H, [=](i64 j, auto lanes) {
     const auto pre = [=](i64 k) {
       return lanes.load(normed + k * H + j) * lanes.load(gain + k * H + j) + lanes.load(b + k * H + j);
     };
-    LstmUnit<V> unit = {pre(0), pre(1), pre(2), pre(3), V{}, V{}};
+    LstmUnit<vec> unit = {pre(0), pre(1), pre(2), pre(3), vec{}, vec{}};
     lstm_cell_only(unit, lanes.load(c_before + j));
     lanes.store(z + j, unit.i);
     lanes.store(z + H + j, unit.f);
@@ -58,10 +57,10 @@ void forward_row(i64 H, const float* gain, const float* b, float eps, const floa
     lanes.store(c + j, unit.c);
   });
   scales[4] = normalise(H, c, eps, normed + 4 * H);
-  for_chains(0, H, [=](i64 j, auto lanes) {
+  for_vectors(0, H, [=](i64 j, auto lanes) {
     const i64 at = 4 * H + j;
-    const auto q = lanes.load(normed + at) * lanes.load(gain + at) + lanes.load(b + at);
-    const auto out = lanes.load(z + 3 * H + j) * fastdl::tanh(q);
+    const vec q = lanes.load(normed + at) * lanes.load(gain + at) + lanes.load(b + at);
+    const vec out = lanes.load(z + 3 * H + j) * fastdl::tanh(q);
     lanes.store(h + j, out);
     lanes.store(y + j, out);
   });
@@ -71,11 +70,11 @@ void forward_row(i64 H, const float* gain, const float* b, float eps, const floa
 // cell before.
 void backward_row(i64 H, const float* gain, const float* b, const float* z, const float* c_before, const float* normed,
                   const float* scales, const float* dy, const float* dh, float* dc, float* d, float* dz) {
-  for_chains(0, H, [=](i64 j, auto lanes) {
+  for_vectors(0, H, [=](i64 j, auto lanes) {
     const i64 at = 4 * H + j;
-    const auto t = fastdl::tanh(lanes.load(normed + at) * lanes.load(gain + at) + lanes.load(b + at));
-    const auto o = lanes.load(z + 3 * H + j);
-    auto dout = lanes.load(dh + j);
+    const vec t = fastdl::tanh(lanes.load(normed + at) * lanes.load(gain + at) + lanes.load(b + at));
+    const vec o = lanes.load(z + 3 * H + j);
+    vec dout = lanes.load(dh + j);
     if (dy) dout += lanes.load(dy + j);
     lanes.store(d + at, dout * o * tanh_slope(t));
     lanes.store(d + 3 * H + j, dout * t * sigmoid_slope(o));

@@ -14,12 +14,17 @@ constexpr i64 kRows = 3;  // of a height: enough for the weights to be packed
 
 // What is lowest and highest about a node: its gates z[5D], its children's cells, its own.
 template <class L>
-FASTDL_INLINE TreeLstmUnit<typename L::vector> load_unit(i64 D, const float* z, i64 j, L lanes) {
-  return {lanes.load(z + j),         lanes.load(z + D + j), lanes.load(z + 2 * D + j), lanes.load(z + 3 * D + j),
-          lanes.load(z + 4 * D + j), typename L::vector{},  typename L::vector{}};
+FASTDL_INLINE TreeLstmUnit<vec> load_unit(i64 D, const float* z, i64 j, L lanes) {
+  return {lanes.load(z + j),
+          lanes.load(z + D + j),
+          lanes.load(z + 2 * D + j),
+          lanes.load(z + 3 * D + j),
+          lanes.load(z + 4 * D + j),
+          vec{},
+          vec{}};
 }
 template <class L>
-FASTDL_INLINE void store_unit(i64 D, const TreeLstmUnit<typename L::vector>& unit, float* z, i64 j, L lanes) {
+FASTDL_INLINE void store_unit(i64 D, const TreeLstmUnit<vec>& unit, float* z, i64 j, L lanes) {
   lanes.store(z + j, unit.i);
   lanes.store(z + D + j, unit.l);
   lanes.store(z + 2 * D + j, unit.r);
@@ -49,8 +54,8 @@ void tree_lstm_forward(i64 L, i64 n, i64 H, i64 D, const float* leaves, const fl
       const i64 m = begin + i;
       const float *left = c + children[2 * m] * D, *right = c + children[2 * m + 1] * D;
       float *z = gates + m * G, *cell = c + (L + m) * D, *out = h + (L + m) * D;
-      for_chains(0, D, [=](i64 j, auto lanes) {
-        auto unit = load_unit(D, z, j, lanes);
+      for_vectors(0, D, [=](i64 j, auto lanes) {
+        TreeLstmUnit<vec> unit = load_unit(D, z, j, lanes);
         if (b) {
           unit.i += lanes.load(b + j);
           unit.l += lanes.load(b + D + j);

@@ -136,7 +136,8 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
     def transform(self, X):
         """Probabilities of the hidden units, float64 [N, n_components]."""
-        return self.model_.transform(self._to_judge(X)).astype(np.float64)
+        v = self._to_judge(X)  # first of all: it says that nothing was fitted
+        return self.model_.transform(v).astype(np.float64)
 
     def _to_judge(self, X):
         """Rows as the visible units take them, those of Bernoulli units clipped to [0,1]."""
@@ -155,11 +156,13 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
 
         Bernoulli visible units only. Which unit it is depends on the place of the row alone: the same X gets the same figures.
         """
-        return self.model_.pseudo_likelihood(self._to_judge(X))
+        v = self._to_judge(X)
+        return self.model_.pseudo_likelihood(v)
 
     def free_energy(self, X):
         """Minus the logarithm of each row's probability, up to a constant, float64 [N]."""
-        return self.model_.free_energy(self._to_judge(X)).astype(np.float64)
+        v = self._to_judge(X)
+        return self.model_.free_energy(v).astype(np.float64)
 
     @property
     def _n_features_out(self):
