@@ -299,6 +299,8 @@ CONV_SIZES = [
     # many rows of filters for the data gradient to few channels, whose product has few columns itself
     dict(N=2, Y=17, X=9, C=7, R=17, S=1, F=16, stride=(2, 1)),
     dict(N=2, Y=14, X=8, C=2, R=9, S=2, F=16),
+    # few filters, and a last block of rows shorter than the one before, whose gradient still lies behind it
+    dict(N=2, Y=27, X=29, C=1, R=5, S=5, F=5),
     # a dilation far beyond what planes of neighbouring pixels are for
     dict(N=1, Y=700, X=12, C=1, R=3, S=3, F=4, dilation=(345, 4)),
     # 3x3 with whole multiples of 16 channels, as Winograd's tiles: off their edges, more filters than a strip, several blocks

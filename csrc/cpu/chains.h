@@ -38,10 +38,7 @@ FASTDL_TWO(+)
 FASTDL_TWO(-)
 FASTDL_TWO(*)
 FASTDL_TWO(/)
-FASTDL_TWO(<)
-FASTDL_TWO(<=)
 FASTDL_TWO(>)
-FASTDL_TWO(==)
 #undef FASTDL_TWO
 #define FASTDL_TWO(op)                                \
   template <class V>                                  \
@@ -49,9 +46,7 @@ FASTDL_TWO(==)
     return {x.a op y, x.b op y};                      \
   }
 FASTDL_TWO(+)
-FASTDL_TWO(-)
 FASTDL_TWO(&)
-FASTDL_TWO(>>)
 #undef FASTDL_TWO
 template <class V>
 FASTDL_INLINE Two<V> operator|(Two<V> x, Two<V> y) {
@@ -72,10 +67,6 @@ FASTDL_INLINE auto bits(Two<V> x) {
 template <class V>
 FASTDL_INLINE auto from_bits(Two<V> x) {
   return Two<decltype(from_bits(x.a))>{from_bits(x.a), from_bits(x.b)};
-}
-template <class V>
-FASTDL_INLINE auto to_float(Two<V> x) {
-  return Two<decltype(to_float(x.a))>{to_float(x.a), to_float(x.b)};
 }
 template <class V>
 FASTDL_INLINE Two<V> shift_left(Two<V> x, int by) {
@@ -111,10 +102,11 @@ struct Four {
 
 constexpr bool kChains = FASTDL_VECTOR_BYTES == 32;
 
-template <class F>
+// kLong: whether the body takes long enough; else by single vectors.
+template <bool kLong = true, class F>
 FASTDL_INLINE void for_chains(i64 begin, i64 end, const F& f) {
   i64 i = begin;
-  if constexpr (kChains) {
+  if constexpr (kChains && kLong) {
     for (; i + 4 * kLanes <= end; i += 4 * kLanes) f(i, Four{});
   }
   for_vectors(i, end, f);

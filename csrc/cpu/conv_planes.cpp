@@ -249,9 +249,8 @@ void convolve_planes(const Grid& grid, const float* image, i64 c0, i64 channels,
   const i64 grain = larger<i64>(1, i64(2e6 / (double(pixels) * double(columns) * double(t.K))));
   parallel_for(grid.N * t.blocks, grain, [&](i64 begin, i64 end) {
     float* const planes = thread_scratch(2, static_cast<size_t>(t.image_floats() + columns * t.sums_step()));
-    float *const weights = thread_scratch(1, static_cast<size_t>(t.K * columns * kLanes)), *const sums =
-                                                                                               planes +
-                                                                                               t.image_floats();
+    float* const sums = planes + t.image_floats();
+    float* const weights = thread_scratch(1, static_cast<size_t>(t.K * columns * kLanes));
     float* const pixel_sums = direct ? nullptr : thread_scratch(0, static_cast<size_t>(pixels * width));
     for (i64 k = 0; k < t.K; ++k) {
       for (i64 j = 0; j < columns; ++j) store(weights + (k * columns + j) * kLanes, splat(packed[k * panel_width + j]));
@@ -299,8 +298,8 @@ void planes_weight(const Grid& grid, const float* image, const float* dy, i64 F,
   const auto get = F > 4 ? get_planes<2> : get_planes<1>;
   parallel_for(planes_weight_groups(grid), 1, [&](i64 begin, i64 end) {
     float* const planes = thread_scratch(2, static_cast<size_t>(t.image_floats() + F * step));
-    float *const dy_planes = planes + t.image_floats(), *const lanes = thread_scratch(
-                                                            1, static_cast<size_t>((t.K + kMostVecs) * F * kLanes));
+    float* const dy_planes = planes + t.image_floats();
+    float* const lanes = thread_scratch(1, static_cast<size_t>((t.K + kMostVecs) * F * kLanes));
     memset(dy_planes, 0, static_cast<size_t>(F * step) * sizeof(float));  // of which the gaps between rows stay so
     for (i64 i = begin; i < end; ++i) {
       memset(lanes, 0, static_cast<size_t>((t.K + kMostVecs) * F * kLanes) * sizeof(float));
@@ -318,14 +317,7 @@ void planes_weight(const Grid& grid, const float* image, const float* dy, i64 F,
         }
       }
       float* const out = sums + i * size;
-      for (i64 j = 0; j < size; ++j) {
-        float v[kLanes];
-        store(v, load(lanes + j * kLanes));
-        for (int half = kLanes / 2; half > 0; half /= 2) {
-          for (int l = 0; l < half; ++l) v[l] += v[l + half];
-        }
-        out[j] = v[0];
-      }
+      for (i64 j = 0; j < size; ++j) out[j] = sum_lanes(load(lanes + j * kLanes));
     }
   });
 }

@@ -131,17 +131,12 @@ template <int kind>
 float loss_sum(i64 n, const float* x, const float* t, const float* weights, float delta, float* elements) {
   return ordered_sum(n, [=](i64 begin, i64 end) {
     vec s = {};
-    const auto add = [&](i64 i, auto lanes) {
+    for_chains<kind == kBinaryCrossEntropy>(begin, end, [&](i64 i, auto lanes) {
       const auto many = all<typename decltype(lanes)::vector>(delta);
       const auto l = element_loss<kind>(lanes.load(x + i), lanes.load(t + i), many);
       if (elements != nullptr) lanes.store(elements + i, l);
       add_up(s, weights == nullptr ? l : l * lanes.load(weights + i), lanes.count());
-    };
-    if constexpr (kind == kBinaryCrossEntropy) {
-      for_chains(begin, end, add);
-    } else {
-      for_vectors(begin, end, add);
-    }
+    });
     return sum_lanes(s);
   });
 }

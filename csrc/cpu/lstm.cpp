@@ -17,12 +17,11 @@ struct Options {
   bool any() const { return p || drop || keep_h || keep_c; }
 
   template <class L>
-  FASTDL_INLINE LstmOptions<typename L::vector> at(i64 H, i64 row, i64 j, L lanes) const {
-    using V = typename L::vector;
+  FASTDL_INLINE LstmOptions<vec> at(i64 H, i64 row, i64 j, L lanes) const {
     const i64 k = row * H + j;
-    return {p ? lanes.load(p + j) : V{},           p ? lanes.load(p + H + j) : V{},
-            p ? lanes.load(p + 2 * H + j) : V{},   drop ? lanes.load(drop + k) : all<V>(1.0f),
-            keep_h ? lanes.load(keep_h + k) : V{}, keep_c ? lanes.load(keep_c + k) : V{}};
+    return {p ? lanes.load(p + j) : vec{},           p ? lanes.load(p + H + j) : vec{},
+            p ? lanes.load(p + 2 * H + j) : vec{},   drop ? lanes.load(drop + k) : splat(1.0f),
+            keep_h ? lanes.load(keep_h + k) : vec{}, keep_c ? lanes.load(keep_c + k) : vec{}};
   }
 };
 
@@ -30,7 +29,7 @@ struct Options {
 template <bool kPlain>
 FASTDL_INLINE void forward_row(i64 H, const float* b, const Options& options, i64 place, const float* c_before,
                                const float* h_before, float* z, float* c, float* h, float* y) {
-  const auto unit_of = [=, &options](i64 j, auto lanes) {
+  for_chains<kPlain>(0, H, [=, &options](i64 j, auto lanes) {
     using V = typename decltype(lanes)::vector;
     LstmUnit<V> unit = {
         lanes.load(z + j), lanes.load(z + H + j), lanes.load(z + 2 * H + j), lanes.load(z + 3 * H + j), V{}, V{}};
@@ -52,19 +51,14 @@ FASTDL_INLINE void forward_row(i64 H, const float* b, const Options& options, i6
     lanes.store(c + j, unit.c);
     lanes.store(y + j, unit.h);
     if (h) lanes.store(h + j, unit.h);
-  };
-  if constexpr (kPlain) {
-    for_chains(0, H, unit_of);
-  } else {
-    for_vectors(0, H, unit_of);
-  }
+  });
 }
 
 // One row: dz[4H] from dh (+ dy) and dc; dc becomes that of the cell before, dh what goes straight to the output before.
 template <bool kPlain>
 FASTDL_INLINE void backward_row(i64 H, const Options& options, i64 place, const float* z, const float* c_before,
                                 const float* c, const float* dy, float* dh, float* dc, float* dz) {
-  const auto unit_of = [=, &options](i64 j, auto lanes) {
+  for_chains<kPlain>(0, H, [=, &options](i64 j, auto lanes) {
     using V = typename decltype(lanes)::vector;
     LstmUnit<V> unit = {lanes.load(z + j),         lanes.load(z + H + j), lanes.load(z + 2 * H + j),
                         lanes.load(z + 3 * H + j), lanes.load(c + j),     V{}};
@@ -80,12 +74,7 @@ FASTDL_INLINE void backward_row(i64 H, const Options& options, i64 place, const 
     lanes.store(dz + H + j, unit.f);
     lanes.store(dz + 2 * H + j, unit.g);
     lanes.store(dz + 3 * H + j, unit.o);
-  };
-  if constexpr (kPlain) {
-    for_chains(0, H, unit_of);
-  } else {
-    for_vectors(0, H, unit_of);
-  }
+  });
 }
 
 template <bool kPlain>

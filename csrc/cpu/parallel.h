@@ -14,8 +14,8 @@ void parallel_run(int64_t n, int64_t grain, RangeBody body, const void* context)
 
 // Scratch of at least `floats` floats, 64-byte aligned, that belongs to the calling thread and lives as long as it; a
 // later call on the same thread and slot hands out the same memory. Meant for packing buffers of bounded size; scratch that
-// grows with the arguments comes from the caller (`<kernel>_workspace`). slot: 0 and 1
-// for a product's packed a and b, 2 for others; convolution uses all three, so what it calls within must take none of them.
+// grows with the arguments comes from the caller (`<kernel>_workspace`). slot: 0 and 1 for a product's packed a and b, 2 for
+// others. Parts of a convolution use all three: what one calls while it holds a slot must not ask for the same.
 float* thread_scratch(int slot, size_t floats);
 
 // Threads that a region may use now (>= 1). Only to choose whether splitting pays, never what a result is.
