@@ -137,6 +137,16 @@ def test_bench_runs_with_the_kernel_that_openblas_chooses(tmp_path):
     assert found["peaks"]["1"]["gflops"] > 0.1
 
 
+def test_json_takes_numpy_numbers_and_asks_for_its_folder_first(monkeypatch, tmp_path):
+    fact = bench.Fact("rbm", "share", lambda threads: np.float32(17.5), "%", 20.0)
+    monkeypatch.setattr(bench, "rows", lambda areas: [fact])
+    bench.run(("rbm",), (), (1,), 2, json_path=tmp_path / "a.json", show=lambda line: None)
+    (row,) = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert row["value"] == 17.5 and row["met"] is True
+    with pytest.raises(ValueError, match="json_path: expected a file in a folder that is there"):
+        bench.run(("rbm",), (), (1,), 2, json_path=tmp_path / "no" / "a.json", show=lambda line: None)
+
+
 def test_missing_peers_are_named(monkeypatch):
     monkeypatch.setattr(bench, "installed", lambda peer: peer == "numpy")
     lines = []

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import json
 import math
+import os
 import re
 import statistics
 import time
@@ -356,7 +357,7 @@ def line(record):
 
 
 def _fact_record(fact, threads):
-    value = fact.measure(threads)
+    value = float(fact.measure(threads))  # a NumPy number has no place in a JSON file
     return {
         "area": fact.area,
         "name": fact.name,
@@ -408,6 +409,8 @@ def run(
     """
     if clock == "cpu" and set(threads) != {1}:
         raise ValueError(f"clock: expected wall for more than one thread; got cpu and threads {list(threads)}")
+    if json_path and not os.path.isdir(os.path.dirname(os.path.abspath(json_path))):
+        raise ValueError(f"json_path: expected a file in a folder that is there; got {str(json_path)!r}")
     wanted = [r for r in rows(areas) if not only or re.search(only, r.name)]
     if not wanted:
         raise ValueError(f"only: expected what the name of a row in {', '.join(areas)} matches; got {only!r}")
@@ -450,9 +453,9 @@ def run(
             + (f"; {beyond} of the others want more than this machine's peak" if beyond else "")
         )
     if json_path:
+        text = json.dumps(result, indent=1) + "\n"
         with open(json_path, "w") as stream:
-            json.dump(result, stream, indent=1)
-            stream.write("\n")
+            stream.write(text)
     return result
 
 
