@@ -33,8 +33,12 @@ struct Sums {
     vec bv[V];
     unrolled<V>([&](auto v) FASTDL_INLINED { bv[v] = load(b + v * kLanes); });
     unrolled<R>([&](auto r) FASTDL_INLINED {
-      const vec ar = splat(a(r));
-      unrolled<V>([&](auto v) FASTDL_INLINED { add_product(at[r][v], ar, bv[v]); });
+      if constexpr (V == 1) {
+        add_scaled(at[r][0], a(r), bv[0]);
+      } else {
+        const vec ar = splat(a(r));
+        unrolled<V>([&](auto v) FASTDL_INLINED { add_product(at[r][v], ar, bv[v]); });
+      }
     });
     unrolled<V>([&](auto v) FASTDL_INLINED { keep(bv[v]); });
   }
@@ -98,7 +102,7 @@ void conv_tile(const ConvTile& t) {
         const float* p[kPointers];
         unrolled<kPointers>([&](auto j) FASTDL_INLINED { p[j] = first + run->offset + j * 3 * step; });
         for (i64 k = run->length; k > 0; --k) {
-          sums.add(b, [&](auto r) FASTDL_INLINED { return p[r / 3][r % 3 * step]; });
+          sums.add(b, [&](auto r) FASTDL_INLINED -> const float& { return p[r / 3][r % 3 * step]; });
           b += b_step;
           unrolled<kPointers>([&](auto j) FASTDL_INLINED {
             ++p[j];
@@ -121,9 +125,9 @@ void conv_tile(const ConvTile& t) {
         __asm__("" : "+r"(k));  // likewise
         unrolled<kUnroll>([&](auto u) FASTDL_INLINED {
           if constexpr (kForm != Form::kStrided) {
-            sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
+            sums.add(b, [&](auto r) FASTDL_INLINED -> const float& { return row[r][k + u]; });
           } else {
-            sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
+            sums.add(b, [&](auto r) FASTDL_INLINED -> const float& { return row[r][k]; });
             k += step;
           }
           b += b_step;
@@ -132,7 +136,7 @@ void conv_tile(const ConvTile& t) {
       }
       for (; left > 0; --left) {
         __asm__("" : "+r"(k));  // likewise
-        sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
+        sums.add(b, [&](auto r) FASTDL_INLINED -> const float& { return row[r][k]; });
         k += kForm != Form::kStrided ? 1 : step;
         b += b_step;
       }

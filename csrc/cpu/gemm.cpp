@@ -13,13 +13,15 @@ void write_edge(const TileArgs& t, const float* whole, int rows, int width) {
     float* c = t.c + r * t.c_step;
     const float* sum = whole + r * width;
     i64 j = 0;
-    if (t.beta == 0.0f) {
-      for (; j + kLanes <= t.cols; j += kLanes) store(c + j, load(sum + j));
-      for (; j < t.cols; ++j) c[j] = sum[j];
-    } else {
-      for (; j + kLanes <= t.cols; j += kLanes) store(c + j, t.beta * load(c + j) + load(sum + j));
-      for (; j < t.cols; ++j) c[j] = t.beta * c[j] + sum[j];
+    for (; j + kLanes <= t.cols; j += kLanes) {
+      store(c + j, t.beta == 0.0f ? load(sum + j) : t.beta * load(c + j) + load(sum + j));
     }
+#if defined(__AVX512F__)
+    const i64 rest = t.cols - j;
+    store_part(c + j, t.beta == 0.0f ? load(sum + j) : t.beta * load_part(c + j, rest) + load(sum + j), rest);
+#else
+    for (; j < t.cols; ++j) c[j] = t.beta == 0.0f ? sum[j] : t.beta * c[j] + sum[j];
+#endif
   }
 }
 
@@ -43,8 +45,12 @@ struct Sums {
     vec bv[V];
     unrolled<V>([&](auto v) FASTDL_INLINED { bv[v] = load(b + v * kLanes); });
     unrolled<R>([&](auto r) FASTDL_INLINED {
-      const vec ar = splat(a(r));
-      unrolled<V>([&](auto v) FASTDL_INLINED { add_product(at[r][v], ar, bv[v]); });
+      if constexpr (V == 1) {
+        add_scaled(at[r][0], a(r), bv[0]);
+      } else {
+        const vec ar = splat(a(r));
+        unrolled<V>([&](auto v) FASTDL_INLINED { add_product(at[r][v], ar, bv[v]); });
+      }
     });
     // Left alone, GCC hoists the loads of the next steps up here and then runs out of registers.
     __asm__ volatile("" ::: "memory");
@@ -88,12 +94,12 @@ void tile_by_rows(const TileArgs& t) {
     i64 k = 0;
     for (; k + S::kUnroll <= length; k += S::kUnroll) {
       unrolled<S::kUnroll>([&](auto u) FASTDL_INLINED {
-        sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k + u]; });
+        sums.add(b, [&](auto r) FASTDL_INLINED -> const float& { return row[r][k + u]; });
         b += b_step;
       });
     }
     for (; k < length; ++k) {
-      sums.add(b, [&](auto r) FASTDL_INLINED { return row[r][k]; });
+      sums.add(b, [&](auto r) FASTDL_INLINED -> const float& { return row[r][k]; });
       b += b_step;
     }
   }
@@ -110,60 +116,58 @@ void tile_by_columns(const TileArgs& t) {
   i64 k = t.count;
   for (; k >= S::kUnroll; k -= S::kUnroll) {
     unrolled<S::kUnroll>([&](auto) FASTDL_INLINED {
-      sums.add(b, [&](auto r) FASTDL_INLINED { return a[r]; });
+      sums.add(b, [&](auto r) FASTDL_INLINED -> const float& { return a[r]; });
       a += a_step;
       b += b_step;
     });
   }
   for (; k > 0; --k) {
-    sums.add(b, [&](auto r) FASTDL_INLINED { return a[r]; });
+    sums.add(b, [&](auto r) FASTDL_INLINED -> const float& { return a[r]; });
     a += a_step;
     b += b_step;
   }
   sums.end(t);
 }
 
-#if FASTDL_VECTOR_BYTES == 32
-// Ten columns: eight rows have a vector each for their first eight columns, and the last two columns of four rows share
-// one vector (row 0: 8 9, row 1: 8 9, ..). A step takes 10 fma where a tile of two vectors a row takes 16; the
-// broadcasts are mixed by blends, which do not wait for the multipliers.
+#if defined(__AVX2__)
+// Ten columns: eight rows have a vector of eight lanes each for their first eight columns, and the last two columns of four rows
+// share one vector (row 0: 8 9, row 1: 8 9, ..). A step takes 10 fma where a tile of sixteen columns takes 16; the broadcasts are
+// mixed by blends, which do not wait for the multipliers.
 struct TenSums {
   static constexpr int kUnroll = 4;
-  vec first[8], last[2];
+  __m256 first[8], last[2];
 
   FASTDL_INLINE void begin(const TileArgs& t) {
     unrolled<8>([&](auto r) FASTDL_INLINED {
       __builtin_prefetch(t.c + r * t.c_step);
-      first[r] = vec{};
+      first[r] = _mm256_setzero_ps();
     });
-    last[0] = last[1] = vec{};
+    last[0] = last[1] = _mm256_setzero_ps();
   }
 
   template <class Element>
   FASTDL_INLINE void add(const float* b, const Element& a) {
-    typedef double pair_vec __attribute__((vector_size(32)));
     double pair;
-    memcpy(&pair, b + kLanes, sizeof(pair));
-    const vec b_first = load(b), b_last = reinterpret_cast<vec>(pair_vec{pair, pair, pair, pair});
+    memcpy(&pair, b + 8, sizeof(pair));
+    const __m256 b_first = _mm256_loadu_ps(b), b_last = _mm256_castpd_ps(_mm256_set1_pd(pair));
     unrolled<2>([&](auto g) FASTDL_INLINED {
-      vec ar[4];
+      __m256 ar[4];
       unrolled<4>([&](auto i) FASTDL_INLINED {
-        ar[i] = splat(a(Constant<g * 4 + i>{}));
+        ar[i] = _mm256_set1_ps(a(Constant<g * 4 + i>{}));
         __asm__("" : "+x"(ar[i]));  // or GCC builds the mixed vectors from scalars
-        first[g * 4 + i] = fma(ar[i], b_first, first[g * 4 + i]);
+        first[g * 4 + i] = _mm256_fmadd_ps(ar[i], b_first, first[g * 4 + i]);
       });
-      const __m256 even = _mm256_blend_ps((__m256)ar[0], (__m256)ar[1], 0xcc);
-      const __m256 odd = _mm256_blend_ps((__m256)ar[2], (__m256)ar[3], 0xcc);
-      last[g] = fma((vec)_mm256_blend_ps(even, odd, 0xf0), b_last, last[g]);
+      const __m256 even = _mm256_blend_ps(ar[0], ar[1], 0xcc), odd = _mm256_blend_ps(ar[2], ar[3], 0xcc);
+      last[g] = _mm256_fmadd_ps(_mm256_blend_ps(even, odd, 0xf0), b_last, last[g]);
     });
     __asm__ volatile("" ::: "memory");
   }
 
   FASTDL_INLINE void end(const TileArgs& t) {
     float whole[8 * 16], pairs[16];
-    unrolled<8>([&](auto r) FASTDL_INLINED { store(whole + r * 16, first[r]); });
-    store(pairs, last[0]);
-    store(pairs + 8, last[1]);
+    unrolled<8>([&](auto r) FASTDL_INLINED { _mm256_storeu_ps(whole + r * 16, first[r]); });
+    _mm256_storeu_ps(pairs, last[0]);
+    _mm256_storeu_ps(pairs + 8, last[1]);
     for (int r = 0; r < 8; ++r) memcpy(whole + r * 16 + 8, pairs + r * 2, 2 * sizeof(float));
     write_edge(t, whole, 8, 16);
   }
@@ -214,18 +218,19 @@ struct TenHalfSums {
   }
 };
 
-// Ten columns where a is read by columns: a vector is eight rows of one column. Sixteen rows, five columns at a time, so
-// that each element of b that is broadcast is used twice.
+// Ten columns where a is read by columns: a vector is some rows of one column. Two vectors, so that each element of b that is
+// broadcast is used twice; as many columns at a time as have their registers.
 void ten_columns(const TileArgs& t) {
-  float whole[16 * 16];
-  vec sums[2][5][2];
-  for (int half = 0; half < 2; ++half) {
-    const float *a = t.a, *b = t.b + half * 5;
-    vec s[5][2];
-    unrolled<5>([&](auto j) FASTDL_INLINED { s[j][0] = s[j][1] = vec{}; });
+  constexpr int kAtOnce = kLanes == 16 ? 10 : 5;
+  float whole[2 * kLanes * 16];
+  vec sums[2][kLanes > 10 ? kLanes : 10] = {};  // those of a column, of half the rows
+  for (int first = 0; first < 10; first += kAtOnce) {
+    const float *a = t.a, *b = t.b + first;
+    vec s[kAtOnce][2];
+    unrolled<kAtOnce>([&](auto j) FASTDL_INLINED { s[j][0] = s[j][1] = vec{}; });
     for (i64 k = t.count; k > 0; --k) {
       const vec a0 = load(a), a1 = load(a + kLanes);
-      unrolled<5>([&](auto j) FASTDL_INLINED {
+      unrolled<kAtOnce>([&](auto j) FASTDL_INLINED {
         const vec bj = splat(b[j]);
         add_product(s[j][0], bj, a0);
         add_product(s[j][1], bj, a1);
@@ -234,23 +239,22 @@ void ten_columns(const TileArgs& t) {
       b += t.b_step;
       __asm__ volatile("" ::: "memory");
     }
-    unrolled<5>([&](auto j) FASTDL_INLINED {
-      sums[half][j][0] = s[j][0];
-      sums[half][j][1] = s[j][1];
+    unrolled<kAtOnce>([&](auto j) FASTDL_INLINED {
+      sums[0][first + j] = s[j][0];
+      sums[1][first + j] = s[j][1];
     });
   }
   for (int v = 0; v < 2; ++v) {
-    vec columns[8];
-    for (int j = 0; j < 8; ++j) columns[j] = sums[j / 5][j % 5][v];
+    vec columns[kLanes];
+    for (int j = 0; j < kLanes; ++j) columns[j] = sums[v][j];
     transpose(columns);
-    for (int r = 0; r < 8; ++r) {
-      float* row = whole + (v * 8 + r) * 16;
+    for (int r = 0; r < kLanes; ++r) {
+      float* row = whole + (v * kLanes + r) * 16;
       store(row, columns[r]);
-      row[8] = sums[1][3][v][r];
-      row[9] = sums[1][4][v][r];
+      for (int j = kLanes; j < 10; ++j) row[j] = sums[v][j][r];
     }
   }
-  write_edge(t, whole, 16, 16);
+  write_edge(t, whole, 2 * kLanes, 16);
 }
 
 // Zen and Zen+ have multipliers of 128 bits.
@@ -343,8 +347,8 @@ const TileFunction gemm_narrow_by_rows[] = {FASTDL_NARROW_ROWS(rows_tile, 1)};
 const TileFunction gemm_narrow_by_columns[] = {FASTDL_NARROW_ROWS(columns_tile, 1)};
 static_assert(sizeof(gemm_by_rows) / sizeof(TileFunction) == kTileRows + 1, "a function for every number of rows");
 static_assert(sizeof(gemm_narrow_by_rows) / sizeof(TileFunction) == kNarrowRows + 1, "likewise");
-#if FASTDL_VECTOR_BYTES == 32
-const TenTile gemm_ten_by_rows = ten_by_rows(), gemm_ten_by_columns = {ten_columns, 16};
+#if defined(__AVX2__)
+const TenTile gemm_ten_by_rows = ten_by_rows(), gemm_ten_by_columns = {ten_columns, 2 * kLanes};
 #else
 const TenTile gemm_ten_by_rows = {nullptr, 0}, gemm_ten_by_columns = {nullptr, 0};
 #endif

@@ -83,7 +83,7 @@ struct TileArgs {
 // One chunk of one tile: c = beta c + sums. The index is the number of rows, up to kTileRows or kNarrowRows.
 using TileFunction = void (*)(const TileArgs&);
 extern const TileFunction gemm_by_rows[], gemm_by_columns[], gemm_narrow_by_rows[], gemm_narrow_by_columns[];
-// For kLanes + 1 or kLanes + 2 columns (a layer with ten outputs), `rows` rows of them; null unless vectors have 8 lanes.
+// For nine or ten columns (a layer with ten outputs), `rows` rows of them; null without AVX2.
 struct TenTile {
   TileFunction tile;
   int64_t rows;
@@ -451,7 +451,7 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
         }
       }
       const i64 tile_rows = !pack_a && strip <= kLanes ? kNarrowRows : kTileRows;
-      if (strip <= kLanes || strip > kLanes + 2) ten.tile = nullptr;
+      if (strip < 9 || strip > 10) ten.tile = nullptr;
       // Tiles of all kinds fill 48 rows, where slices do.
       const i64 unit = pack_a || 48 % kTileRows != 0 ? kTileRows : 48;
       const i64 group_rows = threads > 1 ? even_part(M, kGroupRows, unit) : kBlockRows;

@@ -31,6 +31,16 @@ FASTDL_INLINE void add_product(vec& sum, vec a, vec b) {
 #endif
 }
 
+// sum = a * b + sum, where a is one number in memory. AVX-512 multiplies by it as it is read; on Zen 4 a broadcast of its own takes
+// so long that tiles one vector wide, which use each number once, reach 71 % of the peak instead of 97.
+FASTDL_INLINE void add_scaled(vec& sum, const float& a, vec b) {
+#if defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+  __asm__("vfmadd231ps %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(b), "m"(a));
+#else
+  add_product(sum, splat(a), b);
+#endif
+}
+
 // v still has its register here. A sum that is the last to read an operand is otherwise moved into the register that becomes free, and
 // back in the next step.
 FASTDL_INLINE void keep(vec v) {
