@@ -109,6 +109,21 @@ FASTDL_INLINE void with_size(i64 columns, i64 rows, const F& f) {
   }
 }
 
+// Where v is larger than best, or the first NaN: best = v, place = here.
+FASTDL_INLINE void take_larger(vec& best, ivec& place, vec v, int32_t here) {
+#if defined(__AVX512F__) && \
+    FASTDL_VECTOR_BYTES == 64  // left alone, GCC 12 makes vectors of the masks and masks of the vectors
+  const __mmask16 number = _mm512_cmp_ps_mask(best, best, _CMP_ORD_Q);
+  const __mmask16 better = _mm512_mask_cmp_ps_mask(number, v, best, _CMP_NLE_UQ);
+  best = _mm512_mask_mov_ps(best, better, v);
+  place = (ivec)_mm512_mask_mov_epi32((__m512i)place, better, _mm512_set1_epi32(here));
+#else
+  const ivec better = ~(v <= best) & (best == best);
+  best = select(better, v, best);
+  place = better ? splat_i(here) : place;
+#endif
+}
+
 template <bool kWhere>
 void max_forward(const Geometry& g, i64 N, const float* x, float* y, uint8_t* where) {
   for_rows(N * g.P, g.Q * g.C * g.size_y * g.size_x, [=](i64 row) {
@@ -129,9 +144,7 @@ void max_forward(const Geometry& g, i64 N, const float* x, float* y, uint8_t* wh
               if (iy == 0 && ix == 0) continue;
               const vec v = lanes.load(pixels + (iy * g.X + ix) * g.C + c);
               if (kWhere) {
-                const ivec better = ~(v <= best) & (best == best);  // larger, or the first NaN
-                best = select(better, v, best);
-                place = better ? splat_i(corner + static_cast<int32_t>(iy * g.size_x + ix)) : place;
+                take_larger(best, place, v, corner + static_cast<int32_t>(iy * g.size_x + ix));
               } else {
                 best = max_or_nan(best, v);
               }
