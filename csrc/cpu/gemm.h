@@ -48,6 +48,7 @@ constexpr i64 kChunk = 256;  // part of the definition of a sum: never tune it
 constexpr i64 kBlockRows = 192 / kTileRows * kTileRows;
 constexpr i64 kGroupRows = 5 * kBlockRows;                // packed at a time when threads share
 constexpr i64 kStripCols = 2048 / kTileCols * kTileCols;  // its panels fill one huge page
+constexpr i64 kInL1 = 8192;                               // floats
 constexpr int kMaxRuns = 64;                              // pieces of a chunk's k range, see Run
 
 template <class T>
@@ -83,7 +84,7 @@ struct TileArgs {
 // One chunk of one tile: c = beta c + sums. The index is the number of rows, up to kTileRows or kNarrowRows.
 using TileFunction = void (*)(const TileArgs&);
 extern const TileFunction gemm_by_rows[], gemm_by_columns[], gemm_narrow_by_rows[], gemm_narrow_by_columns[];
-// For nine or ten columns (a layer with ten outputs), `rows` rows of them; null without AVX2.
+// For ten columns (a layer with ten outputs) or fewer, where one vector does not hold them or is mostly empty; null without AVX2.
 struct TenTile {
   TileFunction tile;
   int64_t rows;
@@ -423,8 +424,8 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
   // The caller's buffers: helpers fill and read them too.
   float* const a_packed = thread_scratch(0, size_t(((threads > 1 ? kGroupRows : kBlockRows) + kTileRows) * kChunk));
   float* const b_packed = thread_scratch(1, size_t(kStripCols * kChunk));
-  // Packing b costs about as much as multiplying it by one or two slices of a.
-  const bool direct_b = kIsPanels<B> || (B::kDirect && M <= 2 * kTileRows);
+  // Packing b costs about as much as multiplying it by one or two slices of a; in L1 it lies well enough as it is.
+  const bool direct_b = kIsPanels<B> || (B::kDirect && (M <= 2 * kTileRows || (n1 - n0) * K <= kInL1));
   Run runs[kMaxRuns];
   for (i64 j0 = n0; j0 < n1; j0 += kStripCols) {
     const i64 strip = smaller(kStripCols, n1 - j0), panels = (strip + kTileCols - 1) / kTileCols;
@@ -432,7 +433,7 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
       const i64 k1 = smaller(k0 + kChunk, K), depth = k1 - k0;
       const bool last = k1 == K;
       // Packing a pays when a slice is used for more than a few panels.
-      const TileFunction* tiles = gemm_by_columns;
+      const TileFunction *tiles = gemm_by_columns, *narrow = gemm_narrow_by_columns;
       TenTile ten = {nullptr, 0};
       bool pack_a = true;
       int run_count = 0;
@@ -440,18 +441,18 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
         run_count = a.runs(k0, k1, runs);
         if (run_count > 0 && strip <= 4 * kTileCols) {
           pack_a = false;
-          tiles = strip <= kLanes ? gemm_narrow_by_rows : gemm_by_rows;
+          tiles = gemm_by_rows;
+          narrow = gemm_narrow_by_rows;
           ten = gemm_ten_by_rows;
         }
       } else if constexpr (A::kAccess == Access::kColumns) {
         if (strip <= 2 * kTileCols) {
           pack_a = false;
-          if (strip <= kLanes) tiles = gemm_narrow_by_columns;
           ten = gemm_ten_by_columns;
         }
       }
       const i64 tile_rows = !pack_a && strip <= kLanes ? kNarrowRows : kTileRows;
-      if (strip < 9 || strip > 10) ten.tile = nullptr;
+      if (strip > 10 || strip <= (kLanes < 10 ? kLanes : 0)) ten.tile = nullptr;
       // Tiles of all kinds fill 48 rows, where slices do.
       const i64 unit = pack_a || 48 % kTileRows != 0 ? kTileRows : 48;
       const i64 group_rows = threads > 1 ? even_part(M, kGroupRows, unit) : kBlockRows;
@@ -526,7 +527,7 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
                   t.a = a.column(i, k0);
                   t.a_step = a.column_step();
                 }
-                (whole ? ten.tile : tiles[rows])(t);
+                (whole ? ten.tile : (t.cols <= kLanes ? narrow : tiles)[rows])(t);
                 if (last) finish_block(i, i + rows, j, j + t.cols, c, ldc, epilogue);
               }
             }
