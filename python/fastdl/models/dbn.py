@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import backend, nn, train
 from .._arguments import chance, function, functions, number, positive, sizes
-from .._interrupts import beforehand, unless_begun
+from .._interrupts import beforehand, interruptible, unless_begun
 from ..module import Module
 from ..random import permutation
 from ._base import Classifier, Model, must_be_able_to_train, must_have_some
@@ -198,6 +198,10 @@ class DBN(Classifier):
             No stack: `pretrain` comes first.
         FloatingPointError
             The weights became infinite or NaN.
+
+        Notes
+        -----
+        Ctrl-C ends training after the current update: the weights are whole, and the history says 'interrupted'.
         """
         self._need_stack()
         positive("epochs", epochs), positive("batch_size", batch_size), positive("k", k)
@@ -210,27 +214,32 @@ class DBN(Classifier):
         shown = self.stack_[0]._floats(x[few])
         history = self.fine_tune_history_ = {"epoch": [], "error": [], "seconds": [], "stopped": "done"}
         state = train.State(_Stack(self), None, history, epochs, epochs * -(-n // batch_size))
-        for epoch in range(1, epochs + 1):
-            begun = time.perf_counter()
-            order = permutation(n, *shuffling.take(2 * n))
-            with backend.pooled():
-                for at in range(0, n, batch_size):
-                    v = self.stack_[0]._floats(x[np.sort(order[at : at + batch_size])])
-                    self._up_down(v, lr, k, stream)
-                    state.step += 1
-            for rbm in self.stack_:
-                weights = rbm.module_.flatten().data
-                if not np.isfinite(float(backend.to_host(rbm.module_.kernels.sum_squares(weights))[0])):
-                    raise FloatingPointError(f"DBN: weights became infinite or NaN; expected a smaller lr than {lr:g}")
-            error = self._reconstruction_error(shown)
-            for name, value in (("epoch", epoch), ("error", error), ("seconds", time.perf_counter() - begun)):
-                history[name].append(value)
-            state.epoch, state.loss = epoch, error
-            for f in callbacks:
-                f(state)
-            if state.stop:
-                history["stopped"] = "callback"
-                break
+        with interruptible(history) as interrupts:
+            for epoch in range(1, epochs + 1):
+                begun = time.perf_counter()
+                order = permutation(n, *shuffling.take(2 * n))
+                with backend.pooled():
+                    for at in range(0, n, batch_size):
+                        v = self.stack_[0]._floats(x[np.sort(order[at : at + batch_size])])
+                        self._up_down(v, lr, k, stream)
+                        state.step += 1
+                        if interrupts.asked:
+                            break
+                for rbm in self.stack_:
+                    weights = rbm.module_.flatten().data
+                    if not np.isfinite(float(backend.to_host(rbm.module_.kernels.sum_squares(weights))[0])):
+                        raise FloatingPointError(f"DBN: weights became infinite or NaN; expected a smaller lr than {lr:g}")
+                error = self._reconstruction_error(shown)
+                for name, value in (("epoch", epoch), ("error", error), ("seconds", time.perf_counter() - begun)):
+                    history[name].append(value)
+                if interrupts.asked:
+                    raise KeyboardInterrupt
+                state.epoch, state.loss = epoch, error
+                for f in callbacks:
+                    f(state)
+                if state.stop:
+                    history["stopped"] = "callback"
+                    break
         return self
 
     def _reconstruction_error(self, v):
