@@ -1,10 +1,13 @@
 """Deep belief networks: greedy training, up-down training, the bound, the classifier, files."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 from fastdl import models, train
 from fastdl.models import DBN
+from fastdl.models._base import Classifier
 from fastdl.recipes import Config
 
 RNG = np.random.default_rng(0)
@@ -111,6 +114,23 @@ def test_going_on_for_longer(tmp_path):
         np.testing.assert_array_equal(a, longer.get_weights()[name], err_msg=name)
     with pytest.raises(ValueError, match="resume: expected a path, or True together with checkpoint"):
         DBN((6, 4)).pretrain(X, resume=True)
+
+
+def test_the_options_of_fit_are_those_of_every_classifier(monkeypatch):
+    """An option that `Classifier.fit` learns is no unknown one where machines are trained first."""
+    fit, seen = Classifier.fit, []
+
+    def longer(self, X, y, *, novelty=None, **options):
+        seen.append(novelty)
+        return fit(self, X, y, **options)
+
+    own = inspect.signature(fit)
+    new = inspect.Parameter("novelty", inspect.Parameter.KEYWORD_ONLY, default=None)
+    *known, options = own.parameters.values()
+    longer.__signature__ = own.replace(parameters=[*known, new, options])
+    monkeypatch.setattr(Classifier, "fit", longer)
+    DBN((3,)).fit(X, LABELS, pretrain={"epochs": 1}, novelty=7, epochs=1, smoothing=0.1, optimizer="sgd", lr=0.1)
+    assert seen == [7]
 
 
 def test_a_stack_is_found_again_by_the_files_of_its_machines(tmp_path):

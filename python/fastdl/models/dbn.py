@@ -390,9 +390,7 @@ class DBN(Classifier):
         The model itself.
         """
         if pretrain is not None:
-            own = ("validation", "smoothing", "warm_start", "optimizer", "lr", "weight_decay", "clip")
-            loop = {name: value for name, value in options.items() if name not in own}
-            must_be_able_to_train(loop, **{name: options[name] for name in own[3:] if name in options})
+            must_be_able_to_train(super().fit, options)
             with beforehand():
                 self.pretrain(X, **pretrain)
         return super().fit(X, y, **options)
