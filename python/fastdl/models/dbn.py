@@ -8,6 +8,7 @@ import numpy as np
 from .. import backend, nn, train
 from .._arguments import chance, function, functions, number, positive, sizes
 from .._interrupts import beforehand, interruptible, unless_begun
+from ..checkpoint import to_go_on_from
 from ..module import Module
 from ..random import permutation
 from ._base import Classifier, Model, must_be_able_to_train, must_have_some
@@ -83,7 +84,7 @@ class DBN(Classifier):
             For each machine.
         lr : float or sequence of float, optional
             0.05 (Gaussian visible units: 0.001) if left out.
-        checkpoint, resume : path, optional
+        checkpoint, resume : path or `fastdl.checkpoint.Checkpoint`, optional
             Each machine has a file of its own: PATH.0, PATH.1, ... A machine goes on from its own as long as those below
             had nothing left to learn, else it begins anew.
         show : callable, optional
@@ -101,6 +102,7 @@ class DBN(Classifier):
             resume = checkpoint
         if show is not None:
             function("show", show)
+        checkpoint, resume = (getattr(place, "path", place) for place in (checkpoint, resume))
         place = checkpoint or resume or None
         machines = self._machines()
         for name in ("stack_", "recognition_"):
@@ -383,16 +385,26 @@ class DBN(Classifier):
         pretrain : dict, optional
             Options of `pretrain`, which is then called with X first.
         **options
-            Of `Classifier.fit`: epochs, batch_size, lr, validation, ...
+            Of `Classifier.fit`: epochs, batch_size, lr, validation, ... With a checkpoint PATH the machines have theirs
+            beside it, PATH.0, PATH.1, ..., and a run that goes on trains only what was not trained before; it wants the
+            same `pretrain` as before.
 
         Returns
         -------
         The model itself.
         """
         if pretrain is not None:
+            if not hasattr(pretrain, "items"):
+                raise TypeError(f"pretrain: expected a dict of options; got {type(pretrain).__name__}")
             must_be_able_to_train(super().fit, options)
+            files = {name: options[name] for name in ("checkpoint", "resume") if options.get(name)}
+            begun = None if files.get("resume") is True else to_go_on_from(None, files.get("resume"))
+            if begun is not None and not begun.exists():
+                if not os.path.exists(f"{begun}.0"):
+                    return super().fit(X, y, **options)  # which says that it is not there
+                options["resume"] = None  # the machines were still being trained
             with beforehand():
-                self.pretrain(X, **pretrain)
+                self.pretrain(X, **files | pretrain)
         return super().fit(X, y, **options)
 
     # ------------------------------------------------------------------------------------------------ files
