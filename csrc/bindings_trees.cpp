@@ -10,8 +10,9 @@ void bind_trees(PyObject* m) {
       m, "rntn_forward", "L n H D; leaves[L,D]" TREES("L+n") " b?[D] work* h>[L+n,D]",
       "A batch of binary trees by a recursive neural tensor network, nodes of one height together.\n\n"
       "    h[leaf] = leaves\n    h[node] = tanh(x^T v x + x w + b),  x = (h[left], h[right])\n\n"
-      "Inner nodes are sorted by height; children are rows of h, leaves first; ends says before which inner node each"
-      " height ends. Without v it is a plain recursive network. Source: Socher et al. (2013).");
+      "Inner nodes are sorted by height; children are rows of h, leaves first, a row the child of one node at most; "
+      "ends says before which inner node each height ends. Without v it is a plain recursive network. "
+      "Source: Socher et al. (2013).");
   def<rntn_backward, rntn_backward_workspace>(
       m, "rntn_backward",
       "M n H D; h[M,D]" TREES("M")

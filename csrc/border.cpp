@@ -3,12 +3,14 @@
 
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
 #include <deque>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #include "kernels.h"
 #include "spec.h"
@@ -464,8 +466,9 @@ class Call {
       check_except(a, p, rows, columns, by);
   }
 
-  // Groups of rows stand for the highest indices, and a row may use what stands before its group alone. As kernels count
-  // them, a group that ends before it begins is empty, and rows behind the last end are a group too.
+  // Groups of rows stand for the highest indices, and a row may use what stands before its group alone, and nothing that
+  // another one uses: what flows back to an index has one writer. As kernels count them, a group that ends before it
+  // begins is empty, and rows behind the last end are a group too.
   void check_groups(const Argument& a, const int64_t* p, i64 rows, i64 columns, const int64_t* ends, i64 groups) {
     i64 low = 0, high = 0, begin = 0;
     evaluate(a.low, values_, &low);
@@ -478,6 +481,16 @@ class Call {
                  integers(low, limit) + ", before its group by " + a.by + ", in row " + std::to_string(i / columns),
                  std::to_string(p[i]));
       if (end > begin) begin = end;
+    }
+    std::vector<bool> used(static_cast<size_t>(high - low));
+    for (i64 i = 0; i < rows * columns; ++i) {
+      if (used[p[i] - low]) {
+        const i64 first = std::find(p, p + i, p[i]) - p;
+        refuse(a, PyExc_ValueError, "every integer once",
+               std::to_string(p[i]) + " in row " + std::to_string(first / columns) + " and in row " +
+                   std::to_string(i / columns));
+      }
+      used[p[i] - low] = true;
     }
   }
 

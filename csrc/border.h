@@ -13,7 +13,7 @@
 //   ~                 this output may be exactly one of the inputs (in place)
 //   :u8 :i64 :u32     element type, float32 if not said;  {low..high} on int64: every index in [low, high)
 //   {low..high<ends}  of rows whose groups end where the array ends says, and that are the highest indices themselves: only
-//                     those before the row's own group
+//                     those before the row's own group, and each once
 //   {low..high!k:m}   the number k not among the first m[i] of row i
 //   work*             scratch, made if left out; its size comes from the kernel's workspace function
 //   name:f name:i     a number (:b for a flag, :act ... for a named choice), =default if it may be left out; a trailing !

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -212,6 +213,32 @@ def test_command_line_in_a_process_of_its_own():
     assert bad.returncode == 2 and "Traceback" not in bad.stderr and "'nothing'" in bad.stderr
     good = subprocess.run([*command, "info"], capture_output=True, text=True, timeout=60, env=environment)
     assert good.returncode == 0 and "targets" in good.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FASTDL_TARGET", "nonsense", r"FASTDL_TARGET: expected one of [a-z0-9, ]+ on this machine; got 'nonsense'"),
+        ("FASTDL_NUM_THREADS", "some", "FASTDL_NUM_THREADS: expected an integer from 1 to 512; got 'some'"),
+        ("FASTDL_POOL", "maybe", "FASTDL_POOL: expected 0 or 1; got 'maybe'"),
+    ],
+)
+def test_a_wrong_environment_is_one_line_for_the_command_alone(name, value, message, tmp_path):
+    (tmp_path / "fastdl").write_text("import sys\nfrom fastdl.cli import main\nsys.exit(main())\n")  # as pip makes it
+    environment = os.environ | {name: value, "PYTHONPATH": os.path.dirname(os.path.dirname(os.path.abspath(cli.__file__)))}
+
+    def said(*command):
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=60, env=environment)
+        return done.returncode, done.stderr
+
+    for command in ([str(tmp_path / "fastdl")], ["-m", "fastdl"], ["-Bmfastdl"]):
+        status, err = said(*command, "info")
+        assert status == 2 and re.fullmatch(f"fastdl: {message}\n", err), err
+    # A program gets the error itself, whatever its own arguments are.
+    (tmp_path / "program.py").write_text("import fastdl")
+    for command in ([str(tmp_path / "program.py"), "fastdl"], ["-c", "import fastdl", "-m", "fastdl"]):
+        status, err = said(*command)
+        assert status == 1 and err.startswith("Traceback") and re.search(f"Error: {message}\n$", err), err
 
 
 def test_the_command_line_imports_nothing_heavy():

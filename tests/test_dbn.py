@@ -1,10 +1,15 @@
 """Deep belief networks: greedy training, up-down training, the bound, the classifier, files."""
 
+import inspect
+
 import numpy as np
 import pytest
 
 from fastdl import models, train
+from fastdl.checkpoint import Checkpoint
 from fastdl.models import DBN
+from fastdl.models._base import Classifier
+from fastdl.models._boltzmann import Trainer
 from fastdl.recipes import Config
 
 RNG = np.random.default_rng(0)
@@ -111,6 +116,70 @@ def test_going_on_for_longer(tmp_path):
         np.testing.assert_array_equal(a, longer.get_weights()[name], err_msg=name)
     with pytest.raises(ValueError, match="resume: expected a path, or True together with checkpoint"):
         DBN((6, 4)).pretrain(X, resume=True)
+
+
+class Killed(BaseException):
+    pass
+
+
+def kill_at(count):
+    """A callback that ends a run at its call of that number, before what it did is written."""
+    calls = []
+
+    def callback(state):
+        calls.append(state)
+        if len(calls) == count:
+            raise Killed
+
+    return callback
+
+
+@pytest.mark.parametrize("asked", ["True", "path"])
+@pytest.mark.parametrize(("at", "left"), [(2, 50), (5, 20), (8, 0)])  # in either machine, in the classifier
+def test_fit_goes_on_where_its_pretraining_was(at, left, asked, tmp_path, monkeypatch):
+    place, stop = tmp_path / "run", kill_at(at)
+    how = {"batch_size": 20, "momentum": 0.5, "algorithm": "pcd"}
+
+    def fit(pretrain, **options):
+        return DBN((6, 4), dropout=0.2, seed=2).fit(X, LABELS, pretrain={"epochs": 3, **how, **pretrain}, epochs=3, **options)
+
+    whole = fit({})
+    with pytest.raises(Killed):
+        fit({"callbacks": stop}, checkpoint=place, callbacks=stop)
+    updates, update = [], Trainer.update
+    monkeypatch.setattr(Trainer, "update", lambda *args: (updates.append(1), update(*args)))
+    again = fit({}, checkpoint=Checkpoint(place, every=1), resume=True if asked == "True" else place)
+    assert len(updates) == left
+    for name, a in whole.get_weights().items():
+        np.testing.assert_array_equal(a, again.get_weights()[name], err_msg=name)
+    assert {**whole.history_, "seconds": 0} == {**again.history_, "seconds": 0}
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["run", "run.0", "run.1"]
+
+
+def test_wrong_pretraining_or_a_missing_checkpoint_is_named_before_any_machine_is_trained(tmp_path):
+    with pytest.raises(TypeError, match="pretrain: expected a dict of options; got int"):
+        DBN((6, 4)).fit(X, LABELS, pretrain=10**9)
+    with pytest.raises(TypeError, match="resume: expected a path; got float"):
+        DBN((6, 4)).fit(X, LABELS, pretrain={"epochs": 10**9}, resume=1.5)
+    with pytest.raises(FileNotFoundError, match="run"):
+        DBN((6, 4)).fit(X, LABELS, pretrain={"epochs": 10**9}, resume=tmp_path / "run")
+
+
+def test_the_options_of_fit_are_those_of_every_classifier(monkeypatch):
+    """An option that `Classifier.fit` learns is no unknown one where machines are trained first."""
+    fit, seen = Classifier.fit, []
+
+    def longer(self, X, y, *, novelty=None, **options):
+        seen.append(novelty)
+        return fit(self, X, y, **options)
+
+    own = inspect.signature(fit)
+    new = inspect.Parameter("novelty", inspect.Parameter.KEYWORD_ONLY, default=None)
+    *known, options = own.parameters.values()
+    longer.__signature__ = own.replace(parameters=[*known, new, options])
+    monkeypatch.setattr(Classifier, "fit", longer)
+    DBN((3,)).fit(X, LABELS, pretrain={"epochs": 1}, novelty=7, epochs=1, smoothing=0.1, optimizer="sgd", lr=0.1)
+    assert seen == [7]
 
 
 def test_a_stack_is_found_again_by_the_files_of_its_machines(tmp_path):

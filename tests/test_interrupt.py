@@ -63,6 +63,34 @@ def test_a_stack_is_whole_or_not_there():
         model.transform(X)
 
 
+def test_ctrl_c_ends_up_down_training_and_leaves_the_model():
+    def stack():
+        return DBN((5, 4)).pretrain(X, epochs=1)
+
+    model, before = stack(), signal.getsignal(signal.SIGINT)
+    assert model.fine_tune(X, epochs=50, callbacks=[interrupt_in(2)]) is model
+    history = model.fine_tune_history_
+    assert history["stopped"] == "interrupted" and history["epoch"] == [1, 2, 3]
+    assert len(history["error"]) == len(history["seconds"]) == 3
+    assert signal.getsignal(signal.SIGINT) is before
+    # It has every update up to the first of the third epoch, and no part of another.
+    updates, up_down = [], DBN._up_down
+
+    def stopped(self, *args):
+        if len(updates) == 13:
+            raise ZeroDivisionError
+        updates.append(up_down(self, *args))
+
+    same = stack()
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr(DBN, "_up_down", stopped)
+        same.fine_tune(X, epochs=50)
+    for name, a in same.get_weights().items():
+        np.testing.assert_array_equal(model.get_weights()[name], a, err_msg=name)
+    with interrupts_raised(), pytest.raises(KeyboardInterrupt):
+        stack().fine_tune(X, epochs=50, callbacks=[interrupt_in(1)])
+
+
 def test_ctrl_c_while_layers_are_trained_one_by_one_ends_them_all(monkeypatch):
     begun, fit = [], train.fit
 

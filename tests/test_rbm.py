@@ -13,6 +13,27 @@ BEST = np.log(0.5) + 6 * (0.9 * np.log(0.9) + 0.1 * np.log(0.1))  # entropy of w
 Y = RNG.normal(size=(300, 3)) * [0.5, 1, 2] + [1, 2, 3]
 
 
+@pytest.mark.parametrize("algorithm", ["cd", "pcd"])
+@pytest.mark.parametrize("value", [0.0, 5.0])
+def test_a_constant_column_does_no_harm_where_the_variance_is_given(value, algorithm):
+    rng = np.random.default_rng(7)
+    plain = rng.standard_normal((600, 3)) * 0.5 + rng.integers(0, 2, (600, 1)) * [2, -2, 1]
+    plain = (plain - plain.mean(0)) / plain.std(0)
+
+    def machine(x):
+        return RBM(5, "gaussian", seed=1).fit(x, epochs=60, batch_size=20, lr=0.01, algorithm=algorithm)
+
+    both = np.column_stack([plain, np.full(600, value)])
+    without, rbm = machine(plain), machine(both)
+    off, off_without = (m.reconstruct(x)[:, :3] - plain for m, x in ((rbm, both), (without, plain)))
+    assert (off_without**2).mean() < 0.6  # it has learned something; the means alone leave 1
+    assert (off**2).mean() == pytest.approx((off_without**2).mean(), rel=0.1)
+    # The unit's values are drawn with the variance that was given, about the column's value.
+    assert np.abs(rbm.reconstruct(both)[:, 3] - value).max() < 0.2
+    drawn = rbm.sample(2000, 100, seed=3, start=np.repeat(both[:1], 2000, 0))[:, 3]
+    assert abs(drawn.mean() - value) < 0.2 and abs(drawn.std() - 1) < 0.1
+
+
 @pytest.mark.parametrize("algorithm", ["cd", "pcd", "fpcd", "tempering"])
 def test_every_algorithm_learns_the_distribution(algorithm):
     rbm = RBM(4, seed=100).fit(X, epochs=80, batch_size=20, lr=0.1, algorithm=algorithm, temperatures=4, momentum=0.5,
@@ -135,6 +156,8 @@ def test_partial_fit_goes_on():
         ({}, X - 0.5, {}, "X: expected values from 0 to 1"),
         ({}, np.where(X > 0, np.nan, X), {}, "X: expected finite numbers; got nan"),
         ({"visible": "gaussian", "variance": "data"}, np.ones((5, 2)), {}, "X: expected columns that vary.*column 0 constant"),
+        ({"visible": "gaussian", "variance": "learned"}, np.column_stack([Y, Y[:, 0] * 0 + 5]), {},
+         r"X: expected columns that vary.*\(a number as variance takes constant ones\); got column 3 constant"),
         ({"visible": "softmax", "visible_group": 3}, X, {}, "X: expected groups of 3 values that add up to 1"),
         ({"visible": "softmax", "visible_group": 4}, X, {}, "visible_group: expected a divisor of 6 units"),
         ({"visible": "poisson"}, X, {}, "visible: expected one of bernoulli, gaussian, softmax"),

@@ -331,3 +331,47 @@ def test_linear_filling_is_the_normal_expectation():
     expected = x.mean(0)[3] + (x[:50, :3] - x.mean(0)[:3]) @ np.linalg.solve(c[:3, :3], c[:3, 3])
     np.testing.assert_allclose(filled[:, 3], expected, atol=0.05)
     np.testing.assert_array_equal(filled[:, :3], x[:50, :3])
+
+
+def test_features_and_regression_are_one_pipeline(monkeypatch):
+    """For every C, and for the best once more, the whole Pipeline is fitted to the training part and to nothing else."""
+    pytest.importorskip("sklearn")
+    from sklearn.neural_network import BernoulliRBM
+    from sklearn.pipeline import Pipeline
+
+    from fastdl.models import RBM
+    from fastdl.recipes import digits_rbm_pipeline as recipe
+
+    x, y = recipe.nudged()
+    monkeypatch.setattr(recipe, "nudged", lambda: (x[:500], y[:500]))
+    monkeypatch.setattr(recipe, "STRENGTHS", (0.01, 1.0))
+    monkeypatch.setattr(recipe, "HIDDEN", 8)
+    pipelines, machines = [], []
+
+    def watched(kind, seen):
+        fit = kind.fit
+
+        def record(self, X, *args, **options):
+            seen.append((self, X, *args))
+            return fit(self, X, *args, **options)
+
+        monkeypatch.setattr(kind, "fit", record)
+
+    watched(Pipeline, pipelines), watched(RBM, machines), watched(BernoulliRBM, machines)
+    report = recipes.run("digits-rbm-pipeline", Config(epochs=2))
+    assert report.settings["splits"] == {"train": 320, "validation": 80, "test": 100}
+    assert len(pipelines) == 9 and len(machines) == 6
+    train = pipelines[0][1]
+    for pipeline, X, labels in pipelines:
+        assert X is train and X.shape == (320, 64) and len(labels) == 320
+        assert (pipeline.steps[0][0] == "logistic") == (len(pipeline) == 1) and pipeline.steps[-1][0] == "logistic"
+    assert all(X is train for _, X, *_ in machines)
+    for way, each in zip(("pixels", "sklearn_rbm", "rbm"), (pipelines[i : i + 3] for i in (0, 3, 6)), strict=True):
+        *tried, chosen = (p for p, *_ in each)
+        assert [p[-1].C for p in tried] == [0.01, 1.0] and report.settings["C"][way] == chosen[-1].C
+        error, seconds = report.metrics[f"{way}_error"], report.metrics[f"{way}_seconds"]
+        assert 0 < error < 1 and seconds > 1e-4
+        assert chosen.steps[0][0] in (way, "logistic")
+    ours, theirs = (p[0] for p, *_ in (pipelines[-1], pipelines[5]))
+    assert ours is report.model and ours.hidden == theirs.n_components == 8
+    assert len(ours.history_["epoch"]) == theirs.n_iter == 2

@@ -188,6 +188,32 @@ def test_children_stand_before_their_height(target, children, ends, limit, row, 
         call()
 
 
+@pytest.mark.parametrize(
+    ("children", "ends", "got", "rows"),
+    [
+        ([[0, 1], [3, 1]], [1, 2], 1, (0, 1)),  # a leaf of two nodes
+        ([[0, 1], [3, 2], [2, 4]], [1, 2, 3], 2, (1, 2)),
+        ([[0, 1], [3, 2], [3, 4]], [1, 2, 3], 3, (1, 2)),  # an inner node of two
+        ([[0, 0]], [1], 0, (0, 0)),  # twice the child of one
+        ([[0, 1], [1, 2]], [2], 1, (0, 1)),  # of one height, which threads go through together
+    ],
+)
+def test_a_row_is_the_child_of_one_node(target, children, ends, got, rows):
+    """Its gradient has one writer; with two it would depend on who comes first."""
+    if "cuda" in LOADED and target is LOADED["cuda"]:
+        pytest.skip("what lies on a GPU is not looked at")
+    children, ends = np.array(children, np.int64), np.array(ends, np.int64)
+    message = rf"children: expected every integer once; got {got} in row {rows[0]} and in row {rows[1]}$"
+    for call in tree_calls(target, np.zeros((3, 2), np.float32), children, ends):
+        with pytest.raises(ValueError, match=message):
+            call()
+    leaves, w = Tensor(np.zeros((3, 2), np.float32)), np.zeros((4, 10), np.float32)
+    with pytest.raises(ValueError, match=message):
+        ops.rntn(leaves, children, ends, None, Tensor(w[:, :2].copy()))
+    with pytest.raises(ValueError, match=message):
+        ops.tree_lstm(leaves, leaves, children, ends, Tensor(w))
+
+
 def test_rntn_gradients_through_the_tape(trees, rng):
     batch = Forest(trees, lambda word: 0, int).batch(np.arange(5))
     d, leaves = 3, len(batch.words)

@@ -1,6 +1,12 @@
 """fastdl: deep learning on hand-written kernels, for NumPy arrays."""
 
-from . import kernels
+try:
+    from . import kernels
+except (ImportError, ValueError) as error:
+    from .cli import end_the_command
+
+    end_the_command(error)
+    raise
 from ._files import get_include, get_sources
 from .backend import (
     array,

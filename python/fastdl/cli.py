@@ -177,6 +177,17 @@ def parser():
     return top
 
 
+def end_the_command(error):
+    """What the environment says is wrong, found when the package is imported and so before `main`: where this process is the
+    command, it ends with one line as for a wrong option; in other programs nothing happens."""
+    program = sys.argv[0] if sys.argv else ""
+    # While Python looks for the module that -m names, it imports its packages, and "-m" stands for the program.
+    module = program == "-m" and any(word.endswith("fastdl") for word in sys.orig_argv)
+    if module or os.path.basename(program) == "fastdl":
+        print(f"fastdl: {error}", file=sys.stderr)
+        raise SystemExit(2)
+
+
 def _usage(sub):
     sub.print_help()
     return 2

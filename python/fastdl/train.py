@@ -408,7 +408,8 @@ def _checked(
     )  # fmt: skip
 
 
-_OPTIONS, _CHECKED = (frozenset(inspect.signature(f).parameters) for f in (fit, _checked))
+# Names of all options, and of those that `must_take` looks at.
+_OPTIONS, CHECKED = (frozenset(inspect.signature(f).parameters) for f in (fit, _checked))
 
 
 def must_take(options):
@@ -417,7 +418,7 @@ def must_take(options):
     unknown = options.keys() - _OPTIONS
     if unknown:
         raise TypeError(f"fit() got an unexpected keyword argument {sorted(unknown)[0]!r}")
-    _checked(**{name: value for name, value in options.items() if name in _CHECKED})
+    _checked(**{name: value for name, value in options.items() if name in CHECKED})
 
 
 def _must_be_samples(validation):

@@ -550,11 +550,16 @@ class Regressor(Model):
 _RECIPES = f"{__package__.rpartition('.')[0]}.recipes."
 
 
-def must_be_able_to_train(options, optimizer="adam", **given):
-    """What `fastdl.train.fit` and an optimiser would refuse is refused before anything that takes long."""
-    train.must_take(options)
+def must_be_able_to_train(fit, options):
+    """What `fastdl.train.fit` and an optimiser would refuse of the options of a model's `fit` is refused before anything that
+    takes long. Which options are whose is read from the signatures."""
+    own = inspect.signature(fit).parameters
+    train.must_take({name: value for name, value in options.items() if name not in own or name in train.CHECKED})
+    optimizer = options.get("optimizer", own["optimizer"].default)
     if not callable(optimizer):
-        optim.get(optimizer, nn.Dense(1, inputs=1), **{k: v for k, v in given.items() if v is not None})
+        known = own.keys() & inspect.signature(optim.Optimizer).parameters.keys()
+        given = {name: options[name] for name in known if options.get(name) is not None}
+        optim.get(optimizer, nn.Dense(1, inputs=1), **given)
 
 
 def _place_of(network):

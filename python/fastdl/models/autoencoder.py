@@ -242,9 +242,8 @@ class Autoencoder(Model):
             held = (held, _floats(held))
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         if pretrain and to_go_on_from(options["checkpoint"], options.get("resume")) is None:
-            must_be_able_to_train(
-                {"epochs": epochs, "batch_size": batch_size} | options, optimizer, lr=lr, weight_decay=weight_decay, clip=clip
-            )
+            given = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "clip": clip}
+            must_be_able_to_train(self.fit, {"epochs": epochs, "batch_size": batch_size} | given | options)
             with beforehand():
                 self._pretrain(x, pretrain, batch_size, optimizer, lr)
             if self.pretrain_history_[-1]["stopped"] == "interrupted":  # Ctrl-C ends it all, not one layer

@@ -7,7 +7,8 @@ import numpy as np
 
 from .. import backend, nn, train
 from .._arguments import chance, function, functions, number, positive, sizes
-from .._interrupts import beforehand, unless_begun
+from .._interrupts import beforehand, interruptible, unless_begun
+from ..checkpoint import to_go_on_from
 from ..module import Module
 from ..random import permutation
 from ._base import Classifier, Model, must_be_able_to_train, must_have_some
@@ -83,7 +84,7 @@ class DBN(Classifier):
             For each machine.
         lr : float or sequence of float, optional
             0.05 (Gaussian visible units: 0.001) if left out.
-        checkpoint, resume : path, optional
+        checkpoint, resume : path or `fastdl.checkpoint.Checkpoint`, optional
             Each machine has a file of its own: PATH.0, PATH.1, ... A machine goes on from its own as long as those below
             had nothing left to learn, else it begins anew.
         show : callable, optional
@@ -101,6 +102,7 @@ class DBN(Classifier):
             resume = checkpoint
         if show is not None:
             function("show", show)
+        checkpoint, resume = (getattr(place, "path", place) for place in (checkpoint, resume))
         place = checkpoint or resume or None
         machines = self._machines()
         for name in ("stack_", "recognition_"):
@@ -198,6 +200,10 @@ class DBN(Classifier):
             No stack: `pretrain` comes first.
         FloatingPointError
             The weights became infinite or NaN.
+
+        Notes
+        -----
+        Ctrl-C ends training after the current update: the weights are whole, and the history says 'interrupted'.
         """
         self._need_stack()
         positive("epochs", epochs), positive("batch_size", batch_size), positive("k", k)
@@ -210,27 +216,32 @@ class DBN(Classifier):
         shown = self.stack_[0]._floats(x[few])
         history = self.fine_tune_history_ = {"epoch": [], "error": [], "seconds": [], "stopped": "done"}
         state = train.State(_Stack(self), None, history, epochs, epochs * -(-n // batch_size))
-        for epoch in range(1, epochs + 1):
-            begun = time.perf_counter()
-            order = permutation(n, *shuffling.take(2 * n))
-            with backend.pooled():
-                for at in range(0, n, batch_size):
-                    v = self.stack_[0]._floats(x[np.sort(order[at : at + batch_size])])
-                    self._up_down(v, lr, k, stream)
-                    state.step += 1
-            for rbm in self.stack_:
-                weights = rbm.module_.flatten().data
-                if not np.isfinite(float(backend.to_host(rbm.module_.kernels.sum_squares(weights))[0])):
-                    raise FloatingPointError(f"DBN: weights became infinite or NaN; expected a smaller lr than {lr:g}")
-            error = self._reconstruction_error(shown)
-            for name, value in (("epoch", epoch), ("error", error), ("seconds", time.perf_counter() - begun)):
-                history[name].append(value)
-            state.epoch, state.loss = epoch, error
-            for f in callbacks:
-                f(state)
-            if state.stop:
-                history["stopped"] = "callback"
-                break
+        with interruptible(history) as interrupts:
+            for epoch in range(1, epochs + 1):
+                begun = time.perf_counter()
+                order = permutation(n, *shuffling.take(2 * n))
+                with backend.pooled():
+                    for at in range(0, n, batch_size):
+                        v = self.stack_[0]._floats(x[np.sort(order[at : at + batch_size])])
+                        self._up_down(v, lr, k, stream)
+                        state.step += 1
+                        if interrupts.asked:
+                            break
+                for rbm in self.stack_:
+                    weights = rbm.module_.flatten().data
+                    if not np.isfinite(float(backend.to_host(rbm.module_.kernels.sum_squares(weights))[0])):
+                        raise FloatingPointError(f"DBN: weights became infinite or NaN; expected a smaller lr than {lr:g}")
+                error = self._reconstruction_error(shown)
+                for name, value in (("epoch", epoch), ("error", error), ("seconds", time.perf_counter() - begun)):
+                    history[name].append(value)
+                if interrupts.asked:
+                    raise KeyboardInterrupt
+                state.epoch, state.loss = epoch, error
+                for f in callbacks:
+                    f(state)
+                if state.stop:
+                    history["stopped"] = "callback"
+                    break
         return self
 
     def _reconstruction_error(self, v):
@@ -374,18 +385,26 @@ class DBN(Classifier):
         pretrain : dict, optional
             Options of `pretrain`, which is then called with X first.
         **options
-            Of `Classifier.fit`: epochs, batch_size, lr, validation, ...
+            Of `Classifier.fit`: epochs, batch_size, lr, validation, ... With a checkpoint PATH the machines have theirs
+            beside it, PATH.0, PATH.1, ..., and a run that goes on trains only what was not trained before; it wants the
+            same `pretrain` as before.
 
         Returns
         -------
         The model itself.
         """
         if pretrain is not None:
-            own = ("validation", "smoothing", "warm_start", "optimizer", "lr", "weight_decay", "clip")
-            loop = {name: value for name, value in options.items() if name not in own}
-            must_be_able_to_train(loop, **{name: options[name] for name in own[3:] if name in options})
+            if not hasattr(pretrain, "items"):
+                raise TypeError(f"pretrain: expected a dict of options; got {type(pretrain).__name__}")
+            must_be_able_to_train(super().fit, options)
+            files = {name: options[name] for name in ("checkpoint", "resume") if options.get(name)}
+            begun = None if files.get("resume") is True else to_go_on_from(None, files.get("resume"))
+            if begun is not None and not begun.exists():
+                if not os.path.exists(f"{begun}.0"):
+                    return super().fit(X, y, **options)  # which says that it is not there
+                options["resume"] = None  # the machines were still being trained
             with beforehand():
-                self.pretrain(X, **pretrain)
+                self.pretrain(X, **files | pretrain)
         return super().fit(X, y, **options)
 
     # ------------------------------------------------------------------------------------------------ files

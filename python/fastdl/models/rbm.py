@@ -53,6 +53,9 @@ class RBM(Model):
         Units of a softmax group.
     variance : float, 'data' or 'learned'
         s of Gaussian visible units: one number, each column's variance in the training data, or learned, beginning at that.
+        Of a constant column the last two would be 0, and `fit` refuses it; with a number such a unit keeps the column's value,
+        and the others learn as without it. All columns want to be within some tens of sqrt(s) from 0, else hidden units hear
+        nothing but the largest.
     seed : int
 
     Attributes
@@ -330,7 +333,8 @@ class RBM(Model):
                 if bad.any():
                     at = int(np.argmax(bad))
                     raise ValueError(
-                        f"X: expected columns that vary, for Gaussian units with variances from the data; got column {at} "
+                        "X: expected columns that vary, for Gaussian units with variances from the data (a number as variance "
+                        f"takes constant ones); got column {at} "
                         + ("constant" if spread[at] == 0 else f"of variance {spread[at]:.2g}")
                     )
             self.build(x.shape[1])

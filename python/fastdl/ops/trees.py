@@ -14,7 +14,8 @@ def rntn(leaves, children, ends, v, w, b=None):
     ----------
     leaves : Tensor [L,D]
     children : int64 array [n,2]
-        Rows of h of each inner node's children; inner nodes are sorted by height. `fastdl.data.Forest` makes them.
+        Rows of h of each inner node's children, a row the child of one node at most; inner nodes are sorted by height.
+        `fastdl.data.Forest` makes them.
     ends : int64 array [H]
         Before which inner node each height ends.
     v : Tensor [2D,2D,D] or None
