@@ -1,6 +1,7 @@
 """The benchmark runner: sampling, ratios, goals, environment; every row runs and computes what its peer does."""
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -110,6 +111,22 @@ def test_a_peer_that_fails_is_named_and_ours_that_fails_is_an_error():
     assert r.skipped == {"torch": "RuntimeError: no such layout"} and list(r.seconds) == ["fastdl"]
     with pytest.raises(RuntimeError, match="no such layout"):
         bench.visit(Row("conv", "x", lambda peers: {"fastdl": Case(broken)}), 1, [], 2)
+
+
+def test_a_peer_that_computes_something_else_is_named():
+    def check(theirs):
+        return lambda: bench.agree([[1.0, 4.0], theirs], [[1.0, 4.0], [1.0, 2.0]])
+
+    cases = {
+        "fastdl": Case(int),
+        "numpy": Case(int, check=check([1.0, 2.001])),
+        "torch": Case(int, check=check([1.0, 2.01])),
+        "jax": Case(int, check=check([1.0, math.nan])),
+        "sklearn": Case(int, check=check([1.0])),
+    }
+    r = bench.visit(Row("conv", "x", lambda peers: cases, single=True), 1, [], 2)
+    assert list(r.seconds) == ["fastdl", "numpy"] and list(r.skipped) == ["torch", "jax", "sklearn"]
+    assert r.skipped["torch"] == "RuntimeError: computes something else: result 1 of shape (2,) is off by 5.0e-03 of the largest"
 
 
 def test_pinning_variables_are_removed():

@@ -53,6 +53,8 @@ class Case:
         Its own number of threads instead of the run's.
     before, after : callable, optional
         Called around each sample, not timed.
+    check : callable, optional
+        Called once, before the race: RuntimeError where this contestant computes something else than we do (`agree`).
     """
 
     call: object
@@ -60,6 +62,18 @@ class Case:
     threads: int | None = None
     before: object = None
     after: object = None
+    check: object = None
+
+
+def agree(theirs, ours, tolerance=1e-3):
+    """RuntimeError unless the arrays of two lists are equal in pairs, to `tolerance` of an array's largest element."""
+    import numpy as np
+
+    for i, (a, b) in enumerate(zip(theirs, ours, strict=True)):
+        a, b = np.asarray(a), np.asarray(b)
+        off = np.abs(a - b).max() / np.abs(b).max() if a.shape == b.shape else math.inf
+        if not off <= tolerance:
+            raise RuntimeError(f"computes something else: result {i} of shape {a.shape} is off by {off:.1e} of the largest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -241,11 +255,13 @@ class Result:
 
 
 def _cases(row, peers):
-    """The row's contestants that work; a peer that lacks what the row asks for is named, not hidden."""
+    """The row's contestants that work; a peer that lacks what the row asks for, or computes something else, is named."""
     cases, skipped = {}, {}
     for label, case in row.setup(peers).items():
         try:
             case.call(*case.args)
+            if case.check:
+                case.check()
         except (ImportError, NotImplementedError, RuntimeError) as error:
             if label == "fastdl":
                 raise
