@@ -232,6 +232,18 @@ def test_plain_numpy_steps_learn():
     assert losses[-1] < 0.5 * losses[0]
 
 
+@pytest.mark.parametrize("widths, loss", [((20, 16, 5), "cross_entropy"), ((20, 8, 20), "squared_error")])
+def test_jax_takes_the_same_steps(widths, loss):
+    pytest.importorskip("jax")
+    from fastdl.bench_rows import plain, steps
+
+    mlp = steps._Mlp(widths, 16, "adam", loss)
+    ours, theirs = mlp.numpy(), mlp.jax()
+    expected = [plain.mlp_step(*ours.args) for _ in range(20)]
+    assert expected[-1] < expected[0]
+    np.testing.assert_allclose([float(theirs.call(*theirs.args)) for _ in range(20)], expected, rtol=1e-4)
+
+
 def test_our_step_learns():
     from fastdl.bench_rows import steps
 
