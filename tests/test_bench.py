@@ -232,6 +232,17 @@ def test_plain_numpy_steps_learn():
     assert losses[-1] < 0.5 * losses[0]
 
 
+JAX = [r for r in ALL if r.area == "rnn" and "padded" not in r.name and "ctc" not in r.name]
+
+
+@pytest.mark.parametrize("row", JAX, ids=lambda r: r.name)
+def test_jax_computes_the_same(row):
+    """Its check runs before the race."""
+    pytest.importorskip("jax")
+    cases, skipped = bench._cases(row, ["jax"])
+    assert cases["jax"].check and not skipped
+
+
 @pytest.mark.parametrize("widths, loss", [((20, 16, 5), "cross_entropy"), ((20, 8, 20), "squared_error")])
 def test_jax_takes_the_same_steps(widths, loss):
     pytest.importorskip("jax")
