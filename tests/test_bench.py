@@ -232,7 +232,7 @@ def test_plain_numpy_steps_learn():
     assert losses[-1] < 0.5 * losses[0]
 
 
-JAX = [r for r in ALL if r.area == "rnn" and "padded" not in r.name and "ctc" not in r.name]
+JAX = [r for r in ALL if r.area in ("rnn", "rntn") and not any(without in r.name for without in ("padded", "ctc"))]
 
 
 @pytest.mark.parametrize("row", JAX, ids=lambda r: r.name)
