@@ -195,7 +195,7 @@ def rows():
             goals={"torch": 1.15, "numpy": 1.15}),
         Row("rbm", f"PCD-1, {SAMPLES} samples 784-500, batches of 100", _epoch("pcd"), flops=5 * product * SAMPLES,
             goals={"sklearn": 1.6}),
-        Row("rbm", "Gibbs, 100 chains x 100 steps, trained 784-500", _chains(100, 100), flops=2e4 * product,
+        Row("rbm", "Gibbs, 100 chains x 1000 steps, trained 784-500", _chains(100, 1000), flops=2e5 * product,
             goals={"numpy": 2.0, "torch": 3.0}),
         Row("rbm", "Gibbs, 1 chain x 1000 steps, trained 784-500", _chains(1, 1000), flops=2e3 * product,
             goals={"numpy": 2.3, "torch": 3.0}),
