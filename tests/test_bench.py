@@ -263,6 +263,20 @@ def test_jax_takes_the_same_steps(widths, loss):
     np.testing.assert_allclose([float(theirs.call(*theirs.args)) for _ in range(20)], expected, rtol=1e-4)
 
 
+def test_learnergy_learns():
+    pytest.importorskip("learnergy")
+    import torch
+
+    torch.set_num_threads(2)
+    bench_peers.set_threads(1, ["learnergy"])
+    assert torch.get_num_threads() == 1
+    row = next(r for r in ALL if r.name.startswith("CD-1"))
+    assert row.goals["learnergy"] == 3.0
+    case = row.setup(["learnergy"])["learnergy"]
+    first, *_, last = (float(case.call(*case.args)[0]) for _ in range(5))  # errors of the reconstruction
+    assert last < 0.8 * first
+
+
 def test_our_step_learns():
     from fastdl.bench_rows import steps
 

@@ -1,4 +1,4 @@
-"""Kernels and training steps against NumPy, PyTorch, scikit-learn and JAX, measured in turn in one process.
+"""Kernels and training steps against NumPy, PyTorch, scikit-learn, JAX and learnergy, measured in turn in one process.
 
 A machine's speed drifts by more than the differences that matter. So a row samples its contestants in turn (A B C A B
 C ...), each sample long enough for the clock, and what is reported is the median over the rounds of the ratio within a
