@@ -1,6 +1,7 @@
 """The benchmark runner: sampling, ratios, goals, environment; every row runs and computes what its peer does."""
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -78,6 +79,14 @@ def test_contestants_are_sampled_in_turn():
     assert calls[-12:] == ["fastdl", "fastdl", "numpy", "numpy"] * 3
 
 
+@pytest.mark.parametrize("seconds, warmings", [(0.4, 3), (0.6, 1)])
+def test_a_long_call_is_warmed_up_once(monkeypatch, seconds, warmings):
+    monkeypatch.setattr(bench, "_sample", lambda case, times, clock=None: seconds)
+    calls = []
+    bench.visit(Row("gemm", "x", lambda peers: {"fastdl": Case(calls.append, (0,))}, single=True), 1, [], 3)
+    assert len(calls) == 3 + warmings  # one to see whether it works, two to calibrate
+
+
 def test_a_sample_is_long_enough(monkeypatch):
     """A call takes 1 us here, but for one interruption of 5 ms."""
     spikes = [0.0, 0.005]
@@ -110,6 +119,22 @@ def test_a_peer_that_fails_is_named_and_ours_that_fails_is_an_error():
     assert r.skipped == {"torch": "RuntimeError: no such layout"} and list(r.seconds) == ["fastdl"]
     with pytest.raises(RuntimeError, match="no such layout"):
         bench.visit(Row("conv", "x", lambda peers: {"fastdl": Case(broken)}), 1, [], 2)
+
+
+def test_a_peer_that_computes_something_else_is_named():
+    def check(theirs):
+        return lambda: bench.agree([[1.0, 4.0], theirs], [[1.0, 4.0], [1.0, 2.0]])
+
+    cases = {
+        "fastdl": Case(int),
+        "numpy": Case(int, check=check([1.0, 2.001])),
+        "torch": Case(int, check=check([1.0, 2.01])),
+        "jax": Case(int, check=check([1.0, math.nan])),
+        "sklearn": Case(int, check=check([1.0])),
+    }
+    r = bench.visit(Row("conv", "x", lambda peers: cases, single=True), 1, [], 2)
+    assert list(r.seconds) == ["fastdl", "numpy"] and list(r.skipped) == ["torch", "jax", "sklearn"]
+    assert r.skipped["torch"] == "RuntimeError: computes something else: result 1 of shape (2,) is off by 5.0e-03 of the largest"
 
 
 def test_pinning_variables_are_removed():
@@ -166,7 +191,7 @@ def test_names_are_unique_and_goals_known():
 @pytest.mark.parametrize("row", ALL, ids=lambda r: f"{r.area}: {r.name}")
 def test_row_runs(row):
     """Every contestant of every row can be called; ours against NumPy, which is always there."""
-    if "2048" in row.name or "busy" in row.name:
+    if any(long in row.name for long in ("2048", "busy", "100 chains")):
         pytest.skip("long; the same code as its neighbours")
     for case in row.setup(["numpy"]).values():
         case.call(*case.args)
@@ -223,6 +248,43 @@ def test_plain_numpy_steps_learn():
     x, labels = np.random.default_rng(0).random((8, 28, 28, 1), np.float32), np.arange(8)
     losses = [float(plain.net_step(layers, x, labels, update)) for _ in range(60)]
     assert losses[-1] < 0.5 * losses[0]
+
+
+JAX = [r for r in ALL if r.area in ("rnn", "rntn") and not any(without in r.name for without in ("padded", "ctc"))]
+
+
+@pytest.mark.parametrize("row", JAX, ids=lambda r: r.name)
+def test_jax_computes_the_same(row):
+    """Its check runs before the race."""
+    pytest.importorskip("jax")
+    cases, skipped = bench._cases(row, ["jax"])
+    assert cases["jax"].check and not skipped
+
+
+@pytest.mark.parametrize("widths, loss", [((20, 16, 5), "cross_entropy"), ((20, 8, 20), "squared_error")])
+def test_jax_takes_the_same_steps(widths, loss):
+    pytest.importorskip("jax")
+    from fastdl.bench_rows import plain, steps
+
+    mlp = steps._Mlp(widths, 16, "adam", loss)
+    ours, theirs = mlp.numpy(), mlp.jax()
+    expected = [plain.mlp_step(*ours.args) for _ in range(20)]
+    assert expected[-1] < expected[0]
+    np.testing.assert_allclose([float(theirs.call(*theirs.args)) for _ in range(20)], expected, rtol=1e-4)
+
+
+def test_learnergy_learns():
+    pytest.importorskip("learnergy")
+    import torch
+
+    torch.set_num_threads(2)
+    bench_peers.set_threads(1, ["learnergy"])
+    assert torch.get_num_threads() == 1
+    row = next(r for r in ALL if r.name.startswith("CD-1"))
+    assert row.goals["learnergy"] == 3.0
+    case = row.setup(["learnergy"])["learnergy"]
+    first, *_, last = (float(case.call(*case.args)[0]) for _ in range(5))  # errors of the reconstruction
+    assert last < 0.8 * first
 
 
 def test_our_step_learns():

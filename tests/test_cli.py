@@ -39,7 +39,7 @@ def run(capsys, *argv):
         (["bench", "--only", "["], "--only: expected a regular expression; got '['"),
         (["train", "cifar-cnn"], "FASTDL_DATA"),
         (["bench", "sorting"], "expected one of gemm, conv"),
-        (["bench", "--against", "numpy,caffe"], "--against: expected some of numpy, torch, sklearn, jax; got 'caffe'"),
+        (["bench", "--against", "numpy,caffe"], "--against: expected some of numpy, torch, sklearn, jax, learnergy; got 'caffe'"),
         (["bench", "--threads", "1,x"], "--threads: expected a whole number of at least 1; got 'x'"),
         (["bench", "--rounds", "1"], "--rounds"),
         (["bench", "--clock", "cpu", "--threads", "2"], "clock: expected wall for more than one thread"),

@@ -1,4 +1,4 @@
-"""Kernels and training steps against NumPy, PyTorch, scikit-learn and JAX, measured in turn in one process.
+"""Kernels and training steps against NumPy, PyTorch, scikit-learn, JAX and learnergy, measured in turn in one process.
 
 A machine's speed drifts by more than the differences that matter. So a row samples its contestants in turn (A B C A B
 C ...), each sample long enough for the clock, and what is reported is the median over the rounds of the ratio within a
@@ -33,6 +33,7 @@ AREAS = (
 
 _SAMPLE_S = 0.004  # shortest sample
 _SETTLE_S = 0.5  # longest wait for the workers of the one before, which spin on for up to 0.13 s (OpenBLAS at 2 GHz)
+_LONG_S = 0.5  # a call as long as this is not warmed up by another one
 _ROW_S = 6.0  # a row stops after this long, but not before _FEWEST rounds
 _FEWEST = 7
 _PARITY = 1.3  # up to this goal a row is pooled over _VISITS visits
@@ -54,6 +55,8 @@ class Case:
         Its own number of threads instead of the run's.
     before, after : callable, optional
         Called around each sample, not timed.
+    check : callable, optional
+        Called once, before the race: RuntimeError where this contestant computes something else than we do (`agree`).
     """
 
     call: object
@@ -61,6 +64,18 @@ class Case:
     threads: int | None = None
     before: object = None
     after: object = None
+    check: object = None
+
+
+def agree(theirs, ours, tolerance=1e-3):
+    """RuntimeError unless the arrays of two lists are equal in pairs, to `tolerance` of an array's largest element."""
+    import numpy as np
+
+    for i, (a, b) in enumerate(zip(theirs, ours, strict=True)):
+        a, b = np.asarray(a), np.asarray(b)
+        off = np.abs(a - b).max() / np.abs(b).max() if a.shape == b.shape else math.inf
+        if not off <= tolerance:
+            raise RuntimeError(f"computes something else: result {i} of shape {a.shape} is off by {off:.1e} of the largest")
 
 
 @dataclass(frozen=True, eq=False)
@@ -242,11 +257,13 @@ class Result:
 
 
 def _cases(row, peers):
-    """The row's contestants that work; a peer that lacks what the row asks for is named, not hidden."""
+    """The row's contestants that work; a peer that lacks what the row asks for, or computes something else, is named."""
     cases, skipped = {}, {}
     for label, case in row.setup(peers).items():
         try:
             case.call(*case.args)
+            if case.check:
+                case.check()
         except (ImportError, NotImplementedError, RuntimeError) as error:
             if label == "fastdl":
                 raise
@@ -301,8 +318,10 @@ def visit(row, threads, peers, rounds, result=None, clock=time.perf_counter):
             with _conditions(label, case, threads, peers, own_threads):
                 if settle:
                     _settle()
-                case.call(*case.args)  # wakes workers and brings the arrays back into the caches
-                result.seconds.setdefault(label, []).append(_sample(case, times[label], clock))
+                taken = result.seconds.setdefault(label, [])
+                if not taken or taken[-1] < _LONG_S:
+                    case.call(*case.args)  # wakes workers and brings the arrays back into the caches
+                taken.append(_sample(case, times[label], clock))
     set_threads(threads, peers)
     return result
 

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import sys
 
-PEERS = ("numpy", "torch", "sklearn", "jax")
+PEERS = ("numpy", "torch", "sklearn", "jax", "learnergy")
 
 # These pin a peer's kernels or its number of threads: a comparison under them would be with something else than what
 # its users run. They are removed before NumPy is imported.
@@ -93,7 +93,7 @@ def set_threads(threads, peers):
             deaf.append("numpy")
         else:
             threadpoolctl.threadpool_limits(threads)
-    if "torch" in peers:
+    if "torch" in peers or "learnergy" in peers:  # which is written in torch
         import torch
 
         torch.set_num_threads(threads)

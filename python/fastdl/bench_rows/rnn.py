@@ -3,8 +3,9 @@
 import numpy as np
 
 from .. import kernels, nn, ops, optim, pooled
-from ..bench import Case, Row
+from ..bench import Case, Row, agree
 from ..tensor import Tensor
+from . import compiled
 
 GATES = {"lstm": 4, "gru": 3, "rnn": 1}
 SHAPES = ((50, 32, 128, 256), (100, 64, 65, 128), (28, 128, 28, 128), (200, 1, 64, 64))  # T N I H
@@ -56,6 +57,64 @@ def numpy_lstm(x, w, u, b):
     return y
 
 
+def _jax_cell(cell):
+    """``step(state, z, u, *bn) -> (state, output)`` in JAX, z being the input's share; the state is h, of the LSTM (h, c)."""
+    import jax
+    import jax.numpy as jnp
+
+    sigmoid = jax.nn.sigmoid
+
+    def lstm(state, z, u):
+        h, c = state
+        i, f, g, o = jnp.split(z + h @ u, 4, -1)
+        c = sigmoid(f) * c + sigmoid(i) * jnp.tanh(g)
+        h = sigmoid(o) * jnp.tanh(c)
+        return (h, c), h
+
+    def gru(h, z, u, bn):
+        (zr, zk, zn), (sr, sk, sn) = jnp.split(z, 3, -1), jnp.split(h @ u, 3, -1)
+        k, n = sigmoid(zk + sk), jnp.tanh(zn + sigmoid(zr + sr) * (sn + bn))
+        h = (1 - k) * n + k * h
+        return h, h
+
+    def rnn(h, z, u):
+        h = jnp.tanh(z + h @ u)
+        return h, h
+
+    return {"lstm": lstm, "gru": gru, "rnn": rnn}[cell]
+
+
+def _jax_layer(cell):
+    """``layer(x, w, u, b, *bn) -> y`` in JAX: one product for all inputs, then a scan over the steps."""
+    import jax
+    import jax.numpy as jnp
+
+    step = _jax_cell(cell)
+
+    def layer(x, w, u, b, *bn):
+        h = jnp.zeros((x.shape[0], u.shape[0]))
+        start = (h, h) if cell == "lstm" else h
+        _, y = jax.lax.scan(lambda state, z: step(state, z, u, *bn), start, x.swapaxes(0, 1) @ w + b)
+        return y.swapaxes(0, 1)
+
+    return layer
+
+
+def _jax_sequence(cell, backward, arrays, ours):
+    """The layer, compiled, or the sum of its outputs with the gradients of all `arrays`; `ours` gives what it has to be."""
+    import jax
+
+    layer = _jax_layer(cell)
+    gradients = jax.value_and_grad(lambda *a: layer(*a).sum(), tuple(range(len(arrays))))
+    call = jax.jit(gradients if backward else layer)
+    args = [jax.numpy.asarray(a) for a in arrays]
+
+    def step():
+        return jax.block_until_ready(call(*args))
+
+    return Case(step, check=lambda: agree(jax.tree.leaves(step()), ours()))
+
+
 def _sequence(cell, shape, backward):
     t, n, i, h = shape
 
@@ -70,7 +129,9 @@ def _sequence(cell, shape, backward):
                 if backward:
                     for p in (tx, *parameters):
                         p.grad = None
-                    y.sum().backward()
+                    total = y.sum()
+                    total.backward()
+                    return total
 
         forward = getattr(kernels, f"{cell}_forward")
         cases = {"fastdl": Case(step if backward else lambda: forward(x, *weights))}
@@ -91,6 +152,14 @@ def _sequence(cell, shape, backward):
             cases["torch"] = Case(torch_step)
         if "numpy" in peers and cell == "lstm" and not backward:
             cases["numpy"] = Case(numpy_lstm, (x, *weights))
+        if "jax" in peers:
+
+            def ours():
+                if backward:
+                    return [step().item(), *(p.grad for p in (tx, *parameters))]
+                return [forward(x, *weights)[0]]
+
+            cases["jax"] = _jax_sequence(cell, backward, (x, *weights), ours)
         return cases
 
     return setup
@@ -123,6 +192,17 @@ def _cell(n, h):
                 return gates[:, 3 * h :] * np.tanh(c)
 
             cases["numpy"] = Case(numpy_step)
+        if "jax" in peers:
+            import jax
+
+            cell = _jax_cell("lstm")
+            call = jax.jit(lambda x, h, c, w, u, b: cell((h, c), x @ w + b, u)[0])
+            args = [jax.numpy.asarray(a) for a in (x, state, memory, *weights)]
+
+            def jax_step():
+                return jax.block_until_ready(call(*args))
+
+            cases["jax"] = Case(jax_step, check=lambda: agree(jax_step(), out[:2]))
         return cases
 
     return setup
@@ -159,6 +239,30 @@ def _characters_flops():
     return layers * _flops("lstm", t, n, h, h, True) + 6.0 * t * n * h * v
 
 
+def _jax_characters(net, index, ours):
+    """The same step in JAX, from the network's weights; checked by the losses of the next steps, as both take equally many."""
+    import jax.numpy as jnp
+
+    layer, n = _jax_layer("lstm"), len(net.layers[1].w)
+    weights = {name: p.data for name, p in net.named_parameters()}
+
+    def loss_of(weights, text, labels):
+        y = weights["layers.0.table"][text]
+        for i in range(n):
+            y = layer(y, *(weights[f"layers.1.{name}.{i}"] for name in "wub"))
+        logits = y @ weights["layers.2.w"] + weights["layers.2.b"]
+        return compiled.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1))
+
+    step = compiled.training_step(loss_of, weights, compiled.adam(1e-3))
+
+    data = tuple(jnp.asarray(a) for a in index)
+
+    def check():
+        agree([float(step(*data)) for _ in range(5)], [ours().item() for _ in range(5)], 1e-4)
+
+    return Case(step, data, check=check)
+
+
 def _characters(peers):
     """A training step of a language model: embedding, layers, head, loss, Adam."""
     v, h, layers, t, n = CHARS
@@ -173,8 +277,11 @@ def _characters(peers):
             update.zero_grad()
             loss.backward()
             update.step()
+            return loss
 
     cases = {"fastdl": Case(step)}
+    if "jax" in peers:
+        cases["jax"] = _jax_characters(net, index, step)
     if "torch" in peers:
         import torch
 

@@ -1,11 +1,13 @@
 """A training step of a recursive neural tensor network: 25 trees of 10 words, D = 25, gradients and AdaGrad.
 
-Peers go from node to node, as every implementation of theirs does: NumPy with gradients by hand, PyTorch by autograd.
+Peers go from node to node, as every implementation of theirs does: NumPy with gradients by hand, PyTorch by autograd. JAX
+compiles for fixed shapes: a scan over the nodes of a tree, mapped over the trees, which here have equally many.
 """
 
 import numpy as np
 
-from ..bench import Case, Row
+from ..bench import Case, Row, agree
+from . import compiled
 
 WORDS, TREES, LEAVES, D, CLASSES = 1000, 25, 10, 25, 5
 
@@ -63,6 +65,7 @@ def _fastdl(forest, weights):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        return loss
 
     return Case(step)
 
@@ -146,6 +149,53 @@ def _torch(trees, weights):
     return Case(step)
 
 
+def _places(tree):
+    """(words of the leaves, places of each inner node's children, labels); leaves come first, children before parents."""
+    leaves, inner, children = [], [], []
+
+    def visit(node):
+        if not node.children:
+            leaves.append(node)
+            return len(leaves) - 1
+        children.append([visit(child) for child in node.children])
+        inner.append(node)
+        return LEAVES + len(inner) - 1
+
+    visit(tree)
+    return [int(leaf.word) for leaf in leaves], children, [int(node.label) for node in leaves + inner]
+
+
+def _jax(trees, weights, ours):
+    import jax
+    import jax.numpy as jnp
+
+    words, children, labels = (np.array(a) for a in zip(*map(_places, trees), strict=True))
+
+    def loss_of(p, words, children, labels):
+        def node(h, at):
+            place, pair = at
+            x = h[pair].reshape(2 * D)
+            y = x @ (x @ p["v"].reshape(2 * D, -1)).reshape(2 * D, D) + x @ p["w"] + p["b"]
+            return h.at[place].set(jnp.tanh(y)), None
+
+        def states(words, children):
+            h = jnp.zeros((2 * LEAVES - 1, D)).at[:LEAVES].set(jnp.tanh(p["table"][words]))
+            return jax.lax.scan(node, h, (jnp.arange(LEAVES, 2 * LEAVES - 1), children))[0]
+
+        h = jax.vmap(states)(words, children).reshape(-1, D)
+        return compiled.cross_entropy(h @ p["u"] + p["c"], labels.reshape(-1))
+
+    train, index = compiled.training_step(loss_of, weights, compiled.adagrad(0.01)), np.arange(TREES)
+
+    def step():
+        return train(words[index], children[index], labels[index])
+
+    def check():  # both have taken equally many steps
+        agree([float(step()) for _ in range(5)], [ours().item() for _ in range(5)], 1e-4)
+
+    return Case(step, check=check)
+
+
 def _setup(peers):
     (trees, forest), weights = _forest(), _weights()
     cases = {"fastdl": _fastdl(forest, weights)}
@@ -153,6 +203,8 @@ def _setup(peers):
         cases["torch"] = _torch(trees, weights)
     if "numpy" in peers:
         cases["numpy"] = _numpy(trees, weights)
+    if "jax" in peers:
+        cases["jax"] = _jax(trees, weights, cases["fastdl"].call)
     return cases
 
 

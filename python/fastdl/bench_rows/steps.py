@@ -8,7 +8,7 @@ from .. import nn, ops, optim, pooled
 from ..bench import Case, Fact, Row
 from ..models import CNN
 from ..tensor import Tensor, inference
-from . import dcgan, plain
+from . import compiled, dcgan, plain
 from .conv import _Shape
 
 
@@ -75,13 +75,12 @@ class _Mlp:
         return _torch_step(torch.nn.Sequential(*layers[:-1]), *self.data(), self.loss, self.update, fused)
 
     def jax(self):
-        """The same in JAX: one compiled function, its buffers given back to it."""
-        import jax
+        """The same in JAX."""
         import jax.numpy as jnp
 
         weights = []
         for i, o in pairwise(self.widths):
-            weights += [jnp.asarray(_array(i, i, o) * np.float32(i**-0.5)), jnp.zeros(o)]
+            weights += [_array(i, i, o) * np.float32(i**-0.5), np.zeros(o, np.float32)]
 
         def loss_of(weights, x, target):
             for i in range(0, len(weights), 2):
@@ -89,31 +88,13 @@ class _Mlp:
                 if i + 2 < len(weights):
                     x = jnp.tanh(x) if self.tanh else jnp.maximum(x, 0)
             if self.loss == "cross_entropy":
-                return -jnp.take_along_axis(jax.nn.log_softmax(x), target[:, None], 1).mean()
+                return compiled.cross_entropy(x, target)
             if self.loss == "squared_error":
                 return jnp.mean((x - target) ** 2)
             return jnp.mean(jnp.maximum(x, 0) - x * target + jnp.log1p(jnp.exp(-jnp.abs(x))))
 
-        def step(weights, m, v, t, x, target):
-            value, g = jax.value_and_grad(loss_of)(weights, x, target)
-            if self.update == "sgd":
-                return [w - 1e-3 * d for w, d in zip(weights, g, strict=True)], m, v, t, value
-            m = [0.9 * a + 0.1 * d for a, d in zip(m, g, strict=True)]
-            v = [0.999 * a + 0.001 * d * d for a, d in zip(v, g, strict=True)]
-            rate = 1e-3 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-            weights = [w - rate * a / (jnp.sqrt(b) + 1e-8) for w, a, b in zip(weights, m, v, strict=True)]
-            return weights, m, v, t + 1.0, value
-
-        f = jax.jit(step, donate_argnums=(0, 1, 2, 3))
-        zeros = [jnp.zeros_like(w) for w in weights]
-        state = [weights, zeros, [z.copy() for z in zeros], jnp.float32(1.0)]
-        x, target = (jnp.asarray(a) for a in self.data())
-
-        def run():
-            *state[:], value = f(*state, x, target)
-            value.block_until_ready()
-
-        return Case(run)
+        update = compiled.sgd(1e-3) if self.update == "sgd" else compiled.adam(1e-3)
+        return Case(compiled.training_step(loss_of, weights, update), tuple(jnp.asarray(a) for a in self.data()))
 
     def sklearn(self):
         """The same in scikit-learn."""
