@@ -393,6 +393,8 @@ CASES = [
                 (150, 70, 530),
             ]
         ]
+        # where tiles change: ten columns and one more, a last panel of one vector and one lane more
+        + [dict(M=37, N=n, K=50, trans_a=ta) for ta in (0, 1) for n in (4, 9, 11, 17, 24, 25, 48, 49, 113)]
         + [dict(B=3, M=5, N=7, K=9), dict(B=0, M=2, N=2, K=2), dict(B=2, M=33, N=48, K=65, trans_b=1)]
         + [  # shared by threads: several blocks of rows, two groups of those, two strips of columns
             dict(M=m, N=n, K=k, trans_a=ta)

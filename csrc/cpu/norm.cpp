@@ -7,6 +7,7 @@
 #include "../formulas.h"
 #include "../kernels.h"
 #include "loops.h"
+#include "unroll.h"
 
 namespace fastdl {
 namespace {
@@ -40,6 +41,17 @@ FASTDL_INLINE void over_chunks(i64 n, const Chunk& chunk, const Merge& merge) {
 template <class F>
 FASTDL_INLINE void for_channels(i64 width, const F& f) {
   for_vectors(0, width, f);
+}
+
+// The same by strips of kStrip vectors, for what runs down the rows: the lines that a row gives are neighbours, and as many sums
+// wait for each other. f(c, lanes, Constant<vectors>).
+constexpr int kStrip = 4;
+template <class F>
+FASTDL_INLINE void for_strips(i64 width, const F& f) {
+  i64 c = 0;
+  for (; c + kStrip * kLanes <= width; c += kStrip * kLanes) f(c, Whole{}, Constant<kStrip>{});
+  for (; c + kLanes <= width; c += kLanes) f(c, Whole{}, Constant<1>{});
+  if (c < width) f(c, Part{width - c}, Constant<1>{});
 }
 
 // f(row) for all rows, the last blocks first: the sums were made from first to last, so those are in the cache.
@@ -95,20 +107,31 @@ void batch_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const 
         n,
         [=](i64 r0, i64 r1, Sums& s) {
           const float count = static_cast<float>(r1 - r0);
-          for_channels(width, [&](i64 c, auto lanes) {
-            const float* column = x + c0 + c;
-            const vec pivot = lanes.load(column + r0 * C);  // small sums even where the data lie far from zero
-            vec total = {};
-            for (i64 r = r0; r < r1; ++r) total += lanes.load(column + r * C) - pivot;
-            const vec m = total / count;
-            vec m2 = {};
+          for_strips(width, [&](i64 c, auto lanes, auto vectors) {
+            constexpr int V = vectors;
+            const float* const column = x + c0 + c;
+            vec pivot[V], m[V], m2[V];
+            unrolled<V>([&](auto v) FASTDL_INLINED {
+              pivot[v] = lanes.load(column + r0 * C + v * kLanes);  // small sums even where the data lie far from zero
+              m[v] = m2[v] = vec{};
+            });
             for (i64 r = r0; r < r1; ++r) {
-              const vec d = (lanes.load(column + r * C) - pivot) - m;
-              m2 += d * d;
+              const float* const row = column + r * C;
+              unrolled<V>([&](auto v) FASTDL_INLINED { m[v] += lanes.load(row + v * kLanes) - pivot[v]; });
+            }
+            unrolled<V>([&](auto v) FASTDL_INLINED { m[v] = m[v] / count; });
+            for (i64 r = r0; r < r1; ++r) {
+              const float* const row = column + r * C;
+              unrolled<V>([&](auto v) FASTDL_INLINED {
+                const vec d = (lanes.load(row + v * kLanes) - pivot[v]) - m[v];
+                m2[v] += d * d;
+              });
             }
             // From the column's first value: the difference of two chunks' means keeps its digits.
-            store(s.first + c, (pivot - lanes.load(column)) + m);
-            store(s.second + c, m2);
+            unrolled<V>([&](auto v) FASTDL_INLINED {
+              store(s.first + c + v * kLanes, (pivot[v] - lanes.load(column + v * kLanes)) + m[v]);
+              store(s.second + c + v * kLanes, m2[v]);
+            });
           });
         },
         [&](i64 r0, i64 r1, const Sums& s) {
@@ -168,16 +191,22 @@ void batch_norm_backward(i64 n, i64 C, const float* x, const float* gamma, const
     over_chunks(
         n,
         [=](i64 r0, i64 r1, Sums& s) {
-          for_channels(width, [&](i64 k, auto lanes) {
-            vec s0 = {}, s1 = {};
-            const vec mk = load(m + k);
+          for_strips(width, [&](i64 k, auto lanes, auto vectors) {
+            constexpr int V = vectors;
+            vec s0[V], s1[V];
+            unrolled<V>([&](auto v) FASTDL_INLINED { s0[v] = s1[v] = vec{}; });
             for (i64 r = r0; r < r1; ++r) {
-              const vec d = lanes.load(dy + r * C + c0 + k);
-              s0 += d;
-              s1 += d * (lanes.load(x + r * C + c0 + k) - mk);
+              const i64 at = r * C + c0 + k;
+              unrolled<V>([&](auto v) FASTDL_INLINED {
+                const vec d = lanes.load(dy + at + v * kLanes);
+                s0[v] += d;
+                s1[v] += d * (lanes.load(x + at + v * kLanes) - load(m + k + v * kLanes));
+              });
             }
-            store(s.first + k, s0);
-            store(s.second + k, s1);
+            unrolled<V>([&](auto v) FASTDL_INLINED {
+              store(s.first + k + v * kLanes, s0[v]);
+              store(s.second + k + v * kLanes, s1[v]);
+            });
           });
         },
         [&](i64, i64, const Sums& s) {
