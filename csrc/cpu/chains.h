@@ -97,7 +97,7 @@ struct Four {
     fastdl::store(p + 2 * kLanes, v.b.a);
     fastdl::store(p + 3 * kLanes, v.b.b);
   }
-  FASTDL_INLINE i64 count() const { return 4 * kLanes; }
+  FASTDL_INLINE vec4 only(vec4 v) const { return v; }
 };
 
 constexpr bool kChains = FASTDL_VECTOR_BYTES == 32;

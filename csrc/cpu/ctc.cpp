@@ -84,18 +84,10 @@ Sample make_sample(i64 i, i64 T, i64 C, i64 S, const float* logp, const int64_t*
 
 void log_softmax_row(i64 C, const float* x, float* y) {
   vec tops = splat(kNever);
-  for_vectors(0, C, [&](i64 c, auto lanes) {
-    vec v = lanes.load(x + c);
-    for (i64 k = lanes.count(); k < kLanes; ++k) v[k] = kNever;
-    tops = max_or_nan(tops, v);
-  });
+  for_vectors(0, C, [&](i64 c, auto lanes) { tops = max_or_nan(tops, lanes.only(lanes.load(x + c), kNever)); });
   const float top = max_lanes(tops);
   vec sums = {};
-  for_vectors(0, C, [&](i64 c, auto lanes) {
-    vec e = exp(lanes.load(x + c) - top);
-    for (i64 k = lanes.count(); k < kLanes; ++k) e[k] = 0.0f;
-    sums += e;
-  });
+  for_vectors(0, C, [&](i64 c, auto lanes) { sums += lanes.only(exp(lanes.load(x + c) - top)); });
   const float less = log(sum_lanes(sums));
   for_vectors(0, C, [=](i64 c, auto lanes) { lanes.store(y + c, (lanes.load(x + c) - top) - less); });
 }

@@ -261,11 +261,7 @@ void divide_rows(i64 N, i64 V, const float* v, const float* variance, float* y) 
 template <class F>
 FASTDL_INLINE float row_sum(i64 n, const F& f) {
   vec sum = {};
-  for_vectors(0, n, [&](i64 i, auto lanes) {
-    vec x = f(i, lanes);
-    for (i64 k = lanes.count(); k < kLanes; ++k) x[k] = 0.0f;
-    sum += x;
-  });
+  for_vectors(0, n, [&](i64 i, auto lanes) { sum += lanes.only(f(i, lanes)); });
   return sum_lanes(sum);
 }
 

@@ -13,6 +13,7 @@ struct Whole {
   using vector = vec;
   FASTDL_INLINE vec load(const float* p) const { return fastdl::load(p); }
   FASTDL_INLINE void store(float* p, vec v) const { fastdl::store(p, v); }
+  FASTDL_INLINE vec only(vec v, float = 0.0f) const { return v; }
   FASTDL_INLINE i64 count() const { return kLanes; }
 };
 struct Part {
@@ -20,6 +21,8 @@ struct Part {
   i64 n;
   FASTDL_INLINE vec load(const float* p) const { return load_part(p, n); }
   FASTDL_INLINE void store(float* p, vec v) const { store_part(p, v, n); }
+  // v, with a neutral number in the lanes that stand for nothing.
+  FASTDL_INLINE vec only(vec v, float otherwise = 0.0f) const { return first_lanes(v, n, splat(otherwise)); }
   FASTDL_INLINE i64 count() const { return n; }
 };
 

@@ -18,20 +18,14 @@ FASTDL_INLINE float max_of_row(i64 C, const float* x) {
   i64 c = 0;
   for (; c + kLanes <= C; c += kLanes) best = max_or_nan(best, load(x + c));
   if (c < C) {  // absent lanes stand for the row's first element
-    vec last = splat(x[0]);
-    const vec there = load_part(x + c, C - c);
-    for (i64 i = 0; i < C - c; ++i) last[i] = there[i];
-    best = max_or_nan(best, last);
+    best = max_or_nan(best, first_lanes(load_part(x + c, C - c), C - c, splat(x[0])));
   }
   return max_lanes(best);
 }
 
-// sum += v in all lanes that count, a vector after the other.
-FASTDL_INLINE void add_up(vec& sum, vec v, i64 count) {
-  for (i64 i = count; i < kLanes; ++i) v[i] = 0.0f;
-  sum += v;
-}
-FASTDL_INLINE void add_up(vec& sum, vec4 v, i64) { sum = (((sum + v.a.a) + v.a.b) + v.b.a) + v.b.b; }
+// A vector after the other.
+FASTDL_INLINE void add_up(vec& sum, vec v) { sum += v; }
+FASTDL_INLINE void add_up(vec& sum, vec4 v) { sum = (((sum + v.a.a) + v.a.b) + v.b.a) + v.b.b; }
 
 // e^(x - top) into y (which may be x; null: nowhere), the sum returned.
 FASTDL_INLINE float exponentials(i64 C, const float* x, float top, float* y) {
@@ -39,7 +33,7 @@ FASTDL_INLINE float exponentials(i64 C, const float* x, float top, float* y) {
   for_chains(0, C, [&](i64 c, auto lanes) {
     const auto e = fastdl::exp(lanes.load(x + c) - top);
     if (y != nullptr) lanes.store(y + c, e);
-    add_up(sum, e, lanes.count());
+    add_up(sum, lanes.only(e));
   });
   return sum_lanes(sum);
 }
@@ -135,7 +129,7 @@ float loss_sum(i64 n, const float* x, const float* t, const float* weights, floa
       const auto many = all<typename decltype(lanes)::vector>(delta);
       const auto l = element_loss<kind>(lanes.load(x + i), lanes.load(t + i), many);
       if (elements != nullptr) lanes.store(elements + i, l);
-      add_up(s, weights == nullptr ? l : l * lanes.load(weights + i), lanes.count());
+      add_up(s, lanes.only(weights == nullptr ? l : l * lanes.load(weights + i)));
     });
     return sum_lanes(s);
   });
@@ -267,11 +261,7 @@ void softmax_cross_entropy_forward(i64 n, i64 C, const float* x, const int64_t* 
             l = log(s) - (1.0f - smoothing) * (xr[label] - top);
             if (smoothing != 0.0f) {
               vec d = {};
-              for_vectors(0, C, [&](i64 c, auto lanes) {
-                vec part = lanes.load(xr + c) - top;
-                for (i64 k = lanes.count(); k < kLanes; ++k) part[k] = 0.0f;
-                d += part;
-              });
+              for_vectors(0, C, [&](i64 c, auto lanes) { d += lanes.only(lanes.load(xr + c) - top); });
               l -= smoothing / static_cast<float>(C) * sum_lanes(d);
             }
           }

@@ -14,8 +14,7 @@ FASTDL_INLINE float normalise(i64 H, const float* x, float eps, float* y) {
   for_vectors(0, H, [&](i64 j, auto lanes) { s += lanes.load(x + j); });
   const float m = sum_lanes(s) / count;
   for_vectors(0, H, [&](i64 j, auto lanes) {
-    vec d = lanes.load(x + j) - m;
-    for (i64 k = lanes.count(); k < kLanes; ++k) d[k] = 0.0f;
+    const vec d = lanes.only(lanes.load(x + j) - m);
     squares += d * d;
   });
   const float r = 1.0f / __builtin_sqrtf(sum_lanes(squares) / count + eps);

@@ -241,8 +241,7 @@ void layer_norm_forward(i64 n, i64 C, const float* x, const float* gamma, const 
     const float m = sum_lanes(s) / count;
     vec squares = {};
     for_vectors(0, C, [&](i64 c, auto lanes) {
-      vec d = lanes.load(xr + c) - m;
-      for (i64 k = lanes.count(); k < kLanes; ++k) d[k] = 0.0f;
+      const vec d = lanes.only(lanes.load(xr + c) - m);
       squares += d * d;
     });
     const float r = 1.0f / __builtin_sqrtf(sum_lanes(squares) / count + eps);

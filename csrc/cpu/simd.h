@@ -124,6 +124,12 @@ FASTDL_INLINE vec fma(vec a, vec b, vec c) { return a * b + c; }
 #endif
 
 FASTDL_INLINE vec select(ivec mask, vec yes, vec no) { return mask ? yes : no; }
+// v in the first `count` lanes, `otherwise` in the others.
+FASTDL_INLINE vec first_lanes(vec v, i64 count, vec otherwise) {
+  ivec lane = {};
+  for (int i = 0; i < kLanes; ++i) lane[i] = i;
+  return select(lane < splat_i(static_cast<int32_t>(count)), v, otherwise);
+}
 FASTDL_INLINE ivec bits(vec v) { return reinterpret_cast<ivec>(v); }
 FASTDL_INLINE vec from_bits(ivec v) { return reinterpret_cast<vec>(v); }
 
