@@ -1,9 +1,10 @@
-"""Fill the table of README.md from the report that `fastdl bench --json` wrote, or that of docs/kernels/gpu.md from the one of
-benchmarks/gpu.py.
+"""Fill the table of README.md from the reports that `fastdl bench --json` wrote on some machines, or that of docs/kernels/gpu.md
+from the one of benchmarks/gpu.py.
 
-    python benchmarks/readme_table.py benchmarks/results/FILE.json
+    python benchmarks/readme_table.py benchmarks/results/FILE.json [...]
 
-Nothing in the tables is typed by hand: the rows of README.md are looked up by name, and a missing one is an error.
+Nothing in the tables is typed by hand: the rows of README.md are looked up by name. One that a report lacks is an error, but an
+area that was not measured there stays blank.
 """
 
 import json
@@ -40,6 +41,9 @@ ROWS = {
         "LeNet-5 B64 SGD",
         "MNIST CNN 32c3-64c3-p-128-10 B64 Adam",
     ],
+    "rnn": ["lstm T50 N32 I128 H256 fwd+bwd", "gru T200 N1 I64 H64 fwd+bwd", "lstm_cell N1 H128"],
+    "rntn": ["rntn step D25 25x10 words"],
+    "rbm": ["CD-1, 2000 samples 784-500, batches of 100", "Gibbs, 1 chain x 1000 steps, trained 784-500"],
 }
 
 
@@ -51,26 +55,41 @@ def duration(seconds):
     return f"{seconds / 1e-9:.3g} ns"
 
 
-def table(report):
-    """The section between the marks."""
-    machine, rows = report["machine"], {(r["area"], r["name"]): r for r in report["rows"] if r["threads"] == 1}
-    clock = CLOCKS[report["clock"]]
-    lines = [
+def about(report):
+    """What was measured, and how."""
+    machine = report["machine"]
+    return (
         f"{machine['cpu']}, {machine['cpus']} CPUs, target {machine['target']}, 1 thread, NumPy {machine['numpy']} "
-        f"({machine['blas']}), PyTorch {machine.get('torch', 'not there')}. Times are {clock}; a ratio is how many times "
-        "faster fastdl is than the peer, the median of rounds that were measured in turn. PyTorch runs in its default "
-        "layout, for single convolutions in its better one.",
+        f"({machine['blas']}), PyTorch {machine.get('torch', 'not there')}; {CLOCKS[report['clock']]}."
+    )
+
+
+def cells(report, area, name):
+    """A row's columns of one report."""
+    rows = {(r["area"], r["name"]): r for r in report["rows"] if r["threads"] == 1}
+    if all(a != area for a, _ in rows):
+        return ["", "", ""]
+    row = rows[area, name]
+    versus = [f"{row['versus'][peer]['ratio']:.2f}" if peer in row["versus"] else "" for peer in ("numpy", "torch")]
+    return [duration(row["seconds"]), *versus]
+
+
+def table(reports):
+    """The section between the marks."""
+    columns = [h for r in reports for h in (f"fastdl, {r['machine']['target']}", "to NumPy", "to PyTorch")]
+    lines = [
+        *(f"- {about(r)}" for r in reports),
         "",
-        "| | fastdl | ratio to NumPy | ratio to PyTorch |",
-        "| --- | --- | --- | --- |",
+        "A ratio is how many times faster fastdl is than the peer, the median of rounds that were measured in turn. PyTorch "
+        "runs in its default layout, for single convolutions in its better one.",
+        "",
+        f"| | {' | '.join(columns)} |",
+        f"| {' | '.join('---' for _ in range(len(columns) + 1))} |",
     ]
     for area, names in ROWS.items():
         for name in names:
-            row = rows[area, name]
-            ratios = [
-                f"{row['versus'][peer]['ratio']:.2f}" if peer in row["versus"] else "" for peer in ("numpy", "torch")
-            ]
-            lines.append(f"| {area}: {name} | {duration(row['seconds'])} | {ratios[0]} | {ratios[1]} |")
+            found = [cell for r in reports for cell in cells(r, area, name)]
+            lines.append(f"| {area}: {name} | {' | '.join(found)} |")
     return "\n".join(lines)
 
 
@@ -96,12 +115,13 @@ def gpu_table(report):
 
 def main():
     """Replace what stands between the marks."""
-    report = json.loads(Path(sys.argv[1]).read_text())
-    page = ROOT / ("docs/kernels/gpu.md" if "gpu" in report else "README.md")
+    reports = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+    of_gpu = "gpu" in reports[0]
+    page = ROOT / ("docs/kernels/gpu.md" if of_gpu else "README.md")
     text = page.read_text()
     begin = text.index("\n", text.index(BEGIN)) + 1
     end = text.index(END)
-    page.write_text(f"{text[:begin]}\n{(gpu_table if 'gpu' in report else table)(report)}\n\n{text[end:]}")
+    page.write_text(f"{text[:begin]}\n{gpu_table(reports[0]) if of_gpu else table(reports)}\n\n{text[end:]}")
 
 
 if __name__ == "__main__":
