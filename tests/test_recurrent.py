@@ -228,3 +228,32 @@ def test_gru_gradients_stay_within_their_scratch(rng):
     scratch = np.full(size + (1 << 16), 7, np.float32)
     emu.gru_cell_backward(*arrays, scratch[:size], **only_dw)
     assert (scratch[size:] == 7).all()
+
+
+def test_chrono_biases_hold_what_was_seen_for_so_many_steps():
+    """The cell after t steps without input is sigmoid(log T)^t of what it was: about e^-1 after T steps, T of every size."""
+    layer = nn.LSTM(1000, inputs=2, chrono=301).initialise(0)
+    b = layer.b[0].data
+    forget = 1 / (1 + np.exp(-b[1000:2000].astype(float)))
+    steps = 1 / -np.log(forget)  # until e^-1
+    assert np.array_equal(b[:1000], -b[1000:2000]) and not b[2000:].any()
+    assert steps.min() > 1 and steps.max() < 302 and abs(np.median(steps) - 151) < 15 and np.quantile(steps, 0.1) < 45
+    other = nn.LSTM(1000, inputs=2, chrono=301).initialise(1)
+    assert not np.array_equal(other.b[0].data, b)
+    pickle.loads(pickle.dumps(layer))
+
+
+@pytest.mark.parametrize("how", [{"chrono": 1}, {"chrono": 9, "bias": False}, {"chrono": 9, "layer_norm": True}], ids=str)
+def test_chrono_wants_biases(how):
+    with pytest.raises(ValueError, match="chrono: expected at least 2 steps"):
+        nn.LSTM(4, **how)
+
+
+def test_models_take_chrono_for_an_lstm():
+    from fastdl.models import RNNClassifier, RNNRegressor
+
+    model = RNNClassifier(8, chrono=50).build((20, 1), 2)
+    assert model.module_.recurrent.b[0].data[8:16].min() > 0 and model.module_.recurrent.b[0].data[:8].max() < 0
+    assert RNNRegressor(8, chrono=50).build((20, 1)).module_.recurrent.chrono == 50
+    with pytest.raises(ValueError, match="chrono: expected at least 2 steps, for cell 'lstm'; got 50 for 'gru'"):
+        RNNClassifier(8, cell="gru", chrono=50)

@@ -71,18 +71,23 @@ class _Sequences:
     """What the models over sequences share: their arguments and the door for X."""
 
     def __init__(self, units=64, cell="lstm", layers=1, bidirectional=False, dropout=0.0, vocabulary=None, embedding=32,
-                 seed=0):  # fmt: skip
+                 seed=0, chrono=None):  # fmt: skip
         if cell not in _CELLS:
             raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
+        if chrono is not None and (cell != "lstm" or positive("chrono", chrono) < 2):
+            raise ValueError(f"chrono: expected at least 2 steps, for cell 'lstm'; got {chrono} for {cell!r}")
         positive("units", units), positive("layers", layers), positive("embedding", embedding), chance("dropout", dropout)
         if vocabulary is not None:
             positive("vocabulary", vocabulary)
         self.units, self.cell, self.layers, self.bidirectional = units, cell, layers, bidirectional
         self.dropout, self.vocabulary, self.embedding, self.seed = dropout, vocabulary, embedding, seed
+        self.chrono = chrono
 
     def _make(self, input_shape, outputs):
         rows = Rows(None if self.vocabulary else input_shape[-1], self.vocabulary, self.embedding)
         how = {"layers": self.layers, "bidirectional": self.bidirectional, "dropout": self.dropout, "output": "last"}
+        if self.chrono is not None:
+            how["chrono"] = self.chrono
         return Reader(rows, recurrent(self.cell, self.units, **how), outputs, self.dropout)
 
     def _sample_shape(self, input_shape):
@@ -181,6 +186,8 @@ class RNNClassifier(_Sequences, Classifier):
     embedding : int
         Width of their vectors.
     seed : int
+    chrono : int, optional
+        Steps over which an LSTM may have to remember something, where those are hundreds: see `fastdl.nn.LSTM`.
 
     Examples
     --------

@@ -8,6 +8,7 @@ from .. import backend, ops
 from .. import init as _init
 from .._arguments import chance, pair, positive
 from ..module import Module, Parameter
+from ..random import uniform
 from ..tensor import Tensor
 
 __all__ = ["GRU", "LSTM", "RNN"]
@@ -30,6 +31,13 @@ class _Gates:
 def _forget_bias(shape, stream, fans=None, units=1):
     b = np.zeros(shape, np.float32)
     b[units : 2 * units] = 1.0
+    return b
+
+
+def _chrono_bias(shape, stream, fans=None, units=1, longest=2):
+    b = np.zeros(shape, np.float32)
+    steps = np.log(uniform(units, 1.0, longest - 1.0, *stream.take(units)))
+    b[:units], b[units : 2 * units] = -steps, steps
     return b
 
 
@@ -245,10 +253,14 @@ class LSTM(_Recurrent):
     layer_norm : bool
         Each gate's sums over inputs and outputs, and the cell on its way out, are normalised over the units, with gains and
         biases [5,H] (i f g o, cell); not together with the three above.
+    chrono : int, optional
+        Steps over which something may have to be remembered. The biases then begin at log t for the forget gate and -log t for
+        the input gate, t drawn between 1 and chrono - 1 for each unit: what it holds lasts some t steps. For sequences of
+        hundreds of steps; with biases, and without layer_norm.
 
-    w is [I,4H], u [H,4H], b [4H] (the forget gate's part starts at 1). Source: Hochreiter & Schmidhuber, "Long short-term
-    memory" (1997); Gers & Schmidhuber (2000); Semeniuta, Severyn & Barth (2016); Krueger et al. (2017); Ba, Kiros & Hinton
-    (2016).
+    w is [I,4H], u [H,4H], b [4H] (the forget gate's part starts at 1, or as chrono says). Source: Hochreiter & Schmidhuber,
+    "Long short-term memory" (1997); Gers & Schmidhuber (2000); Semeniuta, Severyn & Barth (2016); Krueger et al. (2017); Ba,
+    Kiros & Hinton (2016); chrono: Tallec & Ollivier, "Can recurrent neural networks warp time?" (2018), eq. 16.
     """
 
     gates = 4
@@ -256,16 +268,24 @@ class LSTM(_Recurrent):
 
     def __init__(self, units, layers=1, bidirectional=False, dropout=0.0, output="all", bias=True, inputs=None,
                  init="glorot_uniform", recurrent_init="orthogonal", peephole=False, recurrent_dropout=0.0,
-                 zoneout=0.0, layer_norm=False):  # fmt: skip
+                 zoneout=0.0, layer_norm=False, chrono=None):  # fmt: skip
         self.p, self.peephole = [], bool(peephole)
         self.gain, self.layer_norm = [], bool(layer_norm)
         self.recurrent_dropout = float(chance("recurrent_dropout", recurrent_dropout))
         self.zoneout = tuple(chance("zoneout", z) for z in pair("zoneout", zoneout, kind=float))
         if layer_norm and (peephole or recurrent_dropout or any(self.zoneout) or not bias):
             raise ValueError("layer_norm: expected no peephole, recurrent_dropout or zoneout, and a bias, beside it; got one")
+        self.chrono = None if chrono is None else positive("chrono", chrono)
+        if chrono is not None and (chrono < 2 or layer_norm or not bias):
+            raise ValueError(
+                "chrono: expected at least 2 steps, with bias and without layer_norm; "
+                f"got {chrono}, bias={bool(bias)}, layer_norm={bool(layer_norm)}"
+            )
         super().__init__(units, layers, bidirectional, dropout, output, bias, inputs, init, recurrent_init)
 
     def _first_bias(self):
+        if self.chrono is not None:
+            return partial(_chrono_bias, units=self.units, longest=self.chrono)
         return partial(_forget_bias, units=self.units)
 
     def _more(self):
