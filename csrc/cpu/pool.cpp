@@ -109,10 +109,10 @@ FASTDL_INLINE void with_size(i64 columns, i64 rows, const F& f) {
   }
 }
 
-// Where v is larger than best, or the first NaN: best = v, place = here.
+// Where v is larger than best, or the first NaN: best = v, place = here. Of AVX-512's masks GCC 12, left alone, makes vectors, and
+// masks of those.
 FASTDL_INLINE void take_larger(vec& best, ivec& place, vec v, int32_t here) {
-#if defined(__AVX512F__) && \
-    FASTDL_VECTOR_BYTES == 64  // left alone, GCC 12 makes vectors of the masks and masks of the vectors
+#if defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
   const __mmask16 number = _mm512_cmp_ps_mask(best, best, _CMP_ORD_Q);
   const __mmask16 better = _mm512_mask_cmp_ps_mask(number, v, best, _CMP_NLE_UQ);
   best = _mm512_mask_mov_ps(best, better, v);
