@@ -267,6 +267,24 @@ def test_a_wrong_argument_costs_nothing(name):
     assert getattr(model, "history_", None) is history
 
 
+def test_what_a_family_gives_the_loop_itself_is_no_option_of_its_fit():
+    wave = {"units": 2, "window": 8}
+    for fit, names in (
+        (mlp, ("loss", "metrics", "module")),
+        (lambda **how: MLPRegressor((4,)).fit(X, X[:, 0], **how), ("metrics", "x")),
+        (char_lm, ("loss", "shuffle")),
+        (lambda **how: Forecaster(**wave).fit(WAVE, **how), ("y",)),
+        (captioner, ("loss",)),
+        (rntn, ("loss",)),
+        (lambda **how: Autoencoder((4,), 2).fit(BITS, **how), ("loss",)),
+        (lambda **how: ConvolutionalRBM(2, 3).fit(IMAGES, **how), ("loss",)),
+        (lambda **how: DBN((4,)).fit(BITS, Y, pretrain={"epochs": 10**9}, **how), ("loss", "metrics")),  # before it is trained
+    ):
+        for name in names:
+            with pytest.raises(TypeError, match=rf"^fit\(\) got an unexpected keyword argument '{name}'$"):
+                fit(**{name: None})
+
+
 def test_a_fit_that_begins_lets_the_old_network_go():
     model = MLP((4,)).fit(X, Y, epochs=1)
     old, alive = weakref.ref(model.module_), []

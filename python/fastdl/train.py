@@ -412,10 +412,10 @@ def _checked(
 _OPTIONS, CHECKED = (frozenset(inspect.signature(f).parameters) for f in (fit, _checked))
 
 
-def must_take(options):
-    """Options that `fit` does not know, or of values that it refuses, are refused for callers that have long work to do before
-    they call it."""
-    unknown = options.keys() - _OPTIONS
+def must_take(options, own):
+    """Options that `fit` does not know, or of values that it refuses, are refused for callers that hand on their users'. What
+    they give `fit` themselves, `own` and the data, is no option of theirs."""
+    unknown = options.keys() - (_OPTIONS - {"module", "x", "y", *own})
     if unknown:
         raise TypeError(f"fit() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     _checked(**{name: value for name, value in options.items() if name in CHECKED})

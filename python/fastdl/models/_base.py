@@ -39,6 +39,7 @@ class Model:
 
     _device = "cpu"
     _fitted = ("module_", "input_shape_")  # what a fresh fit forgets
+    _own = ("loss",)  # what `fit` gives `fastdl.train.fit` itself and takes no option for
 
     # ------------------------------------------------------------------------------------------ for families
 
@@ -227,6 +228,7 @@ class Classifier(Model):
     """
 
     _fitted = ("module_", "input_shape_", "classes_")
+    _own = ("loss", "metrics")
     _loss = "softmax_cross_entropy"
 
     def _codes(self, y, n, name="y"):
@@ -315,6 +317,7 @@ class Classifier(Model):
         FloatingPointError
             The loss became infinite or NaN; the message says where.
         """
+        train.must_take(options, self._own)
         x, codes, validation = self._prepare(X, y, validation, warm_start)
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
@@ -413,6 +416,7 @@ class Regressor(Model):
     """
 
     _fitted = ("module_", "input_shape_", "mean_", "spread_", "single_")
+    _own = ("loss", "metrics")
     _loss = "mse"
 
     def _quantities(self, y, n, name="y"):
@@ -501,6 +505,7 @@ class Regressor(Model):
         """
         if loss not in ("mse", "mae", "huber"):
             raise ValueError(f"loss: expected 'mse', 'mae' or 'huber'; got {loss!r}")
+        train.must_take(options, self._own)
         x = self._begin(X, warm_start)
         if not hasattr(self, "module_"):
             targets = self._quantities(y, len(x))
@@ -550,16 +555,15 @@ class Regressor(Model):
 _RECIPES = f"{__package__.rpartition('.')[0]}.recipes."
 
 
-def must_be_able_to_train(fit, options):
+def must_be_able_to_train(fit, options, given):
     """What `fastdl.train.fit` and an optimiser would refuse of the options of a model's `fit` is refused before anything that
-    takes long. Which options are whose is read from the signatures."""
+    takes long. Which options are whose is read from the signatures; `given` is what that `fit` hands on by itself."""
     own = inspect.signature(fit).parameters
-    train.must_take({name: value for name, value in options.items() if name not in own or name in train.CHECKED})
+    train.must_take({name: value for name, value in options.items() if name not in own or name in train.CHECKED}, given)
     optimizer = options.get("optimizer", own["optimizer"].default)
     if not callable(optimizer):
         known = own.keys() & inspect.signature(optim.Optimizer).parameters.keys()
-        given = {name: options[name] for name in known if options.get(name) is not None}
-        optim.get(optimizer, nn.Dense(1, inputs=1), **given)
+        optim.get(optimizer, nn.Dense(1, inputs=1), **{k: options[k] for k in known if options.get(k) is not None})
 
 
 def _place_of(network):

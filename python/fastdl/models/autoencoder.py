@@ -227,6 +227,7 @@ class Autoencoder(Model):
         """
         if pretrain:
             positive("pretrain", pretrain)
+        train.must_take(options, self._own)
         x = self._begin(X, warm_start)
         self._must_fit_output(x)
         if not hasattr(self, "module_"):
@@ -243,7 +244,7 @@ class Autoencoder(Model):
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         if pretrain and to_go_on_from(options["checkpoint"], options.get("resume")) is None:
             given = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "clip": clip}
-            must_be_able_to_train(self.fit, {"epochs": epochs, "batch_size": batch_size} | given | options)
+            must_be_able_to_train(self.fit, {"epochs": epochs, "batch_size": batch_size} | given | options, self._own)
             with beforehand():
                 self._pretrain(x, pretrain, batch_size, optimizer, lr)
             if self.pretrain_history_[-1]["stopped"] == "interrupted":  # Ctrl-C ends it all, not one layer

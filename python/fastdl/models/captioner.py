@@ -186,6 +186,7 @@ class Captioner(Model):
         The model itself.
         """
         chance("smoothing", smoothing)
+        train.must_take(options, self._own)
         x = self._begin(X, warm_start)
         captions = _strings(captions)
         if not hasattr(self, "module_"):

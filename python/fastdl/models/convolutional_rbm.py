@@ -157,6 +157,7 @@ class ConvolutionalRBM(Model):
             raise ValueError(f"stochastic: expected Bernoulli visible units; got {self.visible} ones")
         positive("batch_size", batch_size)
         callbacks = functions("callbacks", callbacks)
+        train.must_take(options, self._own)
         x = self._begin(X, warm_start)
         if not hasattr(self, "module_"):
             self.build(as_input(X).shape[1:])

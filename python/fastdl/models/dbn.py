@@ -396,7 +396,7 @@ class DBN(Classifier):
         if pretrain is not None:
             if not hasattr(pretrain, "items"):
                 raise TypeError(f"pretrain: expected a dict of options; got {type(pretrain).__name__}")
-            must_be_able_to_train(super().fit, options)
+            must_be_able_to_train(super().fit, options, self._own)
             files = {name: options[name] for name in ("checkpoint", "resume") if options.get(name)}
             begun = None if files.get("resume") is True else to_go_on_from(None, files.get("resume"))
             if begun is not None and not begun.exists():

@@ -141,6 +141,7 @@ class Forecaster(Model):
         """
         if loss not in ("mse", "mae", "huber"):
             raise ValueError(f"loss: expected 'mse', 'mae' or 'huber'; got {loss!r}")
+        train.must_take(options, self._own)
         if not (warm_start and hasattr(self, "module_")):
             for name in self._fitted:
                 self.__dict__.pop(name, None)

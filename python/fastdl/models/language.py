@@ -89,6 +89,7 @@ class LanguageModel(Model):
     """
 
     _fitted = ("module_", "input_shape_", "vocabulary_")
+    _own = ("loss", "shuffle")  # windows come in the order of the text
 
     def __init__(self, units=256, cell="lstm", layers=1, embedding=64, dropout=0.0, tied=False, seed=0):
         positive("units", units), positive("layers", layers), positive("embedding", embedding), chance("dropout", dropout)
@@ -162,6 +163,7 @@ class LanguageModel(Model):
         The model itself; `history_` holds the curves, losses in nats a symbol.
         """
         positive("batch_size", batch_size), positive("window", window)
+        train.must_take(options, self._own)
         if not (warm_start and hasattr(self, "module_")):
             for name in self._fitted:
                 self.__dict__.pop(name, None)

@@ -156,6 +156,7 @@ class RNTN(Model):
         """
         trees = _some_trees(trees)
         not_negative("root_weight", root_weight)
+        train.must_take(options, self._own)
         if not (warm_start and hasattr(self, "module_")):
             for name in self._fitted:
                 self.__dict__.pop(name, None)
