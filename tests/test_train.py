@@ -527,8 +527,8 @@ def test_output_is_a_tensor():
     ("options", "error", "message"),
     [
         (dict(schedule="cosine"), TypeError, "schedule: expected a function .fastdl.schedules makes some.; got 'cosine'"),
-        (dict(schedule=lambda t, total: "1"), TypeError, "schedule: expected a finite number; got '1'"),
-        (dict(schedule=lambda t, total: np.nan), ValueError, "schedule: expected a finite number; got nan"),
+        (dict(schedule=lambda t, total: "1"), TypeError, "schedule: expected 0 or more; got '1'"),
+        (dict(schedule=lambda t, total: np.nan), ValueError, "schedule: expected 0 or more; got nan"),
         (dict(callbacks=3), TypeError, "callbacks: expected a function or a sequence of functions; got 3 in it"),
         (dict(on_step=[print, "a"]), TypeError, "on_step: expected a function .*; got 'a' in it"),
         (dict(augment=3), TypeError, "augment: expected a fastdl.data.Augment; got int"),

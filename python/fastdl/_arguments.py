@@ -129,3 +129,8 @@ def schedule_or_none(schedule):
     if schedule is not None and not callable(schedule):
         raise TypeError(f"schedule: expected a function (fastdl.schedules makes some); got {schedule!r}")
     return schedule
+
+
+def scheduled(schedule, t, total):
+    """The factor that a schedule gives; a learning rate below 0 would climb."""
+    return not_negative("schedule", schedule(t, total))

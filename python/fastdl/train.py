@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from . import backend, ops, random
-from ._arguments import functions, number, positive, schedule_or_none
+from ._arguments import functions, number, positive, schedule_or_none, scheduled
 from ._interrupts import interruptible
 from .checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from .random import Stream
@@ -315,7 +315,7 @@ def fit(
                     order = backend.to_device(order, targets.array)  # once, instead of in parts that each wait
                 for start in range(begin, n if state.step < total else begin, batch_size):
                     if schedule is not None:
-                        optimizer.lr = first_lr * number("schedule", schedule(state.step, total))
+                        optimizer.lr = first_lr * scheduled(schedule, state.step, total)
                     index = order[start : start + batch_size]
                     with backend.pooled():
                         xb, yb = inputs.take(index), targets.take(index)

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
-from .._arguments import chance, functions, not_negative, positive, schedule_or_none, sizes
+from .._arguments import chance, functions, not_negative, positive, schedule_or_none, scheduled, sizes
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
@@ -237,7 +237,7 @@ class GAN(Model):
                     sums, rounds = np.zeros(4), steps // steps_d
                     for i in range(rounds):
                         if schedule is not None:
-                            factor = schedule(state.step, state.total)
+                            factor = scheduled(schedule, state.step, state.total)
                             for player, rate in zip(players, rates, strict=True):
                                 player.lr = rate * factor
                         batches = [order[(i * steps_d + j) * batch_size :][:batch_size] for j in range(steps_d)]

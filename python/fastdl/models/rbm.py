@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 
 from .. import backend, train
-from .._arguments import functions, number, positive, schedule_or_none
+from .._arguments import functions, number, positive, schedule_or_none, scheduled
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint
 from ..random import permutation
@@ -269,7 +269,7 @@ class RBM(Model):
                 order = permutation(n, *shuffling.take(2 * n))
                 with backend.pooled():
                     for start in range(0, n, batch):
-                        factor = 1.0 if schedule is None else schedule(state.step, state.total)
+                        factor = 1.0 if schedule is None else scheduled(schedule, state.step, state.total)
                         v = rows.take(order[start : start + batch])
                         if stochastic:
                             v = self.module_.kernels.bernoulli(v, *trainer.stream.take(v.size))
