@@ -39,8 +39,8 @@ TEXT = "the cat sat on the mat. " * 20
 TREES = data.parse_trees("(1 (1 good) (1 (0 a) (0 film))) (2 (2 bad) (2 (0 a) (0 film))) (0 word)")
 
 
-def mlp(**options):
-    return MLP((4,)).fit(X, Y, **{"epochs": 1} | options)
+def mlp(y=Y, **options):
+    return MLP((4,)).fit(X, y, **{"epochs": 1} | options)
 
 
 def char_lm(**options):
@@ -84,6 +84,8 @@ def nan(a):
         (lambda: mlp().predict(nan(X)), ValueError, "X: expected samples for which the network gives numbers; got NaN for 40"),
         (lambda: Perceptron().fit(nan(X), Y), ValueError, "X: expected finite numbers"),
         (lambda: mlp().score(X, np.where(Y, "1", "0")), ValueError, "y: expected labels such as 0; got <U1"),
+        (lambda: mlp(Y.astype("S1")).score(X, Y.astype("U1")), ValueError, "y: expected labels such as b'0'; got <U1"),
+        (lambda: mlp(Y.astype("U1")).score(X, Y.astype("S1")), ValueError, "y: expected labels such as '0'; got .S1"),
         (lambda: mlp().score(X[:0], Y[:0]), ValueError, "X: expected one sample or more; got none"),
         (lambda: mlp(validation=(X[:0], Y[:0])), ValueError, "validation X: expected one sample or more; got none"),
         (lambda: MLPRegressor((4,)).fit(X, X[:, 0] * 1e200), ValueError, "y: expected numbers whose squares are below 1e308"),

@@ -234,7 +234,7 @@ class Classifier(Model):
     def _codes(self, y, n, name="y"):
         """Places of labels in classes_, int64."""
         y = as_labels(y, n, name)
-        if (y.dtype.kind in "US") != (self.classes_.dtype.kind in "US"):
+        if _sort_of(y) != _sort_of(self.classes_):
             raise ValueError(f"{name}: expected labels from {self.classes_.tolist()}; got {y.dtype}")
         codes = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
         wrong = self.classes_[codes] != y
@@ -385,7 +385,7 @@ class Classifier(Model):
         """Accuracy, 0 to 1."""
         predicted = must_have_some(self.predict(X))
         y = as_labels(y, len(predicted))
-        if (y.dtype.kind in "US") != (self.classes_.dtype.kind in "US"):
+        if _sort_of(y) != _sort_of(self.classes_):
             raise ValueError(f"y: expected labels such as {self.classes_.tolist()[0]!r}; got {y.dtype}")
         return float(np.mean(predicted == y))
 
@@ -564,6 +564,11 @@ def must_be_able_to_train(fit, options, given):
     if not callable(optimizer):
         known = own.keys() & inspect.signature(optim.Optimizer).parameters.keys()
         optim.get(optimizer, nn.Dense(1, inputs=1), **{k: options[k] for k in known if options.get(k) is not None})
+
+
+def _sort_of(labels):
+    """Strings, bytes or numbers: NumPy compares those of one sort only, and calls all others unequal."""
+    return labels.dtype.kind if labels.dtype.kind in "US" else "numbers"
 
 
 def _place_of(network):
