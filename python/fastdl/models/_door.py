@@ -112,6 +112,12 @@ def must_be_within(x, low, high, why, name="X"):
         raise ValueError(f"{name}: expected values from {low} to {high}, {why}; got {got:.3g}")
 
 
+def must_be_images_of(least, shape, why, name="X"):
+    """Refuse images of so few pixels that pooling or a filter would find none left."""
+    if min(shape[:2]) < least:
+        raise ValueError(f"{name}: expected images of at least {least}x{least} pixels, {why}; got {list(shape)}")
+
+
 def scale_name(x, name="X"):
     """What values a model is trained on: 'bytes' (read as values in [0,1]), 'wide' (floats beyond 1) or 'unit'."""
     if x.dtype != np.uint8:

@@ -12,6 +12,7 @@ from ..module import Module
 from ..random import uniform
 from ..tensor import Tensor, inference
 from ._base import Model, must_have_some
+from ._door import must_be_images_of
 
 END, UNKNOWN = "<end>", "<unknown>"
 
@@ -143,7 +144,9 @@ class Captioner(Model):
         for word in (END, UNKNOWN):
             if word not in vocabulary:
                 raise ValueError(f"vocabulary: expected {word!r} among its words; got none")
-        self.input_shape_, self.vocabulary_ = tuple(int(s) for s in input_shape), vocabulary
+        shape = tuple(int(s) for s in input_shape)
+        must_be_images_of(2 ** len(self.filters), shape, f"which {len(self.filters)} blocks halve")
+        self.input_shape_, self.vocabulary_ = shape, vocabulary
         self.module_ = _CaptionNet(
             len(vocabulary), self.filters, self.features, self.units, self.embedding, self.dropout, self.bag
         ).build(self.input_shape_, self.seed).eval()  # fmt: skip

@@ -8,6 +8,7 @@ import numpy as np
 from .. import nn
 from .._arguments import chance, positive, sizes
 from ._base import Classifier, Regressor
+from ._door import must_be_images_of
 
 
 def lenet5(classes):
@@ -96,9 +97,12 @@ class CNN(Classifier):
         self.seed = seed
 
     def _make(self, input_shape, outputs):
+        if len(input_shape) != 3:
+            raise ValueError(f"input_shape: expected (rows, columns, channels); got {list(input_shape)}")
         if callable(self.architecture):
             return self.architecture(outputs)
         if self.architecture == "lenet5":
+            must_be_images_of(12, input_shape, "for 'lenet5'")
             return lenet5(outputs)
         return small(outputs, self.width, self.dropout, input_shape[:2])
 
