@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fastdl import data, models
-from fastdl.models import CharLM, Forecaster, RNNClassifier, RNNRegressor, WordLM
+from fastdl.models import CharLM, Forecaster, RNNClassifier, RNNRegressor, WordLM, load
 
 # ------------------------------------------------------------------------------------------------------------- data
 
@@ -312,6 +312,14 @@ def test_forecasts_of_two_waves(tmp_path):
     np.testing.assert_allclose(model.rolling(s, 300)[0], model.predict(2, s[:300]), rtol=1e-6)
     model.save(tmp_path / "m")
     np.testing.assert_array_equal(models.load(tmp_path / "m").predict(5), model.predict(5))
+
+
+def test_a_checkpoint_knows_the_end_of_its_series(tmp_path):
+    wave, told = np.sin(np.arange(60) * 0.3), []
+    model = Forecaster(window=8, units=2)
+    model.fit(wave, epochs=1, checkpoint=tmp_path / "run", callbacks=lambda state: told.append(model.predict(3)))
+    for other in (told[0], load(tmp_path / "run").predict(3)):
+        np.testing.assert_array_equal(other, model.predict(3))
 
 
 def test_series_are_checked():

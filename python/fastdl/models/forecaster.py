@@ -167,6 +167,7 @@ class Forecaster(Model):
         judged = None
         if held:
             judged = self._pairs(s[len(known) - self.window :])
+        self.last_ = s[-self.window :]  # now: a checkpoint and a callback forecast from there as well
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         self.history_ = train.fit(
@@ -174,7 +175,6 @@ class Forecaster(Model):
             optimizer=optim.get(optimizer, self.module_, **{k: v for k, v in given.items() if v is not None}),
             epochs=epochs, batch_size=batch_size, validation=judged, **{"seed": self.seed} | options,
         )  # fmt: skip
-        self.last_ = s[-self.window :]
         return self
 
     def _forecast(self, x):
