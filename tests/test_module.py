@@ -61,6 +61,23 @@ def test_a_module_that_was_never_initialised_shows():
     assert np.isnan(m(Tensor(np.zeros((1, 3), np.float32))).data).all()
 
 
+@pytest.mark.parametrize("kept", [lambda a: {"_a": a}, lambda a: {"parts": {"a": a}}, lambda a: {"call": lambda x: a(x)}])
+def test_a_layer_that_is_kept_where_nobody_looks_is_told(kept):
+    """Nothing would fill its weights, nor train them."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            a = nn.Dense(3)
+            self.__dict__.update(kept(a))
+            self.apply, self.last = (lambda x: a(x)), [nn.Dense(2)]
+
+        def forward(self, x):
+            return self.last[0](self.apply(x))
+
+    with pytest.raises(ValueError, match="Net: expected layers as attributes, or in .*; got a Dense that is kept elsewhere"):
+        Net().build((5,))
+
+
 def test_one_seed_decides_all_weights():
     a, b, c = net(1).get_weights(), net(1).get_weights(), net(2).get_weights()
     assert all(np.array_equal(a[k], b[k]) for k in a)

@@ -464,6 +464,19 @@ def test_weights_that_were_never_filled_are_found():
     assert "Parameter layers.0.w is not finite (never initialised?" in failing(m, x, y)
 
 
+def test_a_layer_that_was_never_filled_is_found_where_it_has_no_name():
+    x, y = problem(64)
+
+    class Net(nn.Module):
+        def __init__(self):
+            self.known, self._hidden = nn.Dense(3, inputs=6), nn.Dense(6, inputs=6)
+
+        def forward(self, x):
+            return self.known(self._hidden(x))
+
+    assert "The first output that is not finite is that of ? (Dense)" in failing(Net().initialise(), x, y)
+
+
 # ------------------------------------------------------------------------------------------------ arguments
 
 

@@ -106,6 +106,8 @@ class Module:
 
         net = Net().build((784,), seed=0)
 
+    or stand in lists or tuples that are. Dicts, and attributes whose names begin with _, are not looked into.
+
     Attributes
     ----------
     training : bool
@@ -206,8 +208,19 @@ class Module:
         -------
         Module
             Itself.
+
+        Raises
+        ------
+        ValueError
+            As of `trace`; or a layer is called that is no part of this module.
         """
-        self.trace(input_shape, dtype)
+        names = {id(m) for _, m in self.named_modules()}
+        for _, m, _, _ in self.trace(input_shape, dtype):
+            if id(m) not in names:  # it would be neither filled nor trained nor saved
+                raise ValueError(
+                    f"{type(self).__name__}: expected layers as attributes, or in lists or tuples that are, with names that "
+                    f"don't begin with _; got a {type(m).__name__} that is kept elsewhere"
+                )
         return self.initialise(seed)
 
     def initialise(self, seed=0):

@@ -514,7 +514,7 @@ def _explain(module, xb, yb, value, epoch, step):
         if not any(other.startswith(f"{name}." if name else "") and other != name for other, _ in inner)
     ]
     name = parts[0]
-    kind = type(dict(module.named_modules())[name]).__name__
+    kind = next(type(m).__name__ for other, m in inner if other == name)
     return f"{head}. The first output that is not finite is that of {name or 'the module'} ({kind})"
 
 
