@@ -490,6 +490,8 @@ def test_a_layer_that_was_never_filled_is_found_where_it_has_no_name():
         ({"epochs": 0}, ValueError, "epochs: expected at least 1; got 0"),
         ({"batch_size": 0}, ValueError, "batch_size: expected at least 1"),
         ({"loss": "mean"}, ValueError, "loss: expected one of softmax_cross_entropy"),
+        ({"loss": lambda output, target: 1.0}, TypeError, "loss: expected a function that gives a Tensor; got one that gives a"),
+        ({"loss": lambda output, target: output}, ValueError, r"loss: expected a function that gives one number; got .4, 3"),
         ({"y": np.array([0, 1, 2, 3])}, ValueError, "labels: expected integers from -1 to 2; got 3"),
     ],
 )

@@ -439,6 +439,10 @@ def _must_be_samples(validation):
 def _update(module, loss_of, optimizer, xb, yb):
     """One update; returns the loss of the batch. Where it is not finite no weights change, but buffers have."""
     loss = loss_of(module(Tensor(xb) if xb.dtype == np.float32 else xb), yb)
+    if not isinstance(loss, Tensor):
+        raise TypeError(f"loss: expected a function that gives a Tensor; got one that gives a {type(loss).__name__}")
+    if loss.data.size != 1:
+        raise ValueError(f"loss: expected a function that gives one number; got {list(loss.shape)} of them")
     optimizer.zero_grad()
     loss.backward()
     value = loss.item()  # only now: a GPU, whose answer is waited for, has the backward pass to do meanwhile
