@@ -1,5 +1,7 @@
 """Convolutional Boltzmann machines: free energies, gradients and samples against sums over every state; they learn and last."""
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -160,3 +162,14 @@ def test_gaussian_values_must_be_finite():
                 use(np.where(np.arange(6) == 2, bad, x))
     with pytest.raises(TypeError, match="steps: expected an integer; got float"):
         model.build((6, 6)).sample(1, 1.5)
+
+
+def test_an_interrupted_epoch_has_no_error_yet():
+    def interrupt(state):
+        if state.step == 3:
+            signal.raise_signal(signal.SIGINT)
+
+    images = np.random.default_rng(0).random((20, 6, 6))
+    history = ConvolutionalRBM(2, 3).fit(images, epochs=9, batch_size=10, on_step=interrupt).history_
+    assert history["stopped"] == "interrupted" and history["epoch"] == [1, 2]
+    assert len(history["error"]) == 2 and np.isnan(history["error"][1])  # a column like the others

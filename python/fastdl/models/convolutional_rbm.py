@@ -1,5 +1,7 @@
 """Convolutional Boltzmann machines: the same few filters at every place of an image, learned without labels."""
 
+import math
+
 import numpy as np
 
 from .. import backend, init, ops, optim, train
@@ -186,6 +188,8 @@ class ConvolutionalRBM(Model):
             )  # fmt: skip
         finally:
             net.forget()
+        errors = self.history_.setdefault("error", [])
+        errors += [math.nan] * (len(self.history_["epoch"]) - len(errors))  # of an epoch that Ctrl-C cut short
         return self
 
     # ------------------------------------------------------------------------------------------ use
