@@ -221,9 +221,14 @@ def test_best_weights_come_back(library, rng):
     x, y = blobs(rng)
     net = nn.Sequential(nn.Dense(3)).build((6,), 0).to("cuda")
     kept = []
+
+    def spoil(state):
+        kept.append(net.get_weights())
+        net.set_weights({key: -value for key, value in kept[0].items()})
+
     train.fit(net, x, y, loss="softmax_cross_entropy", optimizer=optim.SGD(net, 0.1), epochs=3, restore_best=True,
-              schedule=lambda t, total: 1.0 if t < total / 3 else -30.0,
-              callbacks=[lambda state: kept.append(net.get_weights())])  # fmt: skip
+              schedule=lambda t, total: 1.0 if t < total / 3 else 0.0, callbacks=[spoil])  # fmt: skip
+    assert len(kept) == 3 and not any(np.array_equal(kept[2][key], kept[0][key]) for key in kept[0])
     for key, value in net.get_weights().items():
         np.testing.assert_array_equal(value, kept[0][key])
 
