@@ -418,3 +418,10 @@ def test_counts_are_named():
         Autoencoder((4,), 2).fit(curve(20), pretrain=-1)
     with pytest.raises(ValueError, match="n: expected at least 1; got -1"):
         Autoencoder((4,), 2, variational=True).fit(curve(20), epochs=1).sample(-1)
+
+
+def test_validation_is_samples_alone():
+    x = np.random.default_rng(0).random((40, 8)).astype(np.float32)
+    with pytest.raises(TypeError, match="validation: expected samples alone, which are their own targets; got a tuple"):
+        Autoencoder((4,)).fit(x, epochs=1, validation=(x, x))
+    assert "val_loss" in Autoencoder((4,)).fit(x, epochs=1, validation=x).history_

@@ -237,6 +237,8 @@ class Autoencoder(Model):
             x, places, held = self._split(x, places, validation)
             held = held and held[0]
         else:
+            if isinstance(validation, tuple):
+                raise TypeError("validation: expected samples alone, which are their own targets; got a tuple")
             held = must_have_some(self._input(validation, "validation"), "validation")
             self._must_fit_output(held, "validation")
         if held is not None:
