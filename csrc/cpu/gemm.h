@@ -35,7 +35,7 @@ namespace {
 // ---------------------------------------------------------------------------------------------------- sizes
 
 // A tile fills the vector registers: rows x vectors of sums, the vectors of b, one broadcast of a.
-// A narrow tile, for products whose columns fit in one vector, has more rows instead; 8 hide the latency of fma.
+// A narrow tile, for panels whose columns fit in one vector, has more rows instead where it can; 8 hide the latency of fma.
 #if FASTDL_VECTOR_BYTES == 64
 constexpr int kTileRows = 14, kTileVecs = 2, kNarrowRows = 14;
 #elif defined(__aarch64__)
@@ -48,7 +48,7 @@ constexpr i64 kChunk = 256;  // part of the definition of a sum: never tune it
 constexpr i64 kBlockRows = 192 / kTileRows * kTileRows;
 constexpr i64 kGroupRows = 5 * kBlockRows;                // packed at a time when threads share
 constexpr i64 kStripCols = 2048 / kTileCols * kTileCols;  // its panels fill one huge page
-constexpr i64 kInL1 = 8192;                               // floats
+constexpr i64 kInL1 = 8192;                               // floats of b that tiles read where they lie
 constexpr int kMaxRuns = 64;                              // pieces of a chunk's k range, see Run
 
 template <class T>
