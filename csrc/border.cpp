@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "kernels.h"
+#include "replay.h"
 #include "spec.h"
 
 namespace py = pybind11;
@@ -85,6 +86,7 @@ class Call {
       fill_slots();
       execute();
     }
+    if (Program* program = recording()) record(*program);
     return results();
   }
 
@@ -569,6 +571,42 @@ class Call {
     }
   }
 
+  // The work that the sizes promise is long enough to let the GIL go.
+  bool takes_long() const {
+    i64 work = 1;
+    for (int k = 0; k < spec_.sizes; ++k) {
+      work *= values_[k].i;
+      if (work > kReleaseAbove || work <= 0) break;
+    }
+    return work > kReleaseAbove;
+  }
+
+  __attribute__((noinline)) void record(Program& program) const {
+    uint64_t pointers = 0;
+    int slot = spec_.sizes, step_slot = -1;
+    std::vector<IndexRange> ranges;
+    for (size_t i = 0; i < spec_.args.size(); ++i) {
+      const Argument& a = spec_.args[i];
+      if (a.kind == Kind::step) {
+        if (step_slot < 0) step_slot = slot++;
+        continue;
+      }
+      if (a.border_only) continue;
+      if (a.kind <= Kind::work && arrays_[i].data) {
+        pointers |= uint64_t(1) << slot;
+        if (!a.by.empty()) program.give_up();
+        if (a.bounded) {
+          IndexRange range = {&a, slot, bytes(i) / dtype_bytes(a.dtype), 0, 0};
+          evaluate(a.low, values_, &range.low);
+          evaluate(a.high, values_, &range.high);
+          ranges.push_back(range);
+        }
+      }
+      ++slot;
+    }
+    program.add(spec_, slots_, pointers, step_slot, step_slot < 0 ? nullptr : &step_, ranges, takes_long());
+  }
+
   void fill_slots() {
     Slot* s = slots_;
     for (int k = 0; k < spec_.sizes; ++k) (s++)->i = values_[k].i;
@@ -627,12 +665,7 @@ class Call {
   }
 
   void execute() {
-    i64 work = 1;
-    for (int k = 0; k < spec_.sizes; ++k) {
-      work *= values_[k].i;
-      if (work > kReleaseAbove || work <= 0) break;
-    }
-    if (work > kReleaseAbove) {
+    if (takes_long()) {
       // Not a guard object: if the interpreter ends meanwhile, taking the GIL back ends this thread (a daemon's) by unwinding
       // its stack, which no destructor of a guard would let through.
       PyThreadState* state = PyEval_SaveThread();
@@ -694,6 +727,7 @@ PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, P
   try {
     return Call(*spec).run(args, count, keywords);
   } catch (const Elsewhere&) {
+    if (Program* program = recording()) program->give_up();
     PyObject* kernel = PyObject_CallFunction(elsewhere().ptr(), "s", spec->name.c_str());
     if (!kernel) return nullptr;
     PyObject* result = PyObject_Vectorcall(kernel, args, static_cast<size_t>(count), keywords);

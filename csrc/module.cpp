@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 
 #include "border.h"
+#include "replay.h"
 #include "threads.h"
 
 namespace py = pybind11;
@@ -30,6 +31,7 @@ PYBIND11_MODULE(FASTDL_MODULE, m) {
   m.def("device_matmul_precision", &fastdl::device_matmul_precision,
         "What comes of it on the current device: 0 where that has no tensor cores for it.");
 #else
+  if (fastdl::add_replay(m.ptr()) != 0) throw py::error_already_set();
   m.def(
       "set_elsewhere", [](const py::object& hook) { fastdl::set_elsewhere(hook.ptr()); }, py::arg("hook"),
       "hook(name) gives the kernel for arrays of GPUs; calls with such arrays go there.");

@@ -10,7 +10,10 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <new>
+#include <vector>
 
 namespace fastdl {
 namespace {
@@ -287,11 +290,16 @@ void pool_free(void* payload) {
     free(tag->start);
 }
 
+namespace {
+size_t held_by(void* payload) {
+  const Tag* tag = tag_of(payload);
+  return tag->kind == kLargeKind ? capacity(int(tag->size_class)) : size_t(tag->size_class + 1) * kAlign;
+}
+}  // namespace
+
 void* pool_realloc(void* payload, size_t bytes) {
   if (!payload) return pool_malloc(bytes);
-  const Tag* tag = tag_of(payload);
-  const bool large = tag->kind == kLargeKind;
-  const size_t had = large ? capacity(int(tag->size_class)) : size_t(tag->size_class + 1) * kAlign;
+  const size_t had = held_by(payload);
   // In place if it fits and at most half of it would lie idle.
   if (bytes <= had && bytes >= had / 2) return payload;
   void* moved = pool_malloc(bytes);
@@ -365,6 +373,50 @@ Handler handler = {"fastdl",
                     [](void*, void* payload, size_t bytes) { return pool_realloc(payload, bytes); },
                     [](void*, void* payload, size_t) { pool_free(payload); }}};
 
+// ---- arenas ----
+
+// Its handler is what NumPy finds in the capsule, and every array keeps the capsule that it came from: so an arena lives as
+// long as its arrays, whoever else has let go of it.
+struct Arena {
+  Handler handler;  // first
+  pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+  std::vector<void*> small[kSmallClasses], large[kLargeClasses];  // free blocks
+  size_t taken = 0;                                               // bytes from the pool
+
+  std::vector<void*>& of(size_t bytes) {
+    return bytes > kSmall ? large[class_of(bytes)] : small[bytes ? (bytes - 1) / kAlign : 0];
+  }
+  void* allocate(size_t bytes) {
+    if (bytes > size_t(1) << 50) return nullptr;
+    pthread_mutex_lock(&lock);
+    std::vector<void*>& free_blocks = of(bytes);
+    void* payload = nullptr;
+    if (!free_blocks.empty()) {
+      payload = free_blocks.back();
+      free_blocks.pop_back();
+    } else {
+      taken += bytes;
+    }
+    pthread_mutex_unlock(&lock);
+    return payload ? payload : pool_malloc(bytes);
+  }
+  void release(void* payload) {
+    if (!payload) return;
+    const Tag* tag = tag_of(payload);
+    pthread_mutex_lock(&lock);
+    (tag->kind == kLargeKind ? large : small)[tag->size_class].push_back(payload);
+    pthread_mutex_unlock(&lock);
+  }
+  ~Arena() {
+    for (std::vector<void*>& blocks : small)
+      for (void* payload : blocks) pool_free(payload);
+    for (std::vector<void*>& blocks : large)
+      for (void* payload : blocks) pool_free(payload);
+  }
+};
+
+Arena* arena_of(void* context) { return static_cast<Arena*>(context); }
+
 using SetHandler = PyObject* (*)(PyObject*);
 constexpr int kSetHandlerSlot = 304;      // PyDataMem_SetHandler in NumPy's C API table, since NumPy 1.22
 constexpr int kFeatureVersionSlot = 211;  // PyArray_GetNDArrayCFeatureVersion
@@ -415,6 +467,42 @@ PyObject* pool_handler() {
   }
   Py_INCREF(capsule);
   return capsule;
+}
+
+PyObject* new_arena() {
+  Arena* arena = new (std::nothrow) Arena;
+  if (!arena) return PyErr_NoMemory();
+  arena->handler = {"fastdl",
+                    1,
+                    {arena, [](void* context, size_t bytes) { return arena_of(context)->allocate(bytes); },
+                     [](void* context, size_t count, size_t bytes) -> void* {
+                       size_t total;
+                       if (__builtin_mul_overflow(count, bytes, &total)) return nullptr;
+                       void* payload = arena_of(context)->allocate(total);
+                       return payload ? memset(payload, 0, total) : nullptr;
+                     },
+                     [](void* context, void* payload, size_t bytes) -> void* {
+                       void* moved = arena_of(context)->allocate(bytes);
+                       if (moved && payload) memcpy(moved, payload, std::min(bytes, held_by(payload)));
+                       if (moved) arena_of(context)->release(payload);
+                       return moved;
+                     },
+                     [](void* context, void* payload, size_t) { arena_of(context)->release(payload); }}};
+  PyObject* capsule = PyCapsule_New(&arena->handler, "mem_handler", [](PyObject* self) {
+    delete static_cast<Arena*>(PyCapsule_GetPointer(self, "mem_handler"));  // the handler is the arena's first field
+  });
+  if (!capsule) delete arena;
+  return capsule;
+}
+
+size_t arena_bytes(PyObject* capsule) {
+  void* found = PyCapsule_GetPointer(capsule, "mem_handler");
+  return found ? static_cast<Arena*>(found)->taken : 0;
+}
+
+PyObject* enter_arena(PyObject* capsule) {
+  const SetHandler set = set_handler();
+  return set ? set(capsule) : nullptr;
 }
 
 PyObject* enter() {

@@ -34,6 +34,16 @@ PyObject* enter();
 // Puts `previous`, from enter(), back in force. 0, or -1 with an exception set. Does not steal the reference.
 int leave(PyObject* previous);
 
+// An arena: blocks of the pool that come back to it and to nobody else, so that what arrays made inside it leave behind is
+// theirs alone until the arena ends. A new capsule like pool_handler()'s, which ends with its last array.
+PyObject* new_arena();
+
+// As enter(), for an arena, whether the pool is on or not.
+PyObject* enter_arena(PyObject* capsule);
+
+// Bytes that an arena has taken; 0 with an exception set for anything else.
+size_t arena_bytes(PyObject* capsule);
+
 // ---- plain C++; may be called from any thread, with or without the GIL ----
 
 // Blocks above 4 KiB only: those below are the threads' own and are not counted (at most 1 MiB a thread).

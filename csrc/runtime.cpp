@@ -24,6 +24,21 @@ PYBIND11_MODULE(FASTDL_MODULE, m) {
     if (!before) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(before);
   });
+  m.def("new_arena", [] {
+    PyObject* capsule = new_arena();
+    if (!capsule) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(capsule);
+  });
+  m.def("arena_enter", [](const py::capsule& arena) {
+    PyObject* before = enter_arena(arena.ptr());
+    if (!before) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(before);
+  });
+  m.def("arena_bytes", [](const py::capsule& arena) {
+    const size_t bytes = arena_bytes(arena.ptr());
+    if (PyErr_Occurred()) throw py::error_already_set();
+    return bytes;
+  });
   m.def("pool_leave", [](const py::object& previous) {
     if (leave(previous.ptr()) != 0) throw py::error_already_set();
   });

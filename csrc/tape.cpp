@@ -315,6 +315,72 @@ PyObject* use_tape(PyObject*, PyObject* const* args, Py_ssize_t count) {
   Py_RETURN_NONE;
 }
 
+// ---- what a recorded step depends on ----
+
+// The same objects as then, each in its place? A dict's keys and values, a list's or tuple's elements, a tensor's array,
+// gradient, which is whole, and whether it is wanted; compared as objects, never by what they are equal to.
+bool unchanged_since(PyObject* now, PyObject* then) {
+  Py_ssize_t at = 0;
+  const Py_ssize_t size = PyTuple_GET_SIZE(then);
+  auto next_is = [&](PyObject* o) { return at < size && PyTuple_GET_ITEM(then, at++) == o; };
+  if (PyDict_Check(now)) {
+    PyObject *key, *value;
+    for (Py_ssize_t place = 0; PyDict_Next(now, &place, &key, &value);)
+      if (!next_is(key) || !next_is(value)) return false;
+  } else if (PyObject_TypeCheck(now, node_type)) {
+    const Node* n = as_node(now);
+    if (n->beta != 1.0) return false;  // somebody has begun to collect gradients anew
+    if (!next_is(n->data) || !next_is(n->grad ? n->grad : Py_None) || !next_is(n->wants_grad ? Py_True : Py_False))
+      return false;
+  } else {
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(now); ++i)
+      if (!next_is(PySequence_Fast_GET_ITEM(now, i))) return false;
+  }
+  return at == size;
+}
+
+PyObject* snapshot_of(PyObject* o) {
+  if (PyDict_Check(o)) {
+    PyObject* flat = PyTuple_New(2 * PyDict_GET_SIZE(o));
+    PyObject *key, *value;
+    Py_ssize_t k = 0;
+    for (Py_ssize_t place = 0; flat && PyDict_Next(o, &place, &key, &value);) {
+      PyTuple_SET_ITEM(flat, k++, Py_NewRef(key));
+      PyTuple_SET_ITEM(flat, k++, Py_NewRef(value));
+    }
+    return flat;
+  }
+  if (PyObject_TypeCheck(o, node_type)) {
+    const Node* n = as_node(o);
+    return PyTuple_Pack(3, n->data, n->grad ? n->grad : Py_None, n->wants_grad ? Py_True : Py_False);
+  }
+  if (PyList_Check(o) || PyTuple_Check(o)) return PySequence_Tuple(o);
+  return PyErr_Format(PyExc_TypeError, "snapshot: expected dicts, lists, tuples and Tensors; got %s",
+                      Py_TYPE(o)->tp_name);
+}
+
+PyObject* snapshot(PyObject*, PyObject* objects) {
+  if (!PyTuple_Check(objects)) return PyErr_Format(PyExc_TypeError, "snapshot: expected a tuple of objects");
+  PyObject* result = PyTuple_New(PyTuple_GET_SIZE(objects));
+  for (Py_ssize_t i = 0; result && i < PyTuple_GET_SIZE(objects); ++i) {
+    PyObject* part = snapshot_of(PyTuple_GET_ITEM(objects, i));
+    if (!part)
+      Py_CLEAR(result);
+    else
+      PyTuple_SET_ITEM(result, i, part);
+  }
+  return result;
+}
+
+PyObject* unchanged(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  if (count != 2 || !PyTuple_Check(args[0]) || !PyTuple_Check(args[1]) ||
+      PyTuple_GET_SIZE(args[0]) != PyTuple_GET_SIZE(args[1]))
+    return PyErr_Format(PyExc_TypeError, "unchanged: expected a tuple of objects and their snapshot");
+  for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(args[0]); ++i)
+    if (!unchanged_since(PyTuple_GET_ITEM(args[0], i), PyTuple_GET_ITEM(args[1], i))) Py_RETURN_FALSE;
+  Py_RETURN_TRUE;
+}
+
 PyMemberDef members[] = {
     {"data", T_OBJECT_EX, offsetof(Node, data), 0, nullptr},
     {"grad", T_OBJECT, offsetof(Node, grad), 0, nullptr},
@@ -362,6 +428,10 @@ PyMethodDef functions[] = {
      "use_tape(tensor, recording, new_gradient, spent)\n--\n\nWhat record makes and whether it records; what a slot "
      "and "
      "a step that ran become."},
+    {"snapshot", snapshot, METH_O,
+     "snapshot(objects)\n--\n\nWhat dicts, lists, tuples and Tensors hold now, for `unchanged`, and kept alive by it."},
+    {"unchanged", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(unchanged)), METH_FASTCALL,
+     "unchanged(objects, snapshot)\n--\n\nWhether they hold the very same objects as then."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -11,6 +11,7 @@ import importlib.util
 import os
 import sys
 import warnings
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -428,10 +429,29 @@ def empty_like(a):
     return np.empty(a.shape, _FLOAT32) if type(a) is np.ndarray else empty(a.shape, a)
 
 
+_constants = ContextVar("constants", default=None)
+
+
+class keeping_constants:
+    """``with keeping_constants() as kept:`` what `full` makes in this thread is kept in that list as well: a recorded step reads
+    it whenever it is replayed, and no kernel of it writes it again."""
+
+    def __enter__(self):
+        self._before, kept = _constants.get(), []
+        _constants.set(kept)
+        return kept
+
+    def __exit__(self, *_):
+        _constants.set(self._before)
+
+
 def full(shape, like, value):
-    """A new float32 array on the device of `like`, filled with one value."""
+    """A new float32 array on the device of `like`, filled with one value; not to be written to while a step is recorded."""
     if type(like) is np.ndarray or home(like) is _cpu:
-        return np.full(shape, value, np.float32)
+        made, kept = np.full(shape, value, np.float32), _constants.get()
+        if kept is not None:
+            kept.append(made)
+        return made
     with like.device:
         return home(like).library.full(shape, value, np.float32)
 

@@ -112,11 +112,16 @@ class Module:
     ----------
     training : bool
         True: dropout drops and batch normalisation uses the batch. Set by `train` and `eval`.
+    replayable : bool
+        Of this very class, not of those derived from it: `forward` calls the same kernels in the same order on every batch of
+        a shape, and does nothing else that depends on the batch or that a step must do each time: no NumPy on what it
+        computes. Training may then replay it, see `fastdl.train.Step`.
     buffers : tuple of str
         Of the class: names of attributes that are arrays which belong to the state but are not trained.
     """
 
     training = True
+    replayable = False
     buffers = ()
     _flat = None
 

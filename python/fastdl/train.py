@@ -15,29 +15,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from . import backend, ops, random
+from . import backend, random
 from ._arguments import functions, number, positive, schedule_or_none, scheduled
 from ._interrupts import interruptible
 from .checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from .random import Stream
+from .replay import LOSSES, Step, loss_of
 from .rows import AugmentedRows, Rows, must_be_array
 from .tensor import Tensor, inference
 
-LOSSES = {
-    "softmax_cross_entropy": ops.softmax_cross_entropy,
-    "binary_cross_entropy": ops.binary_cross_entropy,
-    "mse": ops.mse,
-    "mae": ops.mae,
-    "huber": ops.huber,
-    "hinge": ops.hinge,
-}
-
-
-def _loss_of(loss):
-    found = LOSSES.get(loss, loss) if isinstance(loss, str) else loss
-    if not callable(found):
-        raise ValueError(f"loss: expected one of {', '.join(LOSSES)} or a function; got {loss!r}")
-    return found
+__all__ = ["LOSSES", "State", "Step", "accuracy", "argmax", "evaluate", "evaluating", "fit", "predict", "r2"]
 
 
 @dataclass
@@ -221,7 +208,7 @@ def fit(
         raise ValueError(f"x: expected images [N,Y,X,C], to augment them; got shape {list(x.shape)}")
     if not hasattr(optimizer, "flat"):
         raise TypeError(f"optimizer: expected an Optimizer made for this module; got {type(optimizer).__name__}")
-    loss_of = _loss_of(loss)
+    step = Step(module, loss, optimizer)
     flat = optimizer.flat
     if not flat.holds(module.named_parameters()):
         raise ValueError(
@@ -320,7 +307,7 @@ def fit(
                     with backend.pooled():
                         xb, yb = inputs.take(index), targets.take(index)
                         buffers.keep()
-                        value = _update(module, loss_of, optimizer, xb, yb)
+                        value = step(xb, yb)
                     if not math.isfinite(value):
                         try:
                             raise FloatingPointError(_explain(module, xb, yb, value, epoch, state.step + 1))
@@ -346,7 +333,7 @@ def fit(
                     figures = (
                         validation()
                         if callable(validation)
-                        else evaluate(module, *validation, loss=loss_of, metrics=metrics)
+                        else evaluate(module, *validation, loss=loss, metrics=metrics)
                     )
                     for name, value in figures.items():
                         history.setdefault(f"val_{name}", []).append(value)
@@ -434,21 +421,6 @@ def _must_be_samples(validation):
         raise ValueError("validation: expected one sample or more; got none")
     if len(validation[1]) != n:
         raise ValueError(f"validation y: expected {n} targets, as many as samples in validation x; got {len(validation[1])}")
-
-
-def _update(module, loss_of, optimizer, xb, yb):
-    """One update; returns the loss of the batch. Where it is not finite no weights change, but buffers have."""
-    loss = loss_of(module(Tensor(xb) if xb.dtype == np.float32 else xb), yb)
-    if not isinstance(loss, Tensor):
-        raise TypeError(f"loss: expected a function that gives a Tensor; got one that gives a {type(loss).__name__}")
-    if loss.data.size != 1:
-        raise ValueError(f"loss: expected a function that gives one number; got {list(loss.shape)} of them")
-    optimizer.zero_grad()
-    loss.backward()
-    value = loss.item()  # only now: a GPU, whose answer is waited for, has the backward pass to do meanwhile
-    if math.isfinite(value):
-        optimizer.step()
-    return value
 
 
 def _judge(state, watch, min_delta, keep, waited):
@@ -573,12 +545,12 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
     dict
         'loss' and one entry for each metric.
     """
-    loss_of = _loss_of(loss)
+    judge = loss_of(loss)
     if len(x) == 0:
         raise ValueError("x: expected one sample or more; got none")
     with evaluating(module), inference():
         outputs = predict(module, x, batch_size)
-        result = {"loss": loss_of(Tensor(outputs), backend.to_device(y, outputs)).item()}
+        result = {"loss": judge(Tensor(outputs), backend.to_device(y, outputs)).item()}
     return result | {name: float(f(outputs, y)) for name, f in (metrics or {}).items()}
 
 

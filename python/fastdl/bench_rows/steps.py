@@ -7,6 +7,7 @@ import numpy as np
 from .. import nn, ops, optim, pooled
 from ..bench import Case, Fact, Row
 from ..models import CNN
+from ..replay import Step
 from ..tensor import Tensor, inference
 from . import compiled, dcgan, plain
 from .conv import _Shape
@@ -160,16 +161,8 @@ class _Mlp:
 
 
 def _step(net, loss_of, update, x, target):
-    """Our training step, as `fastdl.train` makes it."""
-
-    def step():
-        loss = loss_of(net(Tensor(x)), target)
-        update.zero_grad()
-        loss.backward()
-        update.step()
-        return loss
-
-    return Case(step)
+    """Our training step, as `fastdl.train.fit` makes it."""
+    return Case(Step(net, loss_of, update), (x, target))
 
 
 def _torch_step(model, x, target, loss, update, fused, layout=None):
@@ -283,11 +276,11 @@ def _faults(make):
         case, runs = make(), []
         with pooled():
             for _ in range(5):
-                case.call()
+                case.call(*case.args)
             for _ in range(3):
                 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
                 for _ in range(20):
-                    case.call()
+                    case.call(*case.args)
                 runs.append((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 20)
         return min(runs)
 

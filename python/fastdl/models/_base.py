@@ -347,6 +347,7 @@ class Classifier(Model):
             return plain(output, target, None, smooth if self.module_.training else 0.0)
 
         loss.__qualname__ = f"softmax_cross_entropy, smoothing {smooth:g}"  # what a run that goes on compares
+        loss.replayable = True
         return loss
 
     def _prepare(self, X, y, validation, warm_start):

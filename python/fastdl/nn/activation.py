@@ -15,6 +15,8 @@ def check_act(act):
 class Activation(Module):
     """y = act(x) on its own; `Dense` and the convolutions fuse theirs, which is faster."""
 
+    replayable = True
+
     def __init__(self, act, slope=0.01):
         self.act, self.slope = check_act(act), float(slope)
 
@@ -33,12 +35,16 @@ class _Named(Activation):
 class ReLU(_Named):
     """max(x, 0)."""
 
+    replayable = True
+
     def __init__(self):
         super().__init__("relu")
 
 
 class LeakyReLU(_Named):
     """x where positive, else slope x."""
+
+    replayable = True
 
     def __init__(self, slope=0.01):
         super().__init__("leaky_relu", slope)
@@ -47,12 +53,16 @@ class LeakyReLU(_Named):
 class Sigmoid(_Named):
     """1 / (1 + exp(-x))."""
 
+    replayable = True
+
     def __init__(self):
         super().__init__("sigmoid")
 
 
 class Tanh(_Named):
     """tanh(x)."""
+
+    replayable = True
 
     def __init__(self):
         super().__init__("tanh")
@@ -61,12 +71,16 @@ class Tanh(_Named):
 class GELU(_Named):
     """x times the normal distribution function of x. Source: Hendrycks & Gimpel (2016)."""
 
+    replayable = True
+
     def __init__(self):
         super().__init__("gelu")
 
 
 class Softmax(Module):
     """exp(x) / sum(exp(x)) over the last axis. (The cross entropy loss takes logits: no Softmax before it.)"""
+
+    replayable = True
 
     def forward(self, x):
         return ops.softmax(x)

@@ -14,6 +14,8 @@ class Sequential(Module):
     65
     """
 
+    replayable = True
+
     def __init__(self, *layers):
         for i, layer in enumerate(layers):
             if not isinstance(layer, Module):
@@ -44,6 +46,8 @@ class Residual(Module):
 
     Source: He, Zhang, Ren & Sun, "Deep residual learning for image recognition" (2016).
     """
+
+    replayable = True
 
     def __init__(self, branch, projection=None, act="none"):
         self.branch, self.projection, self.act = branch, projection, check_act(act)

@@ -92,6 +92,8 @@ class Conv2d(_Convolution):
     x is [N,Y,X,C], y [N,P,Q,F].
     """
 
+    replayable = True
+
     def forward(self, x):
         if self.w is None:
             self._begin(x)
@@ -103,6 +105,7 @@ class Conv2d(_Convolution):
 class Conv1d(_Convolution):
     """One-dimensional convolution: x [N,T,C] with filters w [S,C/groups,F] gives [N,Q,F]. Arguments as in `Conv2d`."""
 
+    replayable = True
     _x = "[N,T,C]"
 
     @staticmethod
@@ -135,6 +138,7 @@ class ConvTranspose2d(_Convolution):
     as `Conv2d`.
     """
 
+    replayable = True
     _x = "[N,P,Q,F]"
 
     def __init__(self, filters, size, act="none", stride=1, padding="valid", out_padding=0, dilation=1, groups=1,

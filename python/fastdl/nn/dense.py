@@ -30,6 +30,8 @@ class Dense(Module):
     x is [N...,I], y [N...,O].
     """
 
+    replayable = True
+
     def __init__(self, outputs, act="none", bias=True, init=None, inputs=None, slope=0.01):
         self.outputs, self.act, self.slope = positive("outputs", outputs), check_act(act), float(slope)
         self._init = _init.get(init, act)
@@ -63,6 +65,8 @@ class Embedding(Module):
         Of the table [L,D]; normal with standard deviation 1/sqrt(D) if left out.
     """
 
+    replayable = True
+
     def __init__(self, rows, width, init=None):
         rows, width = positive("rows", rows), positive("width", width)
         init = partial(_init.normal, std=width**-0.5) if init is None else _init.get(init)
@@ -84,6 +88,8 @@ class Dropout(Module):
     Source: Srivastava, Hinton, Krizhevsky, Sutskever & Salakhutdinov, "Dropout" (2014).
     """
 
+    replayable = True
+
     def __init__(self, p=0.5):
         self.p, self.stream = float(chance("p", p)), None
 
@@ -102,6 +108,8 @@ class Dropout(Module):
 
 class Flatten(Module):
     """[N,...] to [N, all the rest]."""
+
+    replayable = True
 
     def forward(self, x):
         return ops.flatten(x)

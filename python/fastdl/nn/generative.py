@@ -62,6 +62,8 @@ def corrupt(x, kind, level, stream):
 class Reshape(Module):
     """[N,...] to [N, shape]."""
 
+    replayable = True
+
     def __init__(self, *shape):
         self.shape = tuple(int(s) for s in shape)
 
@@ -82,6 +84,8 @@ class TiedDense(Module):
     act : str
         As in `Dense`.
     """
+
+    replayable = True
 
     def __init__(self, partner, act="none"):
         self.partner, self.act, self.b = partner, act, None

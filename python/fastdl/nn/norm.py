@@ -20,6 +20,7 @@ class BatchNorm(Module):
     gamma [C] starts at 1, shift [C] at 0. Source: Ioffe & Szegedy, "Batch normalization" (2015).
     """
 
+    replayable = True
     buffers = ("running_mean", "running_var")
 
     def __init__(self, momentum=0.1, eps=1e-5, channels=None):
@@ -54,6 +55,8 @@ class LayerNorm(Module):
 
     gamma [C] starts at 1, shift [C] at 0. Source: Ba, Kiros & Hinton, "Layer normalization" (2016).
     """
+
+    replayable = True
 
     def __init__(self, eps=1e-5, channels=None):
         self.eps = float(not_negative("eps", eps))

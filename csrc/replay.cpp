@@ -1,0 +1,184 @@
+#include "replay.h"
+
+#include <memory>
+#include <new>
+
+#include "threads.h"
+
+namespace fastdl {
+namespace {
+
+thread_local Program* current = nullptr;
+
+constexpr int kMostInputs = 8;
+constexpr DType kInputTypes[] = {DType::float32, DType::int64, DType::uint8};
+
+}  // namespace
+
+Program* recording() { return current; }
+
+void Program::add(const Spec& spec, const Slot* slots, uint64_t pointers, int step_slot, const StepState* step,
+                  const std::vector<IndexRange>& ranges, bool takes_long) {
+  const size_t first = slots_.size();
+  calls_.push_back({&spec, first, step_slot, pointers, step ? step->offset : 0, steps_.size()});
+  slots_.insert(slots_.end(), slots, slots + spec.slots + 1);
+  if (step) steps_.push_back(*step);
+  for (IndexRange range : ranges) {
+    range.slot += static_cast<int>(first);
+    ranges_.push_back(range);
+  }
+  takes_long_ = takes_long_ || takes_long;
+}
+
+bool Program::finish(PyObject* inputs, PyObject* result) {
+  if (!whole_ || calls_.empty()) return false;
+  Session session;
+  Array array;
+  if (acquire(result, DType::float32, false, &array, &session) != Refusal::none) return false;
+  result_ = static_cast<const float*>(array.data);
+  for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(inputs); ++k) {
+    PyObject* object = PyTuple_GET_ITEM(inputs, k);
+    Input input{};
+    bool known = false;
+    for (DType dtype : kInputTypes) {
+      if (acquire(object, dtype, false, &array, &session) != Refusal::none) continue;
+      input.dtype = dtype;
+      known = true;
+      break;
+    }
+    if (!known) return false;
+    input.shape.assign(array.shape, array.shape + array.ndim);
+    input.data = array.data;
+    i64 bytes = dtype_bytes(input.dtype);
+    for (Py_ssize_t n : input.shape) bytes *= n;
+    const char* begin = static_cast<const char*>(array.data);
+    input.bytes = bytes;
+    for (const Input& other : inputs_) {
+      const char* at = static_cast<const char*>(other.data);
+      if (at < begin + bytes && begin < at + other.bytes) return false;  // whose the pointers are would be a guess
+    }
+    for (const Recorded& call : calls_)
+      for (int i = 0; i < call.spec->slots; ++i) {
+        if (!(call.pointers >> i & 1)) continue;
+        const char* p = static_cast<const char*>(slots_[call.first + static_cast<size_t>(i)].p);
+        if (p >= begin && p < begin + bytes) input.uses.push_back({call.first + static_cast<size_t>(i), p - begin});
+      }
+    inputs_.push_back(std::move(input));
+  }
+  for (const Recorded& call : calls_)  // now that they stay where they are
+    if (call.step_slot >= 0) slots_[call.first + static_cast<size_t>(call.step_slot)].p = &steps_[call.step];
+  return true;
+}
+
+bool Program::same(PyObject* object, const Input& input, const void** data) const {
+  Session session;
+  Array array;
+  if (acquire(object, input.dtype, false, &array, &session) != Refusal::none) return false;
+  if (static_cast<size_t>(array.ndim) != input.shape.size()) return false;
+  for (int k = 0; k < array.ndim; ++k)
+    if (array.shape[k] != input.shape[static_cast<size_t>(k)]) return false;
+  *data = array.data;
+  return true;
+}
+
+void Program::put(Input& input, const void* data) {
+  if (data == input.data) return;
+  for (const Use& use : input.uses) slots_[use.slot].p = static_cast<char*>(const_cast<void*>(data)) + use.bytes;
+  input.data = data;
+}
+
+bool Program::check_indices() const {
+  for (const IndexRange& range : ranges_) {
+    const auto* p = static_cast<const int64_t*>(slots_[static_cast<size_t>(range.slot)].p);
+    for (i64 i = 0; i < range.count; ++i)
+      if (p[i] < range.low || p[i] >= range.high) {
+        PyErr_Format(PyExc_ValueError, "%s: expected integers from %lld to %lld; got %lld",
+                     range.argument->name.c_str(), static_cast<long long>(range.low),
+                     static_cast<long long>(range.high - 1), static_cast<long long>(p[i]));
+        return false;
+      }
+  }
+  return true;
+}
+
+void Program::execute() const {
+  for (const Recorded& call : calls_) call.spec->thunk(&slots_[call.first]);
+}
+
+PyObject* Program::run(PyObject* const* args, Py_ssize_t count) {
+  const Py_ssize_t inputs = static_cast<Py_ssize_t>(inputs_.size());
+  if (count != inputs + 1)
+    return PyErr_Format(PyExc_TypeError, "expected %zd arrays and an offset; got %zd arguments", inputs, count);
+  if (get_num_threads() != threads_) Py_RETURN_NONE;  // scratch may be of another size
+  const void* data[kMostInputs];
+  for (Py_ssize_t k = 0; k < inputs; ++k)
+    if (!same(args[k], inputs_[static_cast<size_t>(k)], &data[k])) Py_RETURN_NONE;
+  const unsigned long long moved = PyLong_AsUnsignedLongLongMask(args[inputs]);
+  if (PyErr_Occurred()) return nullptr;
+  for (Py_ssize_t k = 0; k < inputs; ++k) put(inputs_[static_cast<size_t>(k)], data[k]);
+  if (!steps_.empty())
+    for (const Recorded& call : calls_)
+      if (call.step_slot >= 0) steps_[call.step].offset = call.offset + moved;
+  if (!check_indices()) return nullptr;
+  if (takes_long_) {
+    PyThreadState* state = PyEval_SaveThread();
+    execute();
+    PyEval_RestoreThread(state);
+  } else {
+    execute();
+  }
+  if (const char* error = take_error()) return PyErr_Format(PyExc_RuntimeError, "%s", error);
+  return PyFloat_FromDouble(static_cast<double>(*result_));
+}
+
+namespace {
+
+Program* program_of(PyObject* capsule) { return static_cast<Program*>(PyCapsule_GetPointer(capsule, nullptr)); }
+
+PyObject* record(PyObject*, PyObject*) {
+  if (current) return PyErr_Format(PyExc_RuntimeError, "record: expected no recording in this thread; got one");
+  current = new (std::nothrow) Program(get_num_threads());
+  if (!current) return PyErr_NoMemory();
+  Py_RETURN_NONE;
+}
+
+PyObject* run(PyObject* self, PyObject* const* args, Py_ssize_t count) { return program_of(self)->run(args, count); }
+
+PyMethodDef run_method = {"run", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(run)), METH_FASTCALL,
+                          "The recorded calls once more."};
+
+PyObject* recorded(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  std::unique_ptr<Program> program(current);
+  current = nullptr;
+  if (count == 0) Py_RETURN_NONE;
+  if (count != 2 || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) > kMostInputs)
+    return PyErr_Format(PyExc_TypeError, "recorded: expected (inputs, result), inputs a tuple of at most %d arrays",
+                        kMostInputs);
+  try {
+    if (!program || !program->finish(args[0], args[1])) Py_RETURN_NONE;
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory();
+  }
+  PyObject* capsule = PyCapsule_New(program.get(), nullptr, [](PyObject* self) { delete program_of(self); });
+  if (!capsule) return nullptr;
+  program.release();
+  PyObject* function = PyCFunction_New(&run_method, capsule);
+  Py_DECREF(capsule);
+  return function;
+}
+
+PyMethodDef functions[] = {
+    {"record", record, METH_NOARGS, "record()\n--\n\nFrom now on calls of kernels in this thread are recorded."},
+    {"recorded", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(recorded)), METH_FASTCALL,
+     "recorded(inputs, result)\n--\n\nEnd the recording. run(*inputs, moved) calls the same kernels with other inputs, "
+     "offsets of random streams moved on, and gives the first element of result, or None where inputs are not alike. "
+     "None "
+     "if it cannot be replayed; recorded() forgets it."},
+    {nullptr, nullptr, 0, nullptr},
+};
+
+}  // namespace
+
+int add_replay(PyObject* module) { return PyModule_AddFunctions(module, functions); }
+
+}  // namespace fastdl
