@@ -85,7 +85,7 @@ void gru_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, con
       if (rows <= 0) break;
       const float* before = h + (((s + 1) & 1) * N + begin) * H;
       float* now = h + ((s & 1) * N + begin) * H;
-      multiply(recurrent, rows, before, 0.0f, sum, 3 * H);
+      multiply(recurrent, rows, before, 0.0f, sum, 3 * H, s);
       for (i64 i = 0; i < rows; ++i) {
         forward_row(H, b, bn, sum + i * 3 * H, before + i * H, gates + (steps.first(s) + begin + i) * 4 * H,
                     now + i * H, y + steps.place(s, begin + i) * H);
@@ -126,7 +126,7 @@ void gru_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
         const float* before = s > 0 ? y + steps.place(s - 1, r) * H : h0 ? h0 + steps.sequence(r) * H : nullptr;
         backward_row(H, gates + at * G, before, dy ? dy + place * H : nullptr, dh + r * H, d + at * G, sum + i * 3 * H);
       }
-      if (rows > 0 && (s > 0 || dh0)) multiply(recurrent, rows, sum, 1.0f, dh + begin * H, H);
+      if (rows > 0 && (s > 0 || dh0)) multiply(recurrent, rows, sum, 1.0f, dh + begin * H, H, s);
     }
   });
   if (dh0) unpack_state(steps, H, dh, beta_dh0, dh0);

@@ -89,7 +89,7 @@ void forward_steps(const Steps& steps, i64 H, const Recurrent& u, const float* b
       float* z = gates + at * G;
       const float* before = h + (((s + 1) & 1) * N + begin) * H;
       float* now = h + ((s & 1) * N + begin) * H;
-      if (s > 0 || has_h0) multiply(u, rows, before, 1.0f, z, G);
+      if (s > 0 || has_h0) multiply(u, rows, before, 1.0f, z, G, s);
       const float* c_before = s > 0 ? cells + (steps.first(s - 1) + begin) * H : first_c + begin * H;
       for (i64 i = 0; i < rows; ++i) {
         const i64 place = steps.place(s, begin + i);
@@ -116,7 +116,7 @@ void backward_steps(const Steps& steps, i64 H, const Recurrent& u, const Options
         backward_row<kPlain>(H, options, place, gates + (at + i) * G, c_before + i * H, cells + (at + i) * H,
                              dy ? dy + place * H : nullptr, dh + r * H, dc + r * H, dz + (at + i) * G);
       }
-      if (s > 0 || first_wanted) multiply(u, rows, dz + at * G, kPlain ? 0.0f : 1.0f, dh + begin * H, H);
+      if (s > 0 || first_wanted) multiply(u, rows, dz + at * G, kPlain ? 0.0f : 1.0f, dh + begin * H, H, s);
     }
   });
 }

@@ -119,7 +119,7 @@ void lstm_norm_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* 
       const i64 at = steps.first(s) + begin;
       const float* before = h + (((s + 1) & 1) * N + begin) * H;
       float* now = h + ((s & 1) * N + begin) * H;
-      if (s > 0 || h0) multiply(recurrent, rows, before, 1.0f, gates + at * G, G);
+      if (s > 0 || h0) multiply(recurrent, rows, before, 1.0f, gates + at * G, G, s);
       const float* c_before = s > 0 ? cells + (steps.first(s - 1) + begin) * H : first_c + begin * H;
       for (i64 i = 0; i < rows; ++i) {
         forward_row(H, gain, b, eps, c_before + i * H, gates + (at + i) * G, cells + (at + i) * H,
@@ -170,7 +170,7 @@ void lstm_norm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float*
         backward_row(H, gain, b, gates + r * G, c_before + i * H, normed + r * W, scales + r * kNorms,
                      dy ? dy + steps.place(s, begin + i) * H : nullptr, dh + own, dc + own, d + r * W, dz + r * G);
       }
-      if (s > 0 || dh0) multiply(recurrent, count, dz + at * G, 0.0f, dh + begin * H, H);
+      if (s > 0 || dh0) multiply(recurrent, count, dz + at * G, 0.0f, dh + begin * H, H, s);
     }
   });
   if (dh0) unpack_state(steps, H, dh, beta_dh0, dh0);

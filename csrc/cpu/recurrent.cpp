@@ -1,6 +1,8 @@
 // Packed rows of sequences, and the recurrent product: recurrent.h says what they are.
 #include "recurrent.h"
 
+#include "unroll.h"
+
 namespace fastdl {
 
 i64 steps_floats(i64 N, i64 T) { return 2 * (N + 2 * T + 4); }
@@ -95,19 +97,70 @@ void pack_previous(const Steps& steps, i64 H, const float* h, const float* h0, f
   });
 }
 
-i64 recurrent_floats(i64 N, i64 T, i64 K, i64 G) { return T < 2 ? 0 : N < 3 ? K * G : panel_floats(K, G); }
+namespace {
+
+// One or two rows times a strip of columns: the sums stay in registers over k, and the strip is read from front to back.
+constexpr int kStripVecs = kLanes == 16 ? 4 : 8;
+constexpr i64 kStrip = kStripVecs * kLanes;
+
+template <int R>
+void strip_product(const float* a, i64 K, const float* strip, float beta, float* c, i64 c_step, i64 cols) {
+  for (i64 k0 = 0; k0 < K; k0 += kChunk) {
+    vec sums[R][kStripVecs];
+    unrolled<R>([&](auto r)
+                    FASTDL_INLINED { unrolled<kStripVecs>([&](auto v) FASTDL_INLINED { sums[r][v] = vec{}; }); });
+    const i64 k1 = smaller(k0 + kChunk, K);
+    for (i64 k = k0; k < k1; ++k, strip += kStrip) {
+      vec b[kStripVecs];
+      unrolled<kStripVecs>([&](auto v) FASTDL_INLINED { b[v] = load(strip + v * kLanes); });
+      unrolled<R>([&](auto r) FASTDL_INLINED {
+        const vec ar = splat(a[r * K + k]);
+        unrolled<kStripVecs>([&](auto v) FASTDL_INLINED { sums[r][v] = fma(ar, b[v], sums[r][v]); });
+      });
+    }
+    const float factor = k0 == 0 ? beta : 1.0f;
+    unrolled<R>([&](auto r) FASTDL_INLINED {
+      unrolled<kStripVecs>([&](auto v) FASTDL_INLINED {
+        const i64 lanes = smaller<i64>(cols - v * kLanes, kLanes);
+        if (lanes <= 0) return;
+        float* to = c + r * c_step + v * kLanes;
+        store_lanes(to, factor == 0.0f ? sums[r][v] : factor * load_lanes(to, lanes) + sums[r][v], lanes);
+      });
+    });
+  }
+}
+
+void multiply_strips(const Recurrent& weights, i64 rows, const float* a, float beta, float* c, i64 c_step, i64 turn) {
+  const i64 K = weights.K, N = weights.N, count = (N + kStrip - 1) / kStrip;
+  parallel_for(count, 500000 / (rows * K * kStrip) + 1, [=, &weights](i64 begin, i64 end) {
+    for (i64 i = begin; i < end; ++i) {
+      const i64 n = (turn % 2 == 0 ? i : begin + end - 1 - i) * kStrip;
+      (rows == 1 ? strip_product<1> : strip_product<2>)(a, K, weights.strips + n * K, beta, c + n, c_step,
+                                                        smaller(kStrip, N - n));
+    }
+  });
+}
+
+}  // namespace
+
+i64 recurrent_floats(i64 N, i64 T, i64 K, i64 G) {
+  if (T < 2) return 0;
+  return N < 3 ? (G + kStrip - 1) / kStrip * kStrip * K : panel_floats(K, G);
+}
 
 Recurrent make_recurrent(i64 N, i64 T, i64 K, i64 G, const float* u, int transposed, float*& work) {
-  Recurrent r = {K, G, u, transposed ? K : G, transposed, nullptr};
-  if (T < 2 || (N < 3 && !transposed)) return r;
+  Recurrent r = {K, G, u, transposed ? K : G, transposed, nullptr, nullptr};
+  if (T < 2) return r;
   if (N < 3) {
-    // One or two sequences: products of vectors with the rows of the transpose, written out once.
-    for (i64 k = 0; k < K; ++k) {
-      for (i64 g = 0; g < G; ++g) work[k * G + g] = u[g * K + k];
+    for (i64 n = 0; n < G; n += kStrip) {
+      const i64 cols = smaller(kStrip, G - n);
+      if (transposed) {
+        pack_transposed<kStrip>(u + n * K, K, cols, K, work + n * K);
+      } else {
+        pack_copied<kStrip>(u + n, G, cols, K, work + n * K);
+      }
     }
-    r.plain = work;
-    r.plain_step = G;
-    r.transposed = 0;
+    r.strips = work;
   } else {
     pack_panels(K, G, u, r.plain_step, transposed, work);
     r.panels = work;
@@ -116,10 +169,12 @@ Recurrent make_recurrent(i64 N, i64 T, i64 K, i64 G, const float* u, int transpo
   return r;
 }
 
-void multiply(const Recurrent& weights, i64 rows, const float* a, float beta, float* c, i64 c_step) {
+void multiply(const Recurrent& weights, i64 rows, const float* a, float beta, float* c, i64 c_step, i64 turn) {
   const i64 K = weights.K, N = weights.N;
   if (weights.panels) {
     gemm_panels(rows, N, K, a, K, weights.panels, beta, c, c_step);
+  } else if (weights.strips) {
+    multiply_strips(weights, rows, a, beta, c, c_step, turn);
   } else {
     gemm_strided(rows, N, K, a, K, 0, weights.plain, weights.plain_step, weights.transposed, beta, c, c_step);
   }

@@ -52,18 +52,21 @@ void unpack_state(const Steps& steps, int64_t W, const float* packed, float beta
 // What each packed row of h[N,T,H] had before: the row of the step before, h0 (null: 0) at step 0.
 void pack_previous(const Steps& steps, int64_t H, const float* h, const float* h0, float* out);
 
-// The recurrent weights u[H,G], or their transpose, as every step multiplies by them: packed once where enough rows meet them.
+// The recurrent weights u[H,G], or their transpose, as every step multiplies by them: packed once where several steps meet them.
 struct Recurrent {
   int64_t K, N;        // of the product
   const float* plain;  // [K,N] with steps of plain_step, or its transpose
   int64_t plain_step;
   int transposed;
   const float* panels;  // or null
+  const float* strips;  // for one or two sequences: as many columns as the sums of a row fit in registers; or null
 };
 int64_t recurrent_floats(int64_t N, int64_t T, int64_t K, int64_t G);
 Recurrent make_recurrent(int64_t N, int64_t T, int64_t K, int64_t G, const float* u, int transposed, float*& work);
-// c[rows,N] = a[rows,K] times the weights + beta c.
-void multiply(const Recurrent& weights, int64_t rows, const float* a, float beta, float* c, int64_t c_step);
+// c[rows,N] = a[rows,K] times the weights + beta c. `turn`, odd in every other step, turns the order of strips round: those that
+// came last in the step before are still in L1.
+void multiply(const Recurrent& weights, int64_t rows, const float* a, float beta, float* c, int64_t c_step,
+              int64_t turn = 0);
 
 namespace {
 

@@ -36,7 +36,7 @@ void forward_steps(const Steps& steps, i64 H, const Recurrent& u, const float* b
       if (rows <= 0) break;
       float* z = states + (steps.first(s) + begin) * H;
       const float* before = s > 0 ? states + (steps.first(s - 1) + begin) * H : h0 ? h0 + begin * H : nullptr;
-      if (before) multiply(u, rows, before, 1.0f, z, H);
+      if (before) multiply(u, rows, before, 1.0f, z, H, s);
       for (i64 i = 0; i < rows; ++i) forward_row<kTanhAct>(H, b, z + i * H, y + steps.place(s, begin + i) * H);
     }
   });
@@ -55,7 +55,7 @@ void backward_steps(const Steps& steps, i64 H, const Recurrent& u, const float* 
         backward_row<kTanhAct>(H, states + (at + i) * H, dy ? dy + place * H : nullptr, dh + (begin + i) * H,
                                dz + (at + i) * H);
       }
-      if (s > 0 || first_wanted) multiply(u, rows, dz + at * H, 0.0f, dh + begin * H, H);
+      if (s > 0 || first_wanted) multiply(u, rows, dz + at * H, 0.0f, dh + begin * H, H, s);
     }
   });
 }
