@@ -52,16 +52,6 @@ FASTDL_INLINE void backward_row(i64 H, const float* z, const float* h_before, co
   });
 }
 
-// du, whose candidate's columns have gradients of their own; and the biases'.
-void backward_recurrent(i64 rows, i64 H, const float* before, const float* d, float beta, float* du) {
-  gemm_strided(H, 2 * H, rows, before, H, 1, d, 4 * H, 0, beta, du, 3 * H);
-  gemm_strided(H, H, rows, before, H, 1, d + 3 * H, 4 * H, 0, beta, du + 2 * H, 3 * H);
-}
-void backward_biases(i64 rows, i64 H, const float* d, float* db, float beta_db, float* dbn, float beta_dbn) {
-  if (db) sum_columns(rows, 3 * H, d, 4 * H, beta_db, db);
-  if (dbn) sum_columns(rows, H, d + 3 * H, 4 * H, beta_dbn, dbn);
-}
-
 }  // namespace
 
 i64 gru_forward_workspace(i64 N, i64 T, i64 I, i64 H, i64) {
@@ -100,7 +90,8 @@ void gru_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, con
 }
 
 i64 gru_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64) {
-  return steps_floats(N, T) + N * T * (I > H ? I : H) + N * T * 4 * H + recurrent_floats(N, T, 3 * H, H) + 4 * N * H;
+  return steps_floats(N, T) + N * T * I + N * T * 4 * H + recurrent_floats(N, T, 3 * H, H) + 4 * N * H +
+         weight_gradient_floats(N, T, I, H, 3 * H) + H;
 }
 
 void gru_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* h0,
@@ -111,7 +102,7 @@ void gru_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
   const i64 G = 4 * H;
   const Steps steps = make_steps(N, T, lengths, reverse, work);
   float* rows_of = work;
-  work += N * T * (I > H ? I : H);
+  work += N * T * I;
   float* d = work;
   work += N * T * G;
   const Recurrent recurrent = make_recurrent(N, T, 3 * H, H, u, 1, work);
@@ -131,12 +122,22 @@ void gru_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
   });
   if (dh0) unpack_state(steps, H, dh, beta_dh0, dh0);
   const i64 total = steps.total();
-  if (dw) gemm_strided(I, 3 * H, total, pack_steps(steps, I, x, rows_of), I, 1, d, G, 0, beta_dw, dw, 3 * H);
-  if (du) {
-    pack_previous(steps, H, y, h0, rows_of);
-    backward_recurrent(total, H, rows_of, d, beta_du, du);
+  if (dw || du || db || dbn) {
+    // dr and dz meet all of a row, dn its front (x | 1), dq its end (1 | h).
+    const i64 width = I + 1 + H, Z = 2 * H;
+    float *met = work + 4 * N * H, *both = met + total * width, *front = both + width * Z, *end = front + (I + 1) * H;
+    pack_met(steps, I, H, x, y, nullptr, h0, met);
+    gemm_strided(width, Z, total, met, width, 1, d, G, 0, 0.0f, both, Z);
+    gemm_strided(I + 1, H, total, met, width, 1, d + Z, G, 0, 0.0f, front, H);
+    gemm_strided(1 + H, H, total, met + I, width, 1, d + Z + H, G, 0, 0.0f, end, H);
+    put_block(I, Z, both, Z, beta_dw, dw, 3 * H);
+    put_block(I, H, front, H, beta_dw, dw ? dw + Z : nullptr, 3 * H);
+    put_block(1, Z, both + I * Z, Z, beta_db, db, 3 * H);
+    put_block(1, H, front + I * H, H, beta_db, db ? db + Z : nullptr, 3 * H);
+    put_block(1, H, end, H, beta_dbn, dbn, H);
+    put_block(H, Z, both + (I + 1) * Z, Z, beta_du, du, 3 * H);
+    put_block(H, H, end + H, H, beta_du, du ? du + Z : nullptr, 3 * H);
   }
-  backward_biases(total, H, d, db, beta_db, dbn, beta_dbn);
   if (dx) {
     float* packed = steps.direct() ? dx : rows_of;
     gemm_strided(total, I, 3 * H, d, G, 0, w, 3 * H, 1, steps.direct() ? beta_dx : 0.0f, packed, I);
@@ -171,8 +172,12 @@ void gru_cell_backward(i64 N, i64 I, i64 H, const float* x, const float* h, cons
     unpack_state(Steps{N, 1, nullptr, nullptr, nullptr, false}, H, straight, beta_dh, dh);
   }
   if (dw) gemm_strided(I, 3 * H, N, x, I, 1, d, 4 * H, 0, beta_dw, dw, 3 * H);
-  if (du) backward_recurrent(N, H, h, d, beta_du, du);
-  backward_biases(N, H, d, db, beta_db, dbn, beta_dbn);
+  if (du) {  // whose candidate's columns have gradients of their own
+    gemm_strided(H, 2 * H, N, h, H, 1, d, 4 * H, 0, beta_du, du, 3 * H);
+    gemm_strided(H, H, N, h, H, 1, d + 3 * H, 4 * H, 0, beta_du, du + 2 * H, 3 * H);
+  }
+  if (db) sum_columns(N, 3 * H, d, 4 * H, beta_db, db);
+  if (dbn) sum_columns(N, H, d + 3 * H, 4 * H, beta_dbn, dbn);
 }
 
 }  // namespace fastdl

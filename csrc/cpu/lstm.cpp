@@ -184,7 +184,8 @@ void lstm_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
 }
 
 i64 lstm_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64) {
-  return steps_floats(N, T) + N * T * (I > H ? I : H) + N * T * 4 * H + recurrent_floats(N, T, 4 * H, H) + 3 * N * H;
+  return steps_floats(N, T) + N * T * I + N * T * 4 * H + recurrent_floats(N, T, 4 * H, H) + 3 * N * H +
+         weight_gradient_floats(N, T, I, H, 4 * H);
 }
 
 void lstm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* h0,
@@ -197,7 +198,7 @@ void lstm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, c
   const Options options = {p, drop, keep_h, keep_c};
   const Steps steps = make_steps(N, T, lengths, reverse, work);
   float* rows = work;
-  work += N * T * (I > H ? I : H);
+  work += N * T * I;
   float* dz = work;
   work += N * T * G;
   const Recurrent recurrent = make_recurrent(N, T, G, H, u, 1, work);
@@ -210,12 +211,7 @@ void lstm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, c
   if (dh0) unpack_state(steps, H, dh, beta_dh0, dh0);
   if (dc0) unpack_state(steps, H, dc, beta_dc0, dc0);
   const i64 total = steps.total();
-  if (dw) gemm_strided(I, G, total, pack_steps(steps, I, x, rows), I, 1, dz, G, 0, beta_dw, dw, G);
-  if (du) {
-    pack_previous(steps, H, y, h0, rows);
-    gemm_strided(H, G, total, rows, H, 1, dz, G, 0, beta_du, du, G);
-  }
-  if (db) sum_columns(total, G, dz, beta_db, db);
+  weight_gradients(steps, I, H, G, x, y, nullptr, h0, dz, work + 3 * N * H, {dw, du, db, beta_dw, beta_du, beta_db});
   if (dp) backward_peepholes(steps, H, options, first_c, gates, cells, dz, beta_dp, dp);
   if (dx) {
     float* packed = steps.direct() ? dx : rows;

@@ -137,8 +137,8 @@ void lstm_norm_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* 
 }
 
 i64 lstm_norm_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64) {
-  return steps_floats(N, T) + N * T * (I > H ? I : H) + N * T * (4 + kNorms) * H + recurrent_floats(N, T, 4 * H, H) +
-         3 * N * H;
+  return steps_floats(N, T) + N * T * I + N * T * (4 + kNorms) * H + recurrent_floats(N, T, 4 * H, H) + 3 * N * H +
+         weight_gradient_floats(N, T, I, H, 4 * H);
 }
 
 void lstm_norm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* gain,
@@ -151,7 +151,7 @@ void lstm_norm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float*
   const i64 G = 4 * H, W = kNorms * H;
   const Steps steps = make_steps(N, T, lengths, reverse, work);
   float* rows = work;
-  work += N * T * (I > H ? I : H);
+  work += N * T * I;
   float *dz = work, *d = work + N * T * G;
   work += N * T * (G + W);
   const Recurrent recurrent = make_recurrent(N, T, G, H, u, 1, work);
@@ -176,11 +176,7 @@ void lstm_norm_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float*
   if (dh0) unpack_state(steps, H, dh, beta_dh0, dh0);
   if (dc0) unpack_state(steps, H, dc, beta_dc0, dc0);
   const i64 total = steps.total();
-  if (dw) gemm_strided(I, G, total, pack_steps(steps, I, x, rows), I, 1, dz, G, 0, beta_dw, dw, G);
-  if (du) {
-    pack_previous(steps, H, y, h0, rows);
-    gemm_strided(H, G, total, rows, H, 1, dz, G, 0, beta_du, du, G);
-  }
+  weight_gradients(steps, I, H, G, x, y, nullptr, h0, dz, work + 3 * N * H, {dw, du, nullptr, beta_dw, beta_du, 0.0f});
   if (db) sum_columns(total, W, d, beta_db, db);
   if (dgain) {
     for_elements(total * W, [=](i64 i, auto lanes) { lanes.store(d + i, lanes.load(d + i) * lanes.load(normed + i)); });

@@ -87,14 +87,39 @@ void unpack_state(const Steps& steps, i64 W, const float* packed, float beta, fl
   for (i64 i = 0; i < steps.N; ++i) add_row(state + steps.sequence(i) * W, packed + i * W, beta, W);
 }
 
-void pack_previous(const Steps& steps, i64 H, const float* h, const float* h0, float* out) {
-  for_rows(steps.T, steps.N * H, [=](i64 s) {
-    float* to = out + steps.first(s) * H;
-    for (i64 i = 0; i < steps.rows(s); ++i) {
-      const float* from = s > 0 ? h + steps.place(s - 1, i) * H : h0 ? h0 + steps.sequence(i) * H : nullptr;
-      copy_row(to + i * H, from, H);
+void pack_met(const Steps& steps, i64 I, i64 H, const float* x, const float* y, const float* states, const float* h0,
+              float* rows) {
+  const i64 width = I + 1 + H;
+  for_rows(steps.T, steps.N * width, [=](i64 s) {
+    float* row = rows + steps.first(s) * width;
+    for (i64 i = 0; i < steps.rows(s); ++i, row += width) {
+      const float* h = s == 0   ? (h0 ? h0 + steps.sequence(i) * H : nullptr)
+                       : states ? states + (steps.first(s - 1) + i) * H
+                                : y + steps.place(s - 1, i) * H;
+      copy_row(row, x + steps.place(s, i) * I, I);
+      row[I] = 1.0f;
+      copy_row(row + I + 1, h, H);
     }
   });
+}
+
+void put_block(i64 rows, i64 cols, const float* block, i64 block_step, float beta, float* to, i64 to_step) {
+  if (!to) return;
+  for_rows(rows, cols, [=](i64 i) { add_row(to + i * to_step, block + i * block_step, beta, cols); });
+}
+
+i64 weight_gradient_floats(i64 N, i64 T, i64 I, i64 H, i64 G) { return (N * T + G) * (I + 1 + H); }
+
+void weight_gradients(const Steps& steps, i64 I, i64 H, i64 G, const float* x, const float* y, const float* states,
+                      const float* h0, const float* dz, float* work, const WeightGradients& out) {
+  if (!out.dw && !out.du && !out.db) return;
+  const i64 width = I + 1 + H, total = steps.total();
+  float *rows = work, *sums = work + total * width;
+  pack_met(steps, I, H, x, y, states, h0, rows);
+  gemm_strided(width, G, total, rows, width, 1, dz, G, 0, 0.0f, sums, G);
+  put_block(I, G, sums, G, out.beta_dw, out.dw, G);
+  put_block(1, G, sums + I * G, G, out.beta_db, out.db, G);
+  put_block(H, G, sums + (I + 1) * G, G, out.beta_du, out.du, G);
 }
 
 namespace {

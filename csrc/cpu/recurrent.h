@@ -49,8 +49,21 @@ void clear_padding(const Steps& steps, int64_t W, float* y);
 // out[i] = state[sequence(i)], 0 if state is null; and back with beta.
 void pack_state(const Steps& steps, int64_t W, const float* state, float* out);
 void unpack_state(const Steps& steps, int64_t W, const float* packed, float beta, float* state);
-// What each packed row of h[N,T,H] had before: the row of the step before, h0 (null: 0) at step 0.
-void pack_previous(const Steps& steps, int64_t H, const float* h, const float* h0, float* out);
+// What weights and bias have met at every step: rows (x | 1 | h before) of I + 1 + H floats, whose transpose times dz[total,G] is all
+// their gradients in one product, for which dz is read and packed once. `states` are h of all steps as packed rows; null: they are
+// in y[N,T,H].
+void pack_met(const Steps& steps, int64_t I, int64_t H, const float* x, const float* y, const float* states,
+              const float* h0, float* rows);
+// to = block of [rows,cols] + beta to; nothing where `to` is null.
+void put_block(int64_t rows, int64_t cols, const float* block, int64_t block_step, float beta, float* to,
+               int64_t to_step);
+struct WeightGradients {
+  float *dw, *du, *db;
+  float beta_dw, beta_du, beta_db;
+};
+int64_t weight_gradient_floats(int64_t N, int64_t T, int64_t I, int64_t H, int64_t G);
+void weight_gradients(const Steps& steps, int64_t I, int64_t H, int64_t G, const float* x, const float* y,
+                      const float* states, const float* h0, const float* dz, float* work, const WeightGradients& out);
 
 // The recurrent weights u[H,G], or their transpose, as every step multiplies by them: packed once where several steps meet them.
 struct Recurrent {

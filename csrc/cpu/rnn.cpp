@@ -85,7 +85,8 @@ void rnn_forward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, con
 }
 
 i64 rnn_backward_workspace(i64 N, i64 T, i64 I, i64 H, i64, i64) {
-  return steps_floats(N, T) + N * T * (I > H ? I : H) + N * T * H + recurrent_floats(N, T, H, H) + N * H;
+  return steps_floats(N, T) + N * T * I + N * T * H + recurrent_floats(N, T, H, H) + N * H +
+         weight_gradient_floats(N, T, I, H, H);
 }
 
 void rnn_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, const float* u, const float* h0,
@@ -94,7 +95,7 @@ void rnn_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
                   float beta_db, float* dh0, float beta_dh0, void*) {
   const Steps steps = make_steps(N, T, lengths, reverse, work);
   float* rows = work;
-  work += N * T * (I > H ? I : H);
+  work += N * T * I;
   float* dz = work;
   work += N * T * H;
   const Recurrent recurrent = make_recurrent(N, T, H, H, u, 1, work);
@@ -103,21 +104,7 @@ void rnn_backward(i64 N, i64 T, i64 I, i64 H, const float* x, const float* w, co
   (act == kElmanTanh ? backward_steps<true> : backward_steps<false>)(steps, H, recurrent, states, dy, dh0, dh, dz);
   if (dh0) unpack_state(steps, H, dh, beta_dh0, dh0);
   const i64 total = steps.total();
-  if (dw) gemm_strided(I, H, total, pack_steps(steps, I, x, rows), I, 1, dz, H, 0, beta_dw, dw, H);
-  if (du) {
-    for (i64 s = 0; s < T; ++s) {
-      const i64 count = steps.rows(s);
-      for (i64 i = 0; i < count; ++i) {
-        copy_or_clear(H,
-                      s > 0 ? states + (steps.first(s - 1) + i) * H
-                      : h0  ? h0 + steps.sequence(i) * H
-                            : nullptr,
-                      rows + (steps.first(s) + i) * H);
-      }
-    }
-    gemm_strided(H, H, total, rows, H, 1, dz, H, 0, beta_du, du, H);
-  }
-  if (db) sum_columns(total, H, dz, beta_db, db);
+  weight_gradients(steps, I, H, H, x, nullptr, states, h0, dz, work + N * H, {dw, du, db, beta_dw, beta_du, beta_db});
   if (dx) {
     float* packed = steps.direct() ? dx : rows;
     gemm_strided(total, I, H, dz, H, 0, w, H, 1, steps.direct() ? beta_dx : 0.0f, packed, I);
