@@ -227,6 +227,9 @@ def window3(stride, pad):
 POOLS = [dict(N=1, Y=2, X=2, C=1), dict(N=2, Y=4, X=6, C=8), dict(N=3, Y=7, X=5, C=19), dict(N=0, Y=4, X=4, C=3),
          dict(N=2, Y=7, X=5, C=3, **window3(1, 0)), dict(N=2, Y=7, X=6, C=33, **window3(2, 1)),
          dict(N=2, Y=9, X=6, C=16, **window3(3, 0))]  # fmt: skip
+# Pixels that share a vector: as many as fit, and rows that end anywhere in one.
+FEW_CHANNELS = [dict(N=2, Y=4, X=28, C=c) for c in (1, 2, 3, 4, 5, 6, 7, 8)] + [
+    dict(N=3, Y=2, X=x, C=c) for x, c in ((2, 1), (6, 1), (34, 1), (6, 2), (10, 3), (2, 6), (6, 6), (10, 8))]  # fmt: skip
 ROWS_COLUMNS = [(1, 1), (5, 3), (64, 10), (13, 8), (9, 31), (7, 32), (7, 65), (3, 1000), (0, 4)]
 LENGTHS = [0, 1, 7, 8, 9, 1000]
 STREAMS = [dict(n=n, offset=o) for n in (0, 1, 5, 31, 32, 33, 1000) for o in (0, 1, 4, 6, 2**34 - 8)] + [
@@ -641,19 +644,24 @@ CASES = [
         + [dict(n=9, C=7, of=())],
         gradient_of=norm_gradient("layer_norm"),
     ),
-    Case("max_pool2d_forward", make_pool, [*POOLS, {**POOLS[5], "ties": True}], rowwise=("x",)),
+    Case(
+        "max_pool2d_forward",
+        make_pool,
+        [*POOLS, *FEW_CHANNELS, *({**p, "ties": True} for p in (POOLS[5], FEW_CHANNELS[5]))],
+        rowwise=("x",),
+    ),
     Case(
         "max_pool2d_backward",
         make_max_pool_backward,
-        POOLS,
+        POOLS + FEW_CHANNELS,
         nan="dy",
         gradient_of=lambda _: (lambda x, where, **w: reference.max_pool2d_forward(x, **w)["y"], {"dx": "x"}),
     ),
-    Case("avg_pool2d_forward", make_pool, POOLS + [{**POOLS[5], "count_padding": False}], rowwise=("x",)),
+    Case("avg_pool2d_forward", make_pool, [*POOLS, *FEW_CHANNELS, {**POOLS[5], "count_padding": False}], rowwise=("x",)),
     Case(
         "avg_pool2d_backward",
         make_avg_pool_backward,
-        POOLS + [{**POOLS[5], "count_padding": False}],
+        POOLS + FEW_CHANNELS + [{**POOLS[5], "count_padding": False}],
         gradient_of=lambda _: (reference.avg_pool2d_forward, {"dx": "x"}),
     ),
     Case(

@@ -9,6 +9,7 @@
 #include "../formulas.h"
 #include "../kernels.h"
 #include "loops.h"
+#include "unroll.h"
 
 namespace fastdl {
 namespace {
@@ -124,6 +125,100 @@ FASTDL_INLINE void take_larger(vec& best, ivec& place, vec v, int32_t here) {
 #endif
 }
 
+// ---- windows of 2 x 2 over few channels: a vector holds whole pixels ----
+//
+//     two vectors of a row   a0 a1 b0 b1 c0 c1 d0 d1     of pixels a b c d: windows (a b) and (c d)
+//     first, second          a0 a1 c0 c1 | b0 b1 d0 d1   by one permutation each
+//
+// As many windows as fit go at a time, and always at the same places: the indices are made once. Backward the other way round.
+
+#if defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+constexpr bool kPicks = true;
+FASTDL_INLINE vec pick(ivec from, vec a) { return (vec)_mm512_permutexvar_ps((__m512i)from, (__m512)a); }
+FASTDL_INLINE vec pick(ivec from, vec a, vec b) {
+  return (vec)_mm512_permutex2var_ps((__m512)a, (__m512i)from, (__m512)b);
+}
+#elif defined(__AVX2__) && FASTDL_VECTOR_BYTES == 32
+constexpr bool kPicks = true;
+FASTDL_INLINE vec pick(ivec from, vec a) { return (vec)_mm256_permutevar8x32_ps((__m256)a, (__m256i)from); }
+FASTDL_INLINE vec pick(ivec from, vec a, vec b) { return select(from < kLanes, pick(from, a), pick(from, b)); }
+#else
+constexpr bool kPicks = false;
+FASTDL_INLINE vec pick(ivec, vec a) { return a; }
+FASTDL_INLINE vec pick(ivec, vec a, vec) { return a; }
+#endif
+
+bool few_channels(const Geometry& g) {
+  return kPicks && g.tiles() && g.size_y == 2 && g.size_x == 2 && g.C >= 1 && 2 * g.C <= kLanes;
+}
+
+// store(e, lanes, four vectors of the windows from output e on) for all outputs e of all rows.
+template <class Store>
+void few_forward(const Geometry& g, i64 N, const float* x, const Store& store) {
+  const i64 C = g.C, out = g.Q * C, in = 2 * out, step = kLanes / C * C;
+  ivec first = {}, second = {};
+  for (int i = 0; i < step; ++i) {
+    first[i] = static_cast<int32_t>(i / C * 2 * C + i % C);
+    second[i] = first[i] + static_cast<int32_t>(C);
+  }
+  const float* end = x + N * g.P * 2 * in;
+  for_rows(N * g.P, 2 * in, [=](i64 row) {
+    for (i64 e = 0; e < out; e += step) {
+      vec v[2][2];
+      for (int r = 0; r < 2; ++r) {
+        const float* p = x + (2 * row + r) * in + 2 * e;
+        const i64 left = end - p;
+        const vec a = left >= kLanes ? load(p) : load_part(p, left);
+        const vec b = left >= 2 * kLanes ? load(p + kLanes) : load_part(p + kLanes, left > kLanes ? left - kLanes : 0);
+        v[r][0] = pick(first, a, b);
+        v[r][1] = pick(second, a, b);
+      }
+      if (e + kLanes <= out) {
+        store(row * out + e, Whole{}, v);
+      } else {
+        store(row * out + e, Part{out - e}, v);
+      }
+    }
+  });
+}
+
+// dx, all of it: value(e, lanes) and place(e, lanes) of the outputs from e on, where place is row * 2 + column, and kPlaced says that
+// only that pixel of a window receives the value.
+template <bool kPlaced, class Value, class Place>
+void few_backward(const Geometry& g, i64 N, float* dx, const Value& value, const Place& place) {
+  const i64 C = g.C, out = g.Q * C, in = 2 * out, step = kLanes / C * C;
+  ivec from[2] = {}, column[2] = {};
+  for (int i = 0; i < 2 * step; ++i) {
+    const i64 pixel = i / C;
+    from[i / kLanes][i % kLanes] = static_cast<int32_t>(pixel / 2 * C + i % C);
+    column[i / kLanes][i % kLanes] = static_cast<int32_t>(pixel % 2);
+  }
+  for_rows(N * g.P, 2 * in, [=](i64 row) {
+    const auto windows = [=](i64 e, auto lanes) FASTDL_INLINED {
+      const vec d = value(row * out + e, lanes);
+      const ivec at = place(row * out + e, lanes);
+      for (int half = 0; half < 2; ++half) {
+        const i64 left = in - 2 * e - half * kLanes;
+        if (left <= 0) break;
+        const vec v = pick(from[half], d);
+        const ivec above = bits(pick(from[half], from_bits(at))) - column[half];
+        for (int r = 0; r < 2; ++r) {
+          float* to = dx + (2 * row + r) * in + 2 * e + half * kLanes;
+          const vec here = kPlaced ? from_bits(bits(v) & (above == 2 * r)) : v;
+          if (left >= kLanes) {
+            store(to, here);
+          } else {
+            store_part(to, here, left);
+          }
+        }
+      }
+    };
+    i64 e = 0;
+    for (; e + kLanes <= out; e += step) windows(e, Whole{});
+    for (; e < out; e += step) windows(e, Part{out - e});
+  });
+}
+
 template <bool kWhere>
 void max_forward(const Geometry& g, i64 N, const float* x, float* y, uint8_t* where) {
   for_rows(N * g.P, g.Q * g.C * g.size_y * g.size_x, [=](i64 row) {
@@ -225,7 +320,17 @@ FASTDL_INLINE float count_of(const Geometry& g, const Window& w, int count_paddi
 void max_pool2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* x, i64 size_y, i64 size_x, i64 stride_y,
                         i64 stride_x, i64 pad_y, i64 pad_x, float* y, uint8_t* where, void*) {
   const Geometry g = {Y, X, C, P, Q, size_y, size_x, stride_y, stride_x, pad_y, pad_x};
-  if (where != nullptr) {
+  if (few_channels(g)) {
+    few_forward(g, N, x, [=](i64 e, auto lanes, const vec(&v)[2][2]) {
+      vec best = v[0][0];
+      ivec place = {};
+      take_larger(best, place, v[0][1], 1);
+      take_larger(best, place, v[1][0], 2);
+      take_larger(best, place, v[1][1], 3);
+      lanes.store(y + e, best);
+      if (where) store_bytes(where + e, place, lanes);
+    });
+  } else if (where != nullptr) {
     max_forward<true>(g, N, x, y, where);
   } else {
     max_forward<false>(g, N, x, y, where);
@@ -235,6 +340,12 @@ void max_pool2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* x
 void max_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const uint8_t* where, const float* dy, i64 size_y,
                          i64 size_x, i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, float* dx, float beta, void*) {
   const Geometry g = {Y, X, C, P, Q, size_y, size_x, stride_y, stride_x, pad_y, pad_x};
+  if (few_channels(g) && beta == 0.0f) {
+    few_backward<true>(
+        g, N, dx, [=](i64 e, auto lanes) { return lanes.load(dy + e); },
+        [=](i64 e, auto lanes) { return load_bytes(where + e, lanes); });
+    return;
+  }
   backward(g, N, dx, beta, [=](const Window&, i64 at, auto lanes) {
     const vec d = lanes.load(dy + at);
     const ivec place = load_bytes(where + at, lanes);
@@ -245,6 +356,12 @@ void max_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const uint8_t
 void avg_pool2d_forward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* x, i64 size_y, i64 size_x, i64 stride_y,
                         i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* y, void*) {
   const Geometry g = {Y, X, C, P, Q, size_y, size_x, stride_y, stride_x, pad_y, pad_x};
+  if (few_channels(g)) {
+    few_forward(g, N, x, [=](i64 e, auto lanes, const vec(&v)[2][2]) {
+      lanes.store(y + e, (v[0][0] + v[0][1] + v[1][0] + v[1][1]) / 4.0f);
+    });
+    return;
+  }
   for_rows(N * P, Q * C * size_y * size_x, [=](i64 row) {
     const float* image = x + row / g.P * g.Y * g.X * g.C;
     const i64 p = row % P;
@@ -270,6 +387,11 @@ void avg_pool2d_backward(i64 N, i64 Y, i64 X, i64 C, i64 P, i64 Q, const float* 
                          i64 stride_y, i64 stride_x, i64 pad_y, i64 pad_x, int count_padding, float* dx, float beta,
                          void*) {
   const Geometry g = {Y, X, C, P, Q, size_y, size_x, stride_y, stride_x, pad_y, pad_x};
+  if (few_channels(g) && beta == 0.0f) {
+    few_backward<false>(
+        g, N, dx, [=](i64 e, auto lanes) { return lanes.load(dy + e) / 4.0f; }, [](i64, auto) { return ivec{}; });
+    return;
+  }
   backward(g, N, dx, beta, [=](const Window& w, i64 at, auto lanes) {
     const vec d = lanes.load(dy + at) / count_of(g, w, count_padding);
     return [=](int32_t) { return d; };
