@@ -420,7 +420,8 @@ PyType_Spec type_spec = {"fastdl._runtime.Node", int(sizeof(Node)), 0,
 
 PyMethodDef functions[] = {
     {"record", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(record)), METH_FASTCALL,
-     "record(data, parents, step)\n--\n\nWrap a kernel's output; `step(dy)` writes into the parents' slots."},
+     "record(data, parents, step)\n--\n\nWrap a kernel's output; `step(dy)` writes into the parents' slots, and over dy if it "
+     "wants."},
     {"record_kernel", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(record_kernel)), METH_FASTCALL,
      "record_kernel(data, kernel, *args)\n--\n\nWrap a kernel's output whose gradients another kernel writes: called "
      "with these arguments, the gradient where DY stands, and for each tensor its slot (buffer, beta)."},

@@ -263,6 +263,15 @@ def test_backward_of_a_leaf_is_an_error():
         leaf(1.0).backward()
 
 
+def test_a_seed_is_not_written_over():
+    x, w = (Tensor(np.ones(shape, np.float32), True) for shape in ((1, 3, 3, 1), (2, 2, 1, 2)))
+    seed = np.array([1.0, -2.0], np.float32) * np.ones((1, 2, 2, 2), np.float32)
+    seed.flags.writeable = False
+    before = seed.copy()
+    ops.conv2d(x, w, act="sigmoid").backward(seed)  # whose way back begins with its activation, in place
+    assert np.array_equal(seed, before) and x.grad.any()
+
+
 def test_backward_with_a_seed():
     x = leaf(1.0, 2.0)
     y = x * 3.0

@@ -112,6 +112,8 @@ class Tensor(Node):
             seed = backend.ones(self.data.shape, self.data)
         elif seed.shape != self.data.shape:
             raise ValueError(f"seed: expected shape {list(self.data.shape)}; got {list(seed.shape)}")
+        elif type(self.step) is not tuple:
+            seed = seed.copy()  # a step may write over what it is given
         self._run(seed)
 
 

@@ -19,10 +19,10 @@ def parents(*tensors):
 
 
 def through_activation(k, saved, dy, act, slope):
-    """Gradient before the activation of a fused layer."""
+    """Gradient before the activation of a fused layer, in the place of the one after it."""
     if act == "none":
         return dy
-    return k.activation_backward(saved, dy, act, slope)
+    return k.activation_backward(saved, dy, act, slope, dy)
 
 
 def sum_into(k, dz, db, beta):
