@@ -317,6 +317,8 @@ PyObject* use_tape(PyObject*, PyObject* const* args, Py_ssize_t count) {
 
 // ---- what a recorded step depends on ----
 
+PyObject* walk_name = nullptr;  // "_walk", under which a module keeps what it found out by this: not looked at
+
 // The same objects as then, each in its place? A dict's keys and values, a list's or tuple's elements, a tensor's array,
 // gradient, which is whole, and whether it is wanted; compared as objects, never by what they are equal to.
 bool unchanged_since(PyObject* now, PyObject* then) {
@@ -326,7 +328,7 @@ bool unchanged_since(PyObject* now, PyObject* then) {
   if (PyDict_Check(now)) {
     PyObject *key, *value;
     for (Py_ssize_t place = 0; PyDict_Next(now, &place, &key, &value);)
-      if (!next_is(key) || !next_is(value)) return false;
+      if (key != walk_name && (!next_is(key) || !next_is(value))) return false;
   } else if (PyObject_TypeCheck(now, node_type)) {
     const Node* n = as_node(now);
     if (n->beta != 1.0) return false;  // somebody has begun to collect gradients anew
@@ -341,13 +343,13 @@ bool unchanged_since(PyObject* now, PyObject* then) {
 
 PyObject* snapshot_of(PyObject* o) {
   if (PyDict_Check(o)) {
-    PyObject* flat = PyTuple_New(2 * PyDict_GET_SIZE(o));
-    PyObject *key, *value;
-    Py_ssize_t k = 0;
-    for (Py_ssize_t place = 0; flat && PyDict_Next(o, &place, &key, &value);) {
-      PyTuple_SET_ITEM(flat, k++, Py_NewRef(key));
-      PyTuple_SET_ITEM(flat, k++, Py_NewRef(value));
-    }
+    PyObject* list = PyList_New(0);
+    PyObject *key, *value, *flat = nullptr;
+    bool right = list;
+    for (Py_ssize_t place = 0; right && PyDict_Next(o, &place, &key, &value);)
+      right = key == walk_name || (PyList_Append(list, key) == 0 && PyList_Append(list, value) == 0);
+    if (right) flat = PyList_AsTuple(list);
+    Py_XDECREF(list);
     return flat;
   }
   if (PyObject_TypeCheck(o, node_type)) {
@@ -420,7 +422,8 @@ PyType_Spec type_spec = {"fastdl._runtime.Node", int(sizeof(Node)), 0,
 
 PyMethodDef functions[] = {
     {"record", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(record)), METH_FASTCALL,
-     "record(data, parents, step)\n--\n\nWrap a kernel's output; `step(dy)` writes into the parents' slots, and over dy if it "
+     "record(data, parents, step)\n--\n\nWrap a kernel's output; `step(dy)` writes into the parents' slots, and over "
+     "dy if it "
      "wants."},
     {"record_kernel", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(record_kernel)), METH_FASTCALL,
      "record_kernel(data, kernel, *args)\n--\n\nWrap a kernel's output whose gradients another kernel writes: called "
@@ -442,9 +445,10 @@ int add_tape(PyObject* module) {
   no_parents = PyTuple_New(0);
   zero = PyFloat_FromDouble(0.0);
   one = PyFloat_FromDouble(1.0);
+  walk_name = PyUnicode_InternFromString("_walk");
   dy_mark = PyObject_CallNoArgs(reinterpret_cast<PyObject*>(&PyBaseObject_Type));
   node_type = reinterpret_cast<PyTypeObject*>(PyType_FromSpec(&type_spec));
-  if (!no_parents || !zero || !one || !dy_mark || !node_type) return -1;
+  if (!no_parents || !zero || !one || !walk_name || !dy_mark || !node_type) return -1;
   if (PyModule_AddObjectRef(module, "Node", reinterpret_cast<PyObject*>(node_type)) < 0) return -1;
   if (PyModule_AddObjectRef(module, "DY", dy_mark) < 0) return -1;
   return PyModule_AddFunctions(module, functions);

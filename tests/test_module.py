@@ -1,8 +1,10 @@
 """Modules, flat parameters, saving."""
 
 import copy
+import gc
 import os
 import pickle
+import weakref
 
 import numpy as np
 import pytest
@@ -324,3 +326,49 @@ def test_weights_that_are_none_are_named(weights, error, message):
 def test_an_array_instead_of_a_tensor_is_told(layer):
     with pytest.raises(TypeError, match=r"expected a Tensor \(fastdl.Tensor\(x\) makes one\); got an array"):
         layer(np.ones((3, 4), np.float32))
+
+
+# ------------------------------------------------------------------------------------------- what is remembered of a tree
+
+
+def test_a_changed_tree_is_walked_anew():
+    net = nn.Sequential(nn.Dense(3, inputs=2), nn.Dense(1, inputs=3))
+    names = [name for name, _ in net.named_parameters()]
+    assert names == ["layers.0.w", "layers.0.b", "layers.1.w", "layers.1.b"]
+    assert [n for n, _ in net.named_parameters()] == names
+    net.layers.append(nn.Dense(4, inputs=1))
+    assert [n for n, _ in net.named_modules()] == ["", "layers.0", "layers.1", "layers.2"]
+    net.layers[2].more = nn.Sequential(nn.ReLU())
+    assert [n for n, _ in net.named_modules()][-2:] == ["layers.2.more", "layers.2.more.layers.0"]
+    del net.layers[2].more
+    net.layers[0].b = None
+    assert "layers.0.b" not in dict(net.named_parameters())
+    net.layers[1], net.layers[2] = net.layers[2], net.layers[1]
+    assert dict(net.named_parameters())["layers.1.w"].data.shape == (1, 4)
+    net.layers = net.layers[:1]
+    assert [n for n, _ in net.named_modules()] == ["", "layers.0"]
+    net.named_modules().clear()  # a list of the caller's own
+    net.named_parameters().clear()
+    assert len(net.named_modules()) == 2 and len(net.named_parameters()) == 1
+
+
+def test_what_is_remembered_keeps_no_module_alive():
+    net = nn.Sequential(nn.Dense(3, inputs=2), nn.Sequential(nn.Dense(1, inputs=3)))
+    net.named_parameters(), net.layers[1].named_modules()
+    gone = weakref.ref(net), weakref.ref(net.layers[1])
+    gc.disable()
+    try:
+        del net
+        assert [g() for g in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_looks_at_its_own_tree(copied):
+    net = nn.Sequential(nn.Dense(3, inputs=2))
+    net.named_modules()
+    other = copied(net)
+    other.layers = [*other.layers, nn.Dense(1, inputs=3)]
+    assert len(other.named_modules()) == 3 and len(net.named_modules()) == 2
+    assert other.named_modules()[0][1] is other

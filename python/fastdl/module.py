@@ -11,6 +11,7 @@ from contextvars import ContextVar
 import numpy as np
 
 from . import backend
+from ._runtime import snapshot, unchanged
 from .random import Stream
 from .tensor import Tensor, inference
 
@@ -91,6 +92,18 @@ class observing:
         _observer.set(self._before)
 
 
+class _Walk:
+    """What a module remembers of its tree, under a name that `snapshot` leaves out. A copy of the module begins with none."""
+
+    __slots__ = ("modules", "parameters", "then", "watched")
+
+    def __init__(self):
+        self.modules, self.parameters, self.watched, self.then = [], [], (), None  # nothing has been looked at
+
+    def __reduce__(self):
+        return _Walk, ()
+
+
 class Module:
     """Base of layers and networks.
 
@@ -153,31 +166,50 @@ class Module:
                     if isinstance(item, (Parameter, Module)):
                         yield f"{name}.{i}", item
 
-    def named_modules(self, prefix=""):
-        """(name, module) of this module (named "") and all below it, each once, parents first."""
-        seen, result = set(), []
+    def _walked(self):
+        """(modules but this one, parameters) of the tree, each with its name; walked anew only where an attribute or a list has
+        changed. What is remembered does not refer to this module, which would keep it alive."""
+        walk = self.__dict__.get("_walk")
+        if walk is None:
+            walk = self._walk = _Walk()
+        if walk.then is not None and unchanged((vars(self), *walk.watched), walk.then):
+            return walk
+        seen, modules, parameters = set(), [], []
 
-        def walk(module, prefix):
+        def visit(module, prefix):
             if id(module) in seen:
                 return
             seen.add(id(module))
-            result.append((prefix, module))
+            modules.append((prefix, module))
             for name, child in module._children():
                 if isinstance(child, Module):
-                    walk(child, f"{prefix}.{name}" if prefix else name)
+                    visit(child, f"{prefix}.{name}" if prefix else name)
 
-        walk(self, prefix)
-        return result
-
-    def named_parameters(self):
-        """(name, Parameter) in declaration order; a tied parameter once, under its first name."""
-        seen, result = set(), []
-        for prefix, module in self.named_modules():
+        visit(self, "")
+        for prefix, module in modules:
             for name, child in module._children():
                 if isinstance(child, Parameter) and id(child) not in seen:
                     seen.add(id(child))
-                    result.append((f"{prefix}.{name}" if prefix else name, child))
-        return result
+                    parameters.append((f"{prefix}.{name}" if prefix else name, child))
+        holders = tuple(self._holders(modules))
+        walk.modules, walk.parameters, walk.watched, walk.then = modules[1:], parameters, holders[1:], snapshot(holders)
+        return walk
+
+    @staticmethod
+    def _holders(modules):
+        """What a tree hangs together by, for `unchanged`: the attributes of its modules, and lists among them."""
+        for _, m in modules:
+            yield vars(m)
+        for _, m in modules:
+            yield from (v for v in vars(m).values() if isinstance(v, list))
+
+    def named_modules(self):
+        """(name, module) of this module (named "") and all below it, each once, parents first."""
+        return [("", self), *self._walked().modules]
+
+    def named_parameters(self):
+        """(name, Parameter) in declaration order; a tied parameter once, under its first name."""
+        return self._walked().parameters.copy()
 
     def parameters(self):
         """All parameters, each once."""

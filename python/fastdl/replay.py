@@ -166,9 +166,8 @@ class Step:
         """Remember all that a step depends on: what was recorded holds while these are the same objects."""
         if self._programs:
             return
-        owned = [vars(m) for _, m in self._module.named_modules()]
-        lists = [v for own in owned for v in own.values() if isinstance(v, list)]
-        self._watched = (*owned, *lists, *self._module.parameters())
+        modules = self._module.named_modules()
+        self._watched = (*self._module._holders(modules), *self._module.parameters())
         self._then = snapshot(self._watched)
 
     def _forward_and_back(self, x, y):

@@ -497,13 +497,14 @@ def _explain(module, xb, yb, value, epoch, step):
 @contextlib.contextmanager
 def evaluating(module):
     """Evaluation mode inside, the modes of before after it."""
-    modes = [(m, m.training) for _, m in module.named_modules()]
-    module.eval()
+    trained = [m for _, m in module.named_modules() if m.training]
+    for m in trained:
+        m.training = False
     try:
         yield
     finally:
-        for m, mode in modes:
-            m.training = mode
+        for m in trained:
+            m.training = True
 
 
 def predict(module, x, batch_size=256):
@@ -525,7 +526,7 @@ def predict(module, x, batch_size=256):
         for start in range(0, max(len(x), 1), batch_size):
             index = np.arange(start, min(start + batch_size, len(x)))
             with backend.pooled():
-                xb = rows.take(index)
+                xb = rows.take(index) if len(index) < len(x) else rows.all()
                 y = module(Tensor(xb) if xb.dtype == np.float32 else xb).data
                 if result is None:
                     result = backend.empty((len(x), *y.shape[1:]), y)
