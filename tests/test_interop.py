@@ -258,6 +258,18 @@ def test_peepholes_have_no_place_elsewhere():
         interop.to_torch(net, (4, 2))
 
 
+@pytest.mark.parametrize("zoneout", [0.1, (0.0, 0.2)])
+def test_zoneout_has_no_place_elsewhere(zoneout):
+    net = nn.LSTM(3, zoneout=zoneout).build((4, 2))  # in evaluation, too, it mixes old and new states
+    for call in (
+        lambda: interop.to_torch(net, (4, 2)),
+        lambda: interop.to_keras(net, (4, 2)),
+        lambda: interop.from_torch(net, interop.to_torch(nn.LSTM(3).build((4, 2)), (4, 2)), (4, 2)),
+    ):
+        with pytest.raises(ValueError, match="model: expected an LSTM without zoneout, which the other libraries lack; got"):
+            call()
+
+
 # ------------------------------------------------------------------------------------------------ images from vectors
 
 

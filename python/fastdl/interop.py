@@ -199,6 +199,8 @@ def _plain(layer):
         raise ValueError("model: expected an LSTM without peepholes, which the other libraries lack; got one with them")
     if getattr(layer, "layer_norm", False):
         raise ValueError("model: expected an LSTM without layer normalisation, which the other libraries lack; got one with it")
+    if any(getattr(layer, "zoneout", ())):
+        raise ValueError(f"model: expected an LSTM without zoneout, which the other libraries lack; got zoneout={layer.zoneout}")
     for k, (w, u) in enumerate(zip(layer.w, layer.u, strict=True)):
         b = layer.b[k].data if layer.bias else np.zeros(u.shape[1], np.float32)
         bn = layer.bn[k].data if layer.bias and hasattr(layer, "bn") else np.zeros(layer.units, np.float32)
