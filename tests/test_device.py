@@ -575,6 +575,8 @@ def test_models_over_sequences(library, rng):
     for options, inputs in (({}, x), ({"vocabulary": 4, "cell": "gru"}, tokens)):
         here, there = (RNNClassifier(5, seed=1, **options).to(d).fit(inputs, y, epochs=2) for d in ("cpu", "cuda"))
         np.testing.assert_allclose(there.predict_proba(inputs), here.predict_proba(inputs), rtol=1e-3, atol=1e-4)
+        elsewhere = [library.asarray(np.array(s)) for s in inputs]
+        np.testing.assert_array_equal(here.predict_proba(elsewhere), here.predict_proba(inputs))
     text, how = "the cat sat on the mat " * 20, {"epochs": 2, "batch_size": 2, "window": 10}
     here, there = (CharLM(6, seed=1).to(d).fit(text, **how) for d in ("cpu", "cuda"))
     assert there.nats(text) == pytest.approx(here.nats(text), rel=1e-4)

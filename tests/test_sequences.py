@@ -37,6 +37,27 @@ def test_what_cannot_be_padded(bad, message):
         data.pad([[1, 2]], length=1)
 
 
+def test_numbers_that_do_not_fit_are_refused():
+    large = "expected numbers within float32's range, up to 3.4e38; got a larger one"
+    for call, message in (
+        (lambda: data.pad([[1.0], [2.0, 1e300]]), rf"sequences\[1\]: {large}"),
+        (lambda: RNNClassifier(units=2).fit([[1.0], [2.0, 1e300]], [0, 1]), rf"X\[1\]: {large}"),
+        (lambda: data.windows([1.0, 2.0, -1e300], 1), f"series: {large}"),
+        (lambda: data.pad([[1], np.array([2**63], np.uint64)]), r"sequences\[1\]: expected whole numbers below 2\*\*63; got 922"),
+        (lambda: data.pad([[1.0], [2.0, 3.0]], value=1e300), f"value: {large}"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    x, _ = data.pad([[1.0, np.inf], []], value=-np.inf)  # infinity is no number that was too large
+    assert x.tolist() == [[1, np.inf], [-np.inf, -np.inf]]
+    assert data.pad([[1, 2], [3]], value=1e30)[0].dtype == np.float32  # whole, but no int64
+
+
+def test_masked_sequences_are_refused():
+    with pytest.raises(TypeError, match=r"sequences\[1\]: expected an array without masked elements; got a masked array"):
+        data.pad([[1.0], np.ma.masked_equal([1.0, -1.0], -1.0)])
+
+
 def test_windows():
     x, y = data.windows(np.arange(6), 3, 2)
     assert x[..., 0].tolist() == [[0, 1, 2], [1, 2, 3]] and y[..., 0].tolist() == [[3, 4], [4, 5]]

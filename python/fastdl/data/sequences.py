@@ -4,6 +4,7 @@ from numbers import Real
 
 import numpy as np
 
+from .. import backend
 from .._arguments import array, integer, positive
 
 
@@ -29,8 +30,11 @@ def pad(sequences, value=0, length=None, name="sequences"):
 
     Raises
     ------
+    TypeError
+        Not real numbers, or a masked array.
     ValueError
-        No sequences, one longer than `length`, or sequences that differ in more than their length.
+        No sequences, one longer than `length`, sequences that differ in more than their length, or numbers that neither
+        dtype can hold.
 
     Examples
     --------
@@ -46,9 +50,11 @@ def pad(sequences, value=0, length=None, name="sequences"):
     arrays = []
     for i, s in enumerate(sequences):
         try:
-            arrays.append(np.asarray(s))
+            arrays.append(backend.array(s, None, "cpu"))
         except ValueError as error:
             raise ValueError(f"{name}[{i}]: expected steps of one shape; got {error}") from None
+        except (TypeError, BufferError) as error:
+            raise TypeError(f"{name}[{i}]: {error}") from None
     if not arrays:
         raise ValueError(f"{name}: expected one or more; got none")
     for i, a in enumerate(arrays):
@@ -65,12 +71,24 @@ def pad(sequences, value=0, length=None, name="sequences"):
     longest = int(lengths.max())
     if length is not None and longest > length:
         raise ValueError(f"{name}[{int(lengths.argmax())}]: expected at most {length} steps; got {longest}")
-    whole = all(a.dtype.kind in "iub" for a in arrays if len(a)) and float(value).is_integer()
-    x = np.full((len(arrays), longest if length is None else length, *steps[0]), value, np.int64 if whole else np.float32)
-    for row, a in zip(x, arrays, strict=True):
+    whole = all(a.dtype.kind in "iub" for a in arrays if len(a)) and float(value).is_integer() and -(2**63) <= value < 2**63
+    filler = np.int64(value) if whole else float32_of(value, "value")
+    x = np.full((len(arrays), longest if length is None else length, *steps[0]), filler)
+    for i, a in enumerate(arrays):
+        if whole and a.dtype == np.uint64 and a.max(initial=0) >= 2**63:
+            raise ValueError(f"{name}[{i}]: expected whole numbers below 2**63; got {a.max()}")
         if len(a):
-            row[: len(a)] = a
+            x[i, : len(a)] = a if whole else float32_of(a, f"{name}[{i}]")
     return x, lengths
+
+
+def float32_of(a, name):
+    """float32 of numbers, none of which is too large for it."""
+    try:
+        with np.errstate(over="raise"):
+            return np.asarray(a).astype(np.float32, copy=False)
+    except FloatingPointError:
+        raise ValueError(f"{name}: expected numbers within float32's range, up to 3.4e38; got a larger one") from None
 
 
 def unpad(x, lengths):
@@ -100,7 +118,7 @@ def windows(series, width, ahead=1):
     s = array("series", series)
     if s.dtype.kind not in "fiub":
         raise TypeError(f"series: expected an array of real numbers; got {s.dtype}")
-    s = s.astype(np.float32)
+    s = float32_of(s, "series")
     s = s[:, None] if s.ndim == 1 else s
     if s.ndim != 2:
         raise ValueError(f"series: expected shape [L] or [L,K]; got {list(s.shape)}")
