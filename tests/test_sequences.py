@@ -194,6 +194,24 @@ def test_bytes_are_read_alike_in_arrays_and_lists(rng):
     np.testing.assert_array_equal(model.decision_function(list(x)), model.decision_function(x))
 
 
+def test_sequences_of_bytes_and_of_numbers_are_not_mixed(rng):
+    x = [rng.integers(0, 256, (4, 2)).astype(np.uint8) for _ in range(6)]
+    with pytest.raises(ValueError, match="X: expected uint8, .* in all sequences or in none; got float64 as well"):
+        RNNClassifier(units=2).fit([*x, np.ones((3, 2))], [0, 1] * 3 + [0], epochs=1)
+    model = RNNClassifier(units=2).fit([*x, np.zeros((0, 2))], [0, 1] * 3 + [0], epochs=1)  # of no steps: of any kind
+    assert model.scale_ == "bytes"
+
+
+def test_equally_long_sequences_of_objects(rng):
+    """What NumPy makes of a table with columns of several kinds, or of equal lists where objects were asked for."""
+    x, y = rng.standard_normal((8, 5, 2)).astype(np.float32), np.arange(8) % 2
+    for given in (x, x[..., 0]):
+        model = RNNClassifier(units=3).fit(given, y, epochs=1)
+        np.testing.assert_array_equal(model.predict_proba(given.astype(object)), model.predict_proba(given))
+    with pytest.raises(TypeError, match="X: expected an array of real numbers; got a str, 'a'"):
+        model.predict(np.array([[1.0, "a"]], dtype=object))
+
+
 def test_regressor(rng):
     x, _ = counting(rng)
     y = np.array([s[:, 1].mean() for s in x])

@@ -21,7 +21,9 @@ def recurrent(cell, units, **how):
 
 def _ragged(X):
     """Whether X is a list of sequences rather than one array."""
-    return isinstance(X, (list, tuple)) or getattr(getattr(X, "dtype", None), "kind", "") == "O"
+    if isinstance(X, (list, tuple)):
+        return True
+    return getattr(getattr(X, "dtype", None), "kind", "") == "O" and len(X.shape) == 1
 
 
 class Rows(nn.Module):
@@ -115,7 +117,13 @@ class _Sequences:
         """
         if _ragged(X):
             x, lengths = pad(X, name=name)
-            of_bytes = bool(lengths.any()) and all(getattr(s, "dtype", None) == np.uint8 for s in X if len(s))
+            kinds = {str(getattr(s, "dtype", type(s).__name__)).removeprefix("torch.") for s in X if len(s)}
+            of_bytes = "uint8" in kinds
+            if of_bytes and len(kinds) > 1:
+                raise ValueError(
+                    f"{name}: expected uint8, read as values from 0 to 1, in all sequences or in none; "
+                    f"got {min(kinds - {'uint8'})} as well"
+                )
             if not lengths.any() and hasattr(self, "input_shape_"):  # sequences of no steps have any width
                 x = np.zeros((len(x), 0, self.input_shape_[-1]))
             x = x.astype(np.uint8 if of_bytes else np.float32, copy=False)
