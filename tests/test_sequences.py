@@ -270,6 +270,39 @@ def test_training_goes_on_bit_for_bit(tmp_path):
     assert rest.nats(VERSE) == whole.nats(VERSE)
 
 
+def test_a_model_from_a_checkpoint_is_one_that_was_fitted(tmp_path):
+    """The states that training carried along are no weights of it."""
+    how = dict(epochs=1, batch_size=3, window=20, checkpoint=tmp_path / "c")
+    model, again = CharLM(units=6).fit(VERSE, **how), models.load(tmp_path / "c")
+    assert again.get_weights().keys() == model.get_weights().keys()
+    assert model.set_weights(again.get_weights()).nats(VERSE) == again.nats(VERSE)
+
+
+def test_a_validation_text_is_read_once():
+    text, how = VERSE.split(), dict(epochs=2, batch_size=2, window=4)
+    one, other = (WordLM(units=4, embedding=4).fit(text, validation=v, **how) for v in (text[:9], iter(text[:9])))
+    assert one.history_["val_loss"] == other.history_["val_loss"]
+
+
+def test_training_goes_on_with_its_own_vocabulary():
+    how, own = dict(epochs=1, batch_size=2, window=5, warm_start=True), data.Vocabulary.of("abc", unknown="?")
+    model = CharLM(units=4).fit("abc" * 20, vocabulary=own, **how)
+    model.fit("abd" * 20, vocabulary=data.Vocabulary("abc", "?"), **how)
+    for other in (data.Vocabulary("abc"), data.Vocabulary("bac", "?")):
+        with pytest.raises(ValueError, match="vocabulary: expected the one of the network that is trained on; got another"):
+            model.fit("abc" * 20, vocabulary=other, **how)
+
+
+def test_symbols_are_what_a_file_can_hold(tmp_path):
+    how = dict(epochs=1, batch_size=2, window=3)
+    for strange in (b"a", ("a", "b")):
+        with pytest.raises(TypeError, match=f"vocabulary: expected strings or numbers, .*; got {type(strange).__name__}"):
+            WordLM(units=2, embedding=2).fit([strange] * 20, **how)
+    model = WordLM(units=2, embedding=2).fit(np.arange(40) % 3, **how)
+    model.save(tmp_path / "m")
+    assert models.load(tmp_path / "m").vocabulary_.symbols == [0, 1, 2, "<unk>"]
+
+
 def test_a_callback_reads_the_network_at_rest():
     """What is asked of a model while it is trained has no dropout, and leaves no trace in the training."""
     found = []
@@ -578,6 +611,9 @@ def test_texts_and_series_at_their_ends():
         model.sample(3, "a", temperature=np.inf)
     with pytest.raises(TypeError, match="prompt: expected a string; got int"):
         model.sample(3, 5)
+    assert model.sample(0) == ""
+    with pytest.raises(TypeError, match="n: expected an integer; got float"):
+        model.sample(0.0)
     with pytest.raises(TypeError, match="validation: expected a string; got float"):
         model.fit("abc" * 20, validation=0.1)
     model.fit("abc" * 20, epochs=1, batch_size=2, window=5)

@@ -1,11 +1,12 @@
 """Language models: recurrent networks that say what comes next."""
 
 import math
+from numbers import Real
 
 import numpy as np
 
 from .. import backend, init, nn, ops, optim, random, train
-from .._arguments import chance, number, positive
+from .._arguments import chance, integer, number, positive
 from .._interrupts import unless_begun
 from ..checkpoint import fingerprint
 from ..data.text import Vocabulary, _symbol, words
@@ -123,6 +124,9 @@ class LanguageModel(Model):
         """
         if not isinstance(vocabulary, Vocabulary):
             raise TypeError(f"vocabulary: expected a fastdl.data.Vocabulary; got {type(vocabulary).__name__}")
+        for s in vocabulary.symbols:
+            if not isinstance(s, (str, Real)):
+                raise TypeError(f"vocabulary: expected strings or numbers, which a file can hold; got {type(s).__name__}")
         self.vocabulary_, self.input_shape_ = vocabulary, (1,)
         layers = recurrent(self.cell, self.units, layers=self.layers, dropout=self.dropout)
         self.module_ = _Language(len(vocabulary), self.embedding, layers, self.dropout, self.tied)
@@ -153,7 +157,7 @@ class LanguageModel(Model):
         optimizer, lr, weight_decay, clip
             As in `Classifier.fit`.
         vocabulary : fastdl.data.Vocabulary, optional
-            The symbols of the text if left out.
+            The symbols of the text if left out; with `warm_start` those of the network.
         warm_start : bool
         **options
             Passed to `fastdl.train.fit`: steps, schedule, callbacks, progress, checkpoint, resume, ...
@@ -172,6 +176,8 @@ class LanguageModel(Model):
             if not len(symbols):
                 raise ValueError("text: expected one symbol or more; got an empty text")
             self.build(self._first_vocabulary(symbols) if vocabulary is None else vocabulary)
+        elif vocabulary is not None and not self._is_own(vocabulary):
+            raise ValueError("vocabulary: expected the one of the network that is trained on; got another")
         codes = self.vocabulary_._encode(symbols, "text")
         judge = None if validation is None else _Judge(self, validation)
         pieces = (len(codes) - 1) // (batch_size * window)
@@ -205,11 +211,17 @@ class LanguageModel(Model):
             self.module_.carry(0)
         return self
 
+    def _is_own(self, vocabulary):
+        own = self.vocabulary_
+        return isinstance(vocabulary, Vocabulary) and (vocabulary.symbols, vocabulary.unknown) == (own.symbols, own.unknown)
+
     def nats(self, text, window=1024):
         """Mean cross entropy of a text's symbols, each given all before it (the first is given), in nats."""
         self._need_fit()
         positive("window", window)
-        codes = self._two_or_more(text)
+        return self._nats(self._two_or_more(text), window)
+
+    def _nats(self, codes, window=1024):
         total, state = 0.0, None
         loss = train.LOSSES["softmax_cross_entropy"]
         with train.evaluating(self.module_), inference():
@@ -279,7 +291,7 @@ class LanguageModel(Model):
         number("temperature", temperature, more_than=0.0)
         if top_k is not None:
             positive("top_k", top_k)
-        if n != 0:
+        if integer("n", n) != 0:
             positive("n", n)
         codes = np.zeros(1, np.int64) if prompt is None else self._encode(prompt, "prompt")
         if not len(codes):
@@ -308,16 +320,22 @@ class LanguageModel(Model):
         self.module_.carry(config["carried"])
         return self
 
+    @classmethod
+    def _from_file(cls, weights, config):
+        model = super()._from_file(weights, config)
+        model.module_.carry(0)  # what a checkpoint holds of the texts that were being read
+        return model
+
 
 class _Judge:
     """Judges a text after every epoch."""
 
     def __init__(self, model, text):
-        self.model, self.text = model, text
-        self.fingerprint = fingerprint(model._two_or_more(text, "validation"))
+        self.model, self.codes = model, model._two_or_more(text, "validation")
+        self.fingerprint = fingerprint(self.codes)
 
     def __call__(self):
-        return {"loss": self.model.nats(self.text)}
+        return {"loss": self.model._nats(self.codes)}
 
 
 class CharLM(LanguageModel):
