@@ -326,6 +326,15 @@ def test_words():
     assert all(isinstance(w, str) for w in model.sample(3, "the"))
 
 
+def test_words_of_other_scripts_stay_whole():
+    """Accents and vowel signs that are characters of their own belong to their letter, joiners to their word."""
+    hindi, persian = "\u0939\u093f\u0928\u094d\u0926\u0940", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645"
+    for word in ("cafe\u0301", "e\u0301le\u0300ve's", hindi, persian):
+        assert data.words(f"{word}, a {word}!") == [word, ",", "a", word, "!"]
+    assert data.words("na\u00efve \u0130stanbul don\u2019t") == ["na\u00efve", "\u0130stanbul", "don\u2019t"]
+    assert data.words("a \u0301 b") == ["a", "\u0301", "b"]  # on no letter: a sign
+
+
 def test_one_table_reads_and_writes(tmp_path):
     how = {"epochs": 25, "batch_size": 2, "window": 10, "lr": 0.02}
     model = WordLM(most=8, units=24, embedding=24, tied=True, dropout=0.1, seed=1).fit(VERSE, **how)

@@ -1,13 +1,23 @@
 """Text as numbers: words, vocabularies."""
 
+import functools
 import re
+import unicodedata
 
 import numpy as np
 
 from .._arguments import positive
 
-# A word with apostrophes and hyphens inside, a number, or any other visible sign on its own.
-_WORD = re.compile(r"[^\W\d_]+(?:['\u2019-][^\W\d_]+)*|\d+(?:[.,]\d+)*|[^\w\s]|_")
+
+@functools.cache
+def _pattern(ascii_only):
+    """A word with apostrophes and hyphens inside, a number, or any other visible sign on its own."""
+    letters = r"[^\W\d_]+"
+    if not ascii_only:  # accents and vowel signs may be characters of their own, which re counts among no letters
+        planes = (*range(0x300, 0x20000), *range(0xE0100, 0xE01F0))
+        marks = "".join(c for c in map(chr, planes) if unicodedata.category(c)[0] == "M")
+        letters = rf"{letters}(?:[\u200c\u200d{marks}]+[^\W\d_]*)*"
+    return re.compile(rf"{letters}(?:['\u2019-]{letters})*|\d+(?:[.,]\d+)*|[^\w\s]|_")
 
 
 def words(text):
@@ -21,7 +31,7 @@ def words(text):
     """
     if not isinstance(text, str):
         raise TypeError(f"text: expected a string; got {type(text).__name__}")
-    return _WORD.findall(text)
+    return _pattern(text.isascii()).findall(text)
 
 
 def _symbol(name, s):
