@@ -122,6 +122,20 @@ def test_wav_channels_and_damage(tmp_path):
         data.read_wav(path)
 
 
+def test_wav_without_samples(tmp_path):
+    path = tmp_path / "a.wav"
+    wav(path, np.arange(0, dtype="<i2"), 16)
+    blob = path.read_bytes() + b"LIST" + struct.pack("<I", 4) + b"INFO"
+    path.write_bytes(b"RIFF" + struct.pack("<I", len(blob) - 8) + blob[8:])  # a whole file: what follows is no sound
+    assert data.read_wav(path)[0].shape == (0,)
+    wav(path, np.arange(6, dtype="<i2"), 16)
+    blob = path.read_bytes()
+    at = blob.index(b"data") + 4
+    for size in (0, 0xFFFFFFFF):  # of a recorder that could not come back to it
+        path.write_bytes(b"RIFF" + struct.pack("<I", size) + blob[8:at] + struct.pack("<I", size) + blob[at + 4 :])
+        assert data.read_wav(path)[0].shape == (6,)
+
+
 def test_mel_bands_hear_the_right_pitch():
     rate, t = 8000, np.arange(4000) / 8000
     loudest = [data.log_mel(np.sin(2 * np.pi * f * t), rate, bands=20).mean(0).argmax() for f in (300, 1000, 2500)]

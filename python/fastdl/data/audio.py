@@ -34,6 +34,7 @@ def read_wav(path):
     if raw[:4] != b"RIFF" or raw[8:12] != b"WAVE":
         raise DataError(path, "a WAV file, which begins with RIFF and WAVE", repr(raw[:12]))
     at, form, data = 12, None, None
+    whole = struct.unpack_from("<I", raw, 4)[0] == len(raw) - 8
     while at + 8 <= len(raw) and data is None:
         name, size = raw[at : at + 4], struct.unpack_from("<I", raw, at + 4)[0]
         body = raw[at + 8 : at + 8 + size]
@@ -43,8 +44,9 @@ def read_wav(path):
                 form = (struct.unpack_from("<H", body, 24)[0], *form[1:])
         elif name == b"data":
             # Recorders that were cut off, or wrote to a pipe, leave 0 or -1 here: the rest of the file is meant.
-            data = raw[at + 8 :] if size in (0, 0xFFFFFFFF) else body
-            if size not in (0, 0xFFFFFFFF) and len(body) < size:
+            endless = size == 0xFFFFFFFF or (size == 0 and not whole)
+            data = raw[at + 8 :] if endless else body
+            if not endless and len(body) < size:
                 raise DataError(path, f"{size} bytes of samples", f"{len(body)}")
         at += 8 + size + size % 2
     if form is None or data is None:
