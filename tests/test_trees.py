@@ -9,7 +9,7 @@ import pytest
 import reference_trees as reference
 from conftest import LOADED
 from fastdl import data, models, nn, ops
-from fastdl.data import DataError, Forest, Vocabulary, parse_trees
+from fastdl.data import DataError, Forest, Tree, Vocabulary, parse_trees
 from fastdl.models import RNTN
 from fastdl.tensor import Tensor
 
@@ -321,6 +321,9 @@ def test_bad_trees_are_named(trees):
         RNTN().fit([trees[0], *parse_trees("(2 (2 a) (2 b) (2 c))")])
     with pytest.raises(ValueError, match=r"expected two children a node; got 1 in tree 0"):
         RNTN().fit(parse_trees("(2 (1 a))"))
+    for first in (trees[0], Tree("1", "word")):
+        with pytest.raises(ValueError, match=r"trees: expected a word at every leaf; got none in tree 1: \(2 \(0 None\)"):
+            RNTN().fit([first, Tree("2", children=(Tree("0"), Tree("1", "b")))])
     with pytest.raises(ValueError, match="trees: expected one tree or more; got none"):
         RNTN().fit([])
     with pytest.raises(TypeError, match="expected Tree objects .*; got str"):

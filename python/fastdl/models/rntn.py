@@ -161,7 +161,8 @@ class RNTN(Model):
             for name in self._fitted:
                 self.__dict__.pop(name, None)
             labels = {str(node.label) for tree in trees for node in tree.nodes()} - {"-1"}
-            self.build(Vocabulary.of(*(t.words() for t in trees), least=self.at_least, unknown=UNKNOWN), sorted(labels))
+            words = ([w for w in t.words() if w is not None] for t in trees)  # a leaf without one is named by the forest
+            self.build(Vocabulary.of(*words, least=self.at_least, unknown=UNKNOWN), sorted(labels))
         module = self.module_
         module._forest = self._training_forest(trees)
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
