@@ -104,6 +104,16 @@ def test_rare_and_unseen_words_are_never_said():
     assert not any("<" in s or "very" in s for s in model.caption(x))
 
 
+def test_a_word_that_is_written_as_unknown_is_one():
+    """Not something to learn to say."""
+    x, captions = squares(2)
+    one, other = (
+        make(at_least=2).fit(x, [captions[0].replace("half", word), *captions[1:]], epochs=2) for word in ("rare", "<unknown>")
+    )
+    for name, a in one.get_weights().items():
+        np.testing.assert_array_equal(other.get_weights()[name], a)
+
+
 def test_bad_arguments_are_named():
     x, captions = squares(1)
     with pytest.raises(ValueError, match="captions: expected 12, one for each image; got 11"):
@@ -141,6 +151,9 @@ def test_known_images_and_vocabularies_are_checked(trained):
         make().build((8, 8, 3), data.Vocabulary(["<end>", "a"]))
     with pytest.raises(TypeError, match="vocabulary: expected a fastdl.data.Vocabulary; got list"):
         make().build((8, 8, 3), ["<end>", "<unknown>"])
+    for shape in (8, (8, 8), (8, "8", 3)):
+        with pytest.raises(ValueError, match="input_shape: expected"):
+            make().build(shape, trained.vocabulary_)
     broken = make().build((8, 8, 3), trained.vocabulary_)
     broken.set_weights({k: np.full_like(v, np.nan) if "choose" in k else v for k, v in broken.get_weights().items()})
     with pytest.raises(ValueError, match="step: expected logits of which the highest is finite; got nan"):

@@ -8,7 +8,7 @@ from .. import backend, decode, nn, ops, optim, train
 from .._arguments import chance, not_negative, positive, sizes
 from .._interrupts import unless_begun
 from ..data.text import Vocabulary
-from ..module import Module
+from ..module import Module, shape_of
 from ..random import uniform
 from ..tensor import Tensor, inference
 from ._base import Model, must_have_some
@@ -122,7 +122,7 @@ class Captioner(Model):
             raise ValueError(f"{name}: expected {n}, one for each image; got {len(captions)}")
         if any(END in c for c in captions):
             raise ValueError(f"{name}: expected words other than {END!r}, which ends a caption; got it inside one")
-        numbers = {word: i for i, word in enumerate(self.vocabulary_.symbols)}
+        numbers = {word: i for i, word in enumerate(self.vocabulary_.symbols) if word != UNKNOWN}
         width = max((len(c) for c in captions), default=0) + 1
         codes = np.full((n, width), -1, np.int64)
         for row, caption in zip(codes, captions, strict=True):
@@ -144,7 +144,9 @@ class Captioner(Model):
         for word in (END, UNKNOWN):
             if word not in vocabulary:
                 raise ValueError(f"vocabulary: expected {word!r} among its words; got none")
-        shape = tuple(int(s) for s in input_shape)
+        shape = shape_of(input_shape)
+        if len(shape) != 3:
+            raise ValueError(f"input_shape: expected (Y, X, C); got {input_shape!r}")
         must_be_images_of(2 ** len(self.filters), shape, f"which {len(self.filters)} blocks halve")
         self.input_shape_, self.vocabulary_ = shape, vocabulary
         self.module_ = _CaptionNet(
