@@ -427,6 +427,20 @@ def test_series_are_checked():
         model.predict(history=[1.0, 2.0])
     with pytest.raises(ValueError, match=r"series: expected shape \[L\] or \[L,1\]"):
         model.rolling(np.zeros((9, 2)))
+    with pytest.raises(ValueError, match="history: expected numbers within float32's range, up to 3.4e38; got a larger one"):
+        model.predict(history=[1.0, 1e300, 2.0])
+    for how in ({"mean": np.nan}, {"mean": [1.0, 2.0, 3.0]}, {"mean": "a"}, {"spread": [1.0, np.inf]}, {"spread": [1, 2, 3]}):
+        with pytest.raises(ValueError, match=f"{next(iter(how))}: expected "):
+            Forecaster().build(2, **how)
+
+
+def test_a_series_may_come_as_objects():
+    """What NumPy makes of a table with columns of several kinds."""
+    s = np.stack([np.sin(np.arange(40)), np.arange(40) % 2 == 0], 1)
+    one, other = (Forecaster(window=3, units=4).fit(a, epochs=1) for a in (s, s.astype(object)))
+    np.testing.assert_array_equal(one.predict(3), other.predict(3, s.astype(object)))
+    with pytest.raises(TypeError, match="series: expected an array of real numbers; got a NoneType"):
+        Forecaster(window=3).fit([1.0, None, 2.0] * 4)
 
 
 # ----------------------------------------------------------------------------------------------------------- recipes

@@ -5,10 +5,10 @@ import numpy as np
 from .. import backend, init, nn, ops, optim, train
 from .._arguments import chance, not_negative, positive
 from .._interrupts import unless_begun
-from ..data.sequences import windows
+from ..data.sequences import float32_of, windows
 from ..tensor import inference
 from ._base import Model, scale_of
-from ._door import array_of
+from ._door import array_of, numbers_of
 from .rnn import _CELLS, recurrent
 
 
@@ -37,6 +37,17 @@ def ridge(x, y, alpha):
     # without a penalty columns may depend on each other: the smallest of the solutions then
     w = np.linalg.solve(products, with_y) if alpha > 0.0 else np.linalg.lstsq(products, with_y, rcond=None)[0]
     return w, my - mx @ w
+
+
+def _each(name, value, series):
+    """float64 [K] of a finite number, or one for each series."""
+    try:
+        a = np.broadcast_to(np.asarray(value, np.float64), series).copy()
+    except (TypeError, ValueError):
+        a = np.array([np.nan])
+    if not np.isfinite(a).all():
+        raise ValueError(f"{name}: expected a finite number, or {series} of them; got {value!r}")
+    return a
 
 
 class Forecaster(Model):
@@ -92,10 +103,12 @@ class Forecaster(Model):
 
     def build(self, series=1, mean=0.0, spread=1.0):
         """Make the network with initial weights, for K = `series` values a step."""
-        self.input_shape_, self.single_ = (self.window, positive("series", series)), series == 1
-        if not np.all(np.asarray(spread) > 0.0):
-            raise ValueError(f"spread: expected more than 0; got {spread}")
-        self.mean_, self.spread_ = (np.broadcast_to(np.asarray(v, np.float64), series).copy() for v in (mean, spread))
+        positive("series", series)
+        mean, spread = _each("mean", mean, series), _each("spread", spread, series)
+        if not np.all(spread > 0.0):
+            raise ValueError(f"spread: expected more than 0; got {spread.min()}")
+        self.input_shape_, self.single_ = (self.window, series), series == 1
+        self.mean_, self.spread_ = mean, spread
         layers = recurrent(self.cell, self.units, layers=self.layers, dropout=self.dropout, output="last")
         self.module_ = _Forecast(layers, self.ahead * series, self.dropout, self.linear)
         self.module_.build(self.input_shape_, self.seed).eval().to(self._device)
@@ -105,6 +118,7 @@ class Forecaster(Model):
     def _series(self, series, name="series"):
         """float64 [L,K]."""
         s = array_of(series, name, "cpu")
+        s = numbers_of(s, name) if s.dtype.kind == "O" else s
         if s.dtype.kind not in "fiub":
             raise TypeError(f"{name}: expected an array of real numbers; got {s.dtype}")
         s = s.astype(np.float64)
@@ -204,6 +218,7 @@ class Forecaster(Model):
             raise ValueError(
                 f"history: expected the last {self.window} values or more; got {0 if past is None else len(past)}"
             )
+        float32_of((past - self.mean_) / self.spread_, "series" if history is None else "history")
         out = np.zeros((0, past.shape[1]))
         while len(out) < steps:
             x = (np.concatenate([past, out])[-self.window :] - self.mean_) / self.spread_
