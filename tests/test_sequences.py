@@ -194,6 +194,7 @@ def test_classifier_of_tokens(rng, tmp_path):
     assert model.score(x, y) > 0.9
     padded, _ = data.pad(x, -1)
     assert (model.predict(padded) == model.predict(x)).all()
+    assert model.input_shape_ == (6,)  # the longest, without the length beside it
     model.save(tmp_path / "m")
     assert (models.load(tmp_path / "m").predict(x) == model.predict(x)).all()
     with pytest.raises(ValueError, match="X: expected tokens from 0 to 8; got 9"):

@@ -95,9 +95,11 @@ class _Sequences:
     def _sample_shape(self, input_shape):
         """Shape of a sample as the network sees it."""
         shape = tuple(int(s) for s in np.atleast_1d(input_shape))
-        if self.vocabulary is None and len(shape) == 1:
-            inputs = self.__dict__.pop("_inputs", None)  # of a fit, whose samples are rows: see Rows
-            shape = (shape[0], 1) if inputs is None else ((shape[0] - 1) // inputs, inputs)
+        inputs = self.__dict__.pop("_inputs", None)
+        if inputs is not None:  # of a fit, whose samples are rows: see Rows
+            shape = ((shape[0] - 1) // inputs, inputs)[: 1 if self.vocabulary else 2]
+        elif self.vocabulary is None and len(shape) == 1:
+            shape = (shape[0], 1)
         return shape
 
     def _begin(self, X, warm_start):
@@ -170,6 +172,8 @@ class _Sequences:
         wrong = inside & ((x < 0) | (x >= self.vocabulary))
         if wrong.any():
             raise ValueError(f"{name}: expected tokens from 0 to {self.vocabulary - 1}; got {x[wrong][0]}")
+        if not hasattr(self, "input_shape_"):
+            self._inputs = 1
         return np.concatenate([np.where(inside, x, 0), lengths[:, None]], 1)
 
 
