@@ -146,6 +146,7 @@ def test_ctc_paths_are_joined():
     logits = np.eye(3, dtype=np.float32)[path]
     assert decode.ctc_greedy(logits) == [[1, 1, 2], [2, 1]]
     assert decode.ctc_greedy(logits, np.array([2, 0])) == [[1], []]
+    assert decode.ctc_greedy(logits[:0], []) == []  # an empty list is one of no kind of number
 
 
 NAN, PATH = np.full((1, 2, 3), np.nan, np.float32), np.zeros((2, 4, 3), np.float32)

@@ -314,7 +314,7 @@ def ctc_greedy(logits, lengths=None, blank=0):
     n, most, classes = logits.shape
     lengths = np.full(n, most) if lengths is None else lengths
     lengths = _host("lengths", backend.array(lengths if hasattr(lengths, "shape") else array("lengths", lengths), None))
-    if lengths.shape != (n,) or lengths.dtype.kind not in "iu" or np.any((lengths < 0) | (lengths > most)):
+    if lengths.shape != (n,) or (n and lengths.dtype.kind not in "iu") or np.any((lengths < 0) | (lengths > most)):
         raise ValueError(f"lengths: expected {n} whole numbers from 0 to {most}; got {lengths.tolist()}")
     if not 0 <= integer("blank", blank) < classes:
         raise ValueError(f"blank: expected a class from 0 to {classes - 1}; got {blank}")
