@@ -66,6 +66,20 @@ def test_captions_show_text_and_truth():
     assert [words(a) for a in used] == [["red"], ["2"], ["3"]]
 
 
+def test_dollars_in_a_text_are_no_formula():
+    price = r"$5 \or $6"
+    axes = [
+        *plot.captions(np.zeros((1, 4, 4)), [price], [price]),
+        plot.gates(np.ones((1, 2)), [price]),
+        plot.tree((3, (2, price), (3, "fair"))),
+        plot.embeddings([[0.0, 1.0]], texts=[price]),
+    ]
+    for ax in axes:
+        ax.figure.canvas.draw()  # reads what is taken for a formula, and fails where it is none
+    for ax in axes:
+        plot.require().close(ax.figure)
+
+
 def test_confusion_counts(ax):
     plot.confusion([0, 0, 1, 2, 2, 2], [0, 1, 1, 2, 2, 0], ax=ax)
     np.testing.assert_allclose(shown(ax), [[0.5, 0.5, 0], [0, 1, 0], [1 / 3, 0, 2 / 3]])

@@ -124,9 +124,9 @@ def captions(images, texts, truth=None, axes=None, columns=4, width=28):
     used = axes[: len(a)]
     for i, (ax, image) in enumerate(zip(used, a, strict=True)):
         _show(ax, image, "gray")
-        ax.set_title(textwrap.fill(texts[i], width), fontsize=8)
+        ax.set_title(textwrap.fill(texts[i], width), fontsize=8, parse_math=False)
         if truth is not None:
-            place = dict(ha="center", va="top", fontsize=7, color="0.4", transform=ax.transAxes)
+            place = dict(ha="center", va="top", fontsize=7, color="0.4", transform=ax.transAxes, parse_math=False)
             ax.text(0.5, -0.03, textwrap.fill(truth[i], width + 4), **place)
     return used
 

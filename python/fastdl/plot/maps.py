@@ -103,7 +103,7 @@ def embeddings(points, labels=None, names=None, texts=None, ax=None):
             ax.plot(here[:, 0], here[:, 1], ".", color=colour, markersize=3, label=name if several else None)
         else:
             for (a, b), text in zip(here, np.asarray(texts)[labels == c], strict=True):
-                ax.text(a, b, text, color=colour, fontsize=7, ha="center", va="center")
+                ax.text(a, b, text, color=colour, fontsize=7, ha="center", va="center", parse_math=False)
     if texts is not None:  # text alone does not move the limits
         ax.update_datalim(x)
         ax.autoscale_view()

@@ -36,7 +36,7 @@ def gates(activity, tokens=None, ax=None, title=None):
     if tokens is None:
         ax.set_xlabel("time step")
     else:
-        ax.set_xticks(range(len(a)), tokens, rotation=90 if max(map(len, tokens)) > 1 else 0, fontsize=8)
+        ax.set_xticks(range(len(a)), tokens, rotation=90 if max(map(len, tokens)) > 1 else 0, fontsize=8, parse_math=False)
     if title is not None:
         ax.set_title(title, fontsize=10)
     return ax
@@ -109,7 +109,7 @@ def tree(root, ax=None, names=_SENTIMENT, colours=_RED_TO_GREEN):
         )
         ax.text(x, y, names[predicted], ha="center", va="center", fontsize=7, zorder=3)
     for x, word in enumerate(words):
-        ax.text(x, -0.45, word, ha="center", va="top", fontsize=8, rotation=0 if len(words) <= 12 else 60)
+        ax.text(x, -0.45, word, ha="center", va="top", fontsize=8, rotation=0 if len(words) <= 12 else 60, parse_math=False)
     ax.margins(0.05, 0.12)
     ax.set_ylim(bottom=-1.2)
     ax.set_axis_off()
