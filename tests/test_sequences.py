@@ -293,6 +293,16 @@ def test_a_model_from_a_checkpoint_is_one_that_was_fitted(tmp_path):
     assert model.set_weights(again.get_weights()).nats(VERSE) == again.nats(VERSE)
 
 
+def test_a_fit_that_never_began_leaves_no_states(tmp_path):
+    how = dict(epochs=1, batch_size=3, window=20)
+    CharLM(units=5).fit(VERSE, checkpoint=tmp_path / "other", **how)
+    model = CharLM(units=6).fit(VERSE, **how)
+    names = model.get_weights().keys()
+    with pytest.raises(ValueError, match="units: expected 5"):
+        model.fit(VERSE, warm_start=True, resume=tmp_path / "other", **how)
+    assert model.get_weights().keys() == names
+
+
 def test_a_validation_text_is_read_once():
     text, how = VERSE.split(), dict(epochs=2, batch_size=2, window=4)
     one, other = (WordLM(units=4, embedding=4).fit(text, validation=v, **how) for v in (text[:9], iter(text[:9])))

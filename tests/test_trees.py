@@ -335,6 +335,7 @@ def test_bad_trees_are_named(trees):
     model = RNTN(width=3).fit(trees, epochs=1)
     with pytest.raises(ValueError, match=r"validation: expected labels from .*; got '7'"):
         model.fit(trees, epochs=1, warm_start=True, validation=parse_trees("(7 a)"))
+    assert model.module_._forest is None  # nor does a fit that never began leave its trees
     with pytest.raises(ValueError, match=r"trees: expected labels from .*; got '9'"):
         model.score(parse_trees("(9 a)"))
     with pytest.raises(ValueError, match="vocabulary: expected one with a symbol for unknown words; got none"):

@@ -191,10 +191,10 @@ class LanguageModel(Model):
             ).reshape(-1, window)
             for s in (0, 1)
         )
-        self.module_.carry(batch_size)
-        options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
+        self.module_.carry(batch_size)
         try:
+            options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
             self.history_ = train.fit(
                 self.module_,
                 x,

@@ -164,12 +164,12 @@ class RNTN(Model):
             words = ([w for w in t.words() if w is not None] for t in trees)  # a leaf without one is named by the forest
             self.build(Vocabulary.of(*words, least=self.at_least, unknown=UNKNOWN), sorted(labels))
         module = self.module_
-        module._forest = self._training_forest(trees)
+        forest = self._training_forest(trees)
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
         judge = None
         if validation is not None:
-            forest = self._training_forest(_some_trees(validation, "validation"), "validation")
-            judge = _Validation(self, _labelled(forest, "validation"))
+            judged = self._training_forest(_some_trees(validation, "validation"), "validation")
+            judge = _Validation(self, _labelled(judged, "validation"))
         given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         opt = optim.get(optimizer, module, **{k: v for k, v in given.items() if v is not None})
 
@@ -184,6 +184,7 @@ class RNTN(Model):
         loss.__qualname__ = f"cross entropy of nodes, roots {root_weight:g}"  # what a run that goes on compares
         # What a resumed run compares: a number for each tree.
         marks = np.array([zlib.crc32(str(tree).encode()) for tree in trees], np.int64)
+        module._forest = forest
         try:
             self.history_ = train.fit(
                 module,
