@@ -6,7 +6,7 @@ import struct
 import numpy as np
 import pytest
 
-from fastdl import data, models
+from fastdl import data, models, ops, optim
 from fastdl.models import CharLM, Forecaster, RNNClassifier, RNNRegressor, WordLM, load
 
 # ------------------------------------------------------------------------------------------------------------- data
@@ -275,6 +275,26 @@ def test_characters_are_learned_and_written(tmp_path):
     assert models.load(tmp_path / "c").nats(VERSE) == model.nats(VERSE)
     # a text read in one piece or in many gives the same figure
     assert model.nats(VERSE, window=7) == pytest.approx(model.nats(VERSE), rel=1e-6)
+
+
+def test_states_flow_on_from_window_to_window():
+    """Readers side by side, each from a place of its own, by hand: gradients stop at a window's border, states do not."""
+    n, window, how = 3, 8, {"lr": 0.5, "clip": 1.0}
+    by_hand = CharLM(units=6, embedding=4, layers=2, seed=5).build(data.Vocabulary.of(VERSE))
+    codes, module, state = by_hand.encode(VERSE), by_hand.module_, None
+    pieces = (len(codes) - 1) // (n * window)
+    x, y = (codes[s : s + n * pieces * window].reshape(n, -1) for s in (0, 1))
+    optimizer = optim.get("sgd", module.train(), **how)
+    for at in [window * i for i in range(pieces)] * 2:
+        logits, state = module.step(x[:, at : at + window].copy(), state)
+        state = module.recurrent.detached(state)
+        optimizer.zero_grad()
+        ops.softmax_cross_entropy(logits, y[:, at : at + window].copy()).backward()
+        optimizer.step()
+    model = CharLM(units=6, embedding=4, layers=2, seed=5)
+    model.fit(VERSE, epochs=2, batch_size=n, window=window, optimizer="sgd", **how)
+    for name, a in model.get_weights().items():
+        np.testing.assert_array_equal(by_hand.get_weights()[name], a)
 
 
 def test_training_goes_on_bit_for_bit(tmp_path):
