@@ -179,7 +179,7 @@ class Captioner(Model):
         X : array [N,Y,X,C]
             uint8 images are read as values in [0,1].
         captions : sequence of str [N]
-            Words between blanks.
+            Words between blanks; '<unknown>' stands for one that is not to be learned.
         validation : (X, captions), optional
         smoothing : float
             Label smoothing of the words.
