@@ -175,17 +175,15 @@ class Module:
         if walk.then is not None and unchanged((vars(self), *walk.watched), walk.then):
             return walk
         seen, modules, parameters = set(), [], []
-
-        def visit(module, prefix):
+        ahead = [("", self)]  # no function that calls itself: it would hold itself, and with it this module
+        while ahead:
+            prefix, module = ahead.pop()
             if id(module) in seen:
-                return
+                continue
             seen.add(id(module))
             modules.append((prefix, module))
-            for name, child in module._children():
-                if isinstance(child, Module):
-                    visit(child, f"{prefix}.{name}" if prefix else name)
-
-        visit(self, "")
+            parts = [(n, m) for n, m in module._children() if isinstance(m, Module)]
+            ahead += [(f"{prefix}.{name}" if prefix else name, part) for name, part in reversed(parts)]
         for prefix, module in modules:
             for name, child in module._children():
                 if isinstance(child, Parameter) and id(child) not in seen:

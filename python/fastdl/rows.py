@@ -6,7 +6,6 @@ import numpy as np
 
 from . import backend
 
-
 _KINDS = {np.dtype(kind): kind for kind in ("float32", "uint8", "int64")}  # a dtype's own name takes a microsecond to make
 
 
