@@ -264,6 +264,23 @@ TenTile ten_by_rows() {
 }
 #endif
 
+// A few vectors of columns: their sums stay in registers, and b is read from front to back.
+template <int R, int V>
+void row_sums_in_registers(const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, float* sums,
+                           i64 sums_step) {
+  vec s[R][V];
+  unrolled<R>([&](auto r) FASTDL_INLINED { unrolled<V>([&](auto v) FASTDL_INLINED { s[r][v] = vec{}; }); });
+  for (i64 k = 0; k < depth; ++k, a += a_step, b += b_step) {
+    unrolled<R>([&](auto r) FASTDL_INLINED {
+      const vec ar = splat(a[r]);
+      unrolled<V>([&](auto v) FASTDL_INLINED { add_product(s[r][v], ar, load(b + v * kLanes)); });
+    });
+  }
+  unrolled<R>([&](auto r) FASTDL_INLINED {
+    unrolled<V>([&](auto v) FASTDL_INLINED { store(sums + r * sums_step + v * kLanes, s[r][v]); });
+  });
+}
+
 // Steps of k go by the four or eight, so that the sums are read and written that much less often.
 template <int R>
 FASTDL_INLINE void row_sums(const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,
@@ -355,7 +372,11 @@ const TenTile gemm_ten_by_rows = {nullptr, 0}, gemm_ten_by_columns = {nullptr, 0
 
 void gemm_row_sums(int rows, const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,
                    i64 sums_step) {
-  if (rows == 1) {
+  if (cols == 4 * kLanes || cols == 8 * kLanes) {
+    const auto narrow = rows == 1 ? (cols == 4 * kLanes ? row_sums_in_registers<1, 4> : row_sums_in_registers<1, 8>)
+                                  : (cols == 4 * kLanes ? row_sums_in_registers<2, 4> : row_sums_in_registers<2, 8>);
+    narrow(a, a_step, depth, b, b_step, sums, sums_step);
+  } else if (rows == 1) {
     row_sums<1>(a, a_step, depth, b, b_step, cols, sums, sums_step);
   } else {
     row_sums<2>(a, a_step, depth, b, b_step, cols, sums, sums_step);

@@ -1,8 +1,6 @@
 // Packed rows of sequences, and the recurrent product: recurrent.h says what they are.
 #include "recurrent.h"
 
-#include "unroll.h"
-
 namespace fastdl {
 
 i64 steps_floats(i64 N, i64 T) { return 2 * (N + 2 * T + 4); }
@@ -124,44 +122,27 @@ void weight_gradients(const Steps& steps, i64 I, i64 H, i64 G, const float* x, c
 
 namespace {
 
-// One or two rows times a strip of columns: the sums stay in registers over k, and the strip is read from front to back.
-constexpr int kStripVecs = kLanes == 16 ? 4 : 8;
-constexpr i64 kStrip = kStripVecs * kLanes;
-
-template <int R>
-void strip_product(const float* a, i64 K, const float* strip, float beta, float* c, i64 c_step, i64 cols) {
-  for (i64 k0 = 0; k0 < K; k0 += kChunk) {
-    vec sums[R][kStripVecs];
-    unrolled<R>([&](auto r)
-                    FASTDL_INLINED { unrolled<kStripVecs>([&](auto v) FASTDL_INLINED { sums[r][v] = vec{}; }); });
-    const i64 k1 = smaller(k0 + kChunk, K);
-    for (i64 k = k0; k < k1; ++k, strip += kStrip) {
-      vec b[kStripVecs];
-      unrolled<kStripVecs>([&](auto v) FASTDL_INLINED { b[v] = load(strip + v * kLanes); });
-      unrolled<R>([&](auto r) FASTDL_INLINED {
-        const vec ar = splat(a[r * K + k]);
-        unrolled<kStripVecs>([&](auto v) FASTDL_INLINED { sums[r][v] = fma(ar, b[v], sums[r][v]); });
-      });
-    }
-    const float factor = k0 == 0 ? beta : 1.0f;
-    unrolled<R>([&](auto r) FASTDL_INLINED {
-      unrolled<kStripVecs>([&](auto v) FASTDL_INLINED {
-        const i64 lanes = smaller<i64>(cols - v * kLanes, kLanes);
-        if (lanes <= 0) return;
-        float* to = c + r * c_step + v * kLanes;
-        store_lanes(to, factor == 0.0f ? sums[r][v] : factor * load_lanes(to, lanes) + sums[r][v], lanes);
-      });
-    });
-  }
-}
+// Columns that gemm_row_sums keeps the sums of in registers.
+constexpr i64 kStrip = (kLanes == 16 ? 4 : 8) * kLanes;
 
 void multiply_strips(const Recurrent& weights, i64 rows, const float* a, float beta, float* c, i64 c_step, i64 turn) {
   const i64 K = weights.K, N = weights.N, count = (N + kStrip - 1) / kStrip;
   parallel_for(count, 500000 / (rows * K * kStrip) + 1, [=, &weights](i64 begin, i64 end) {
+    float sums[2 * kStrip], pairs[2 * kChunk];
     for (i64 i = begin; i < end; ++i) {
-      const i64 n = (turn % 2 == 0 ? i : begin + end - 1 - i) * kStrip;
-      (rows == 1 ? strip_product<1> : strip_product<2>)(a, K, weights.strips + n * K, beta, c + n, c_step,
-                                                        smaller(kStrip, N - n));
+      const i64 n = (turn % 2 == 0 ? i : begin + end - 1 - i) * kStrip, cols = smaller(kStrip, N - n);
+      for (i64 k0 = 0; k0 < K; k0 += kChunk) {
+        const i64 depth = smaller(kChunk, K - k0);
+        if (rows == 2) {
+          for (i64 k = 0; k < depth; ++k) {
+            pairs[2 * k] = a[k0 + k];
+            pairs[2 * k + 1] = a[K + k0 + k];
+          }
+        }
+        gemm_row_sums(int(rows), rows == 2 ? pairs : a + k0, rows, depth, weights.strips + n * K + k0 * kStrip, kStrip,
+                      kStrip, sums, kStrip);
+        for (i64 r = 0; r < rows; ++r) add_row(c + r * c_step + n, sums + r * kStrip, k0 == 0 ? beta : 1.0f, cols);
+      }
     }
   });
 }
