@@ -79,6 +79,44 @@ def test_layers_one_by_one(digits):
         Autoencoder((16,), 4, seed=1, **other).fit(x[:100], pretrain=1, epochs=1)
 
 
+def test_layers_have_options_of_their_own(digits):
+    x = digits[0][:100]
+    options = dict(epochs=1, batch_size=50, lr=1e-3, clip=1.0, weight_decay=0.1)
+
+    def fit(pretrain, **more):
+        return Autoencoder((16, 8), 4, seed=1).fit(x, pretrain=pretrain, **options | more)
+
+    plain = fit(2)
+    assert fit(0).get_params() == plain.get_params() and not hasattr(fit(None), "pretrain_history_")
+    for same in ({"epochs": 2}, {"epochs": [2, 2, 2], "batch_size": 50, "lr": 1e-3, "optimizer": "adam", "clip": 1.0}):
+        np.testing.assert_array_equal(fit(same).transform(x), plain.transform(x))
+    for other in ({"lr": 0.01}, {"lr": [1e-3, 1e-3, 0.01]}, {"batch_size": 20}, {"optimizer": "sgd"}, {"weight_decay": 0.0}):
+        model = fit({"epochs": 2} | other)
+        assert not np.array_equal(model.transform(x), plain.transform(x)), other
+    seen = []
+    model = fit({"epochs": (1, 3, 2), "callbacks": seen.append, "schedule": lambda t, total: t < 4})
+    assert [len(h["epoch"]) for h in model.pretrain_history_] == [1, 3, 2] and len(seen) == 6
+    assert model.pretrain_history_[1]["lr"] == [1e-3, 1e-3, 0.0]
+    assert [len(h["epoch"]) for h in fit({}).pretrain_history_] == [10] * 3  # as `DBN.pretrain`
+
+
+@pytest.mark.parametrize(
+    ("pretrain", "error", "message"),
+    [
+        ("3", TypeError, "pretrain: expected a number of epochs or a dict of options; got str"),
+        (True, TypeError, "pretrain: expected a number of epochs or a dict of options; got bool"),
+        ({"epoch": 3}, TypeError, "pretrain: expected options among .*epochs.*; got 'epoch'"),
+        ({"epochs": [10**9, 1]}, ValueError, "epochs: expected one number, or 3; got 2"),
+        ({"epochs": [10**9, 1, 0]}, ValueError, "epochs: expected at least 1; got 0"),
+        ({"epochs": 10**9, "lr": [0.1, 0.1, "a"]}, TypeError, "lr: expected a number; got str"),
+        ({"epochs": 10**9, "optimizer": "nadam"}, ValueError, "optimizer: expected one of"),
+    ],
+)
+def test_wrong_options_of_layers_are_named_before_any_is_trained(pretrain, error, message):
+    with pytest.raises(error, match=message):
+        Autoencoder((4, 3), 2).fit(curve(20), pretrain=pretrain)
+
+
 def test_wrong_arguments_cost_neither_what_was_learned_nor_the_time_of_training_layers(digits):
     x, _ = digits
     model = Autoencoder((16,), 4, seed=1).fit(x[:100], epochs=1)
@@ -102,6 +140,8 @@ def test_layers_are_not_trained_again_by_a_run_that_goes_on(digits, tmp_path):
     again = Autoencoder((16,), 4, seed=1).fit(x[:200], epochs=3, resume=True, **options)
     assert not hasattr(again, "pretrain_history_")
     np.testing.assert_array_equal(again.transform(x[:5]), whole.transform(x[:5]))
+    with pytest.raises(ValueError, match=r"pretrain: expected \{'epochs': 1\}, as in the checkpoint .*; got \{'epochs': 2\}"):
+        Autoencoder((16,), 4, seed=1).fit(x[:200], epochs=3, resume=True, **options | {"pretrain": 2})
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -370,7 +410,7 @@ def test_wrong_use_is_named():
         model.reconstruct(np.zeros((3, 5)))
     with pytest.raises(ValueError, match="variational: expected True"):
         model.sample(3)
-    with pytest.raises(ValueError, match="pretrain: expected 0 with"):
+    with pytest.raises(ValueError, match="pretrain: expected none with kind 'conv' or variational; got 1"):
         Autoencoder((4,), 2, variational=True).fit(x, pretrain=1)
     with pytest.raises(ValueError, match="partner: expected a layer that has seen an input"):
         nn.TiedDense(nn.Dense(3))(Tensor(x))

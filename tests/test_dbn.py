@@ -157,12 +157,52 @@ def test_fit_goes_on_where_its_pretraining_was(at, left, asked, tmp_path, monkey
 
 
 def test_wrong_pretraining_or_a_missing_checkpoint_is_named_before_any_machine_is_trained(tmp_path):
-    with pytest.raises(TypeError, match="pretrain: expected a dict of options; got int"):
-        DBN((6, 4)).fit(X, LABELS, pretrain=10**9)
+    for wrong, kind in (("3", "str"), (2.5, "float"), (True, "bool")):
+        with pytest.raises(TypeError, match=f"pretrain: expected a number of epochs or a dict of options; got {kind}"):
+            DBN((6, 4)).fit(X, LABELS, pretrain=wrong)
+    with pytest.raises(ValueError, match="pretrain: expected at least 1; got -1"):
+        DBN((6, 4)).fit(X, LABELS, pretrain=-1)
+    with pytest.raises(TypeError, match="pretrain: expected options among .*batch_size.*momentum.*; got 'epoch'"):
+        DBN((6, 4)).fit(X, LABELS, pretrain={"epoch": 10**9})
     with pytest.raises(TypeError, match="resume: expected a path; got float"):
         DBN((6, 4)).fit(X, LABELS, pretrain={"epochs": 10**9}, resume=1.5)
     with pytest.raises(FileNotFoundError, match="run"):
         DBN((6, 4)).fit(X, LABELS, pretrain={"epochs": 10**9}, resume=tmp_path / "run")
+
+
+def test_a_number_says_the_epochs_of_pretraining():
+    model = DBN((6, 4), seed=2).fit(X, LABELS, pretrain=2, epochs=1)
+    assert [len(rbm.history_["epoch"]) for rbm in model.stack_] == [2, 2]
+    same = DBN((6, 4), seed=2).fit(X, LABELS, pretrain={"epochs": 2}, epochs=1)
+    for name, a in model.get_weights().items():
+        np.testing.assert_array_equal(a, same.get_weights()[name], err_msg=name)
+    for none in (None, 0, False):
+        assert not hasattr(DBN((6, 4)).fit(X, LABELS, pretrain=none, epochs=1), "stack_")
+
+
+def test_a_run_that_goes_on_wants_the_pretraining_that_it_had(tmp_path):
+    """Its weights come from the file: what other machines learned would be lost on it."""
+    place = tmp_path / "run"
+
+    def fit(pretrain, epochs=2, **options):
+        return DBN((6, 4), seed=2).fit(X, LABELS, pretrain=pretrain, epochs=epochs, checkpoint=place, **options)
+
+    first = fit({"epochs": 3, "momentum": np.float32(0.5)})
+    held = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    for other, got in ((5, "{'epochs': 5}"), ({"epochs": [3, 4], "momentum": 0.5}, r"{'epochs': \[3, 4\], 'momentum': 0.5}")):
+        for resume in (True, place):
+            message = f"pretrain: expected {{'epochs': 3, 'momentum': 0.5}}, as in the checkpoint .*run; got {got}"
+            with pytest.raises(ValueError, match=message):
+                fit(other, resume=resume)
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == held  # no machine was trained
+    same = fit({"epochs": 3, "momentum": 0.5, "callbacks": lambda state: None}, resume=True)
+    np.testing.assert_array_equal(same.predict_proba(X), first.predict_proba(X))
+    assert not hasattr(fit(None, resume=True, epochs=3), "stack_")  # the classifier goes on by itself
+    with pytest.raises(ValueError, match="pretrain: expected {'epochs': 3"):
+        fit(5, resume=True)  # and its file still says what it began with
+    fit(None)
+    with pytest.raises(ValueError, match="pretrain: expected None, as in the checkpoint .*run; got {'epochs': 5}"):
+        fit(5, resume=True)
 
 
 def test_the_options_of_fit_are_those_of_every_classifier(monkeypatch):
@@ -197,8 +237,16 @@ def test_a_new_stack_may_see_other_data():
 def test_bad_input_is_named(stack):
     with pytest.raises(ValueError, match="hidden: expected one layer or more"):
         DBN(()).pretrain(X)
-    with pytest.raises(ValueError, match="epochs, lr: expected one number, or 2; got 3 and 2"):
+    with pytest.raises(ValueError, match="epochs: expected one number, or 2; got 3"):
         DBN((3, 2)).pretrain(X, epochs=[1, 2, 3])
+    with pytest.raises(ValueError, match="lr: expected one number, or 2; got 1"):
+        DBN((3, 2)).pretrain(X, lr=[0.1])
+    for wrong, error, message in (
+        ({"epochs": [10**9, -1]}, ValueError, "epochs: expected at least 1; got -1"),
+        ({"epochs": 10**9, "lr": [0.1, "a"]}, TypeError, "lr: expected 0 or more; got 'a'"),
+    ):
+        with pytest.raises(error, match=message):
+            DBN((3, 2)).pretrain(X, **wrong)  # before the first machine is trained
     with pytest.raises(ValueError, match=r"X: expected samples of shape \[8\]"):
         stack.fit(X[:, :5], LABELS)
     with pytest.raises(RuntimeError, match="DBN: expected a stack that was trained by pretrain; got none"):

@@ -48,6 +48,11 @@ class Checkpoint:
             raise ValueError(f"checkpoint: expected a file in a folder that exists; got {str(path)!r}")
 
 
+def as_checkpoint(checkpoint):
+    """A `Checkpoint` of a path, or what is none."""
+    return checkpoint if checkpoint is None or isinstance(checkpoint, Checkpoint) else Checkpoint(checkpoint)
+
+
 def _path(name, value):
     try:
         return Path(value)
@@ -89,8 +94,7 @@ class Run:
     """
 
     def __init__(self, checkpoint, resume, identity):
-        if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-            checkpoint = Checkpoint(checkpoint)
+        checkpoint = as_checkpoint(checkpoint)
         self._to, self._identity, self._last, self.state = checkpoint, identity, 0, None
         found = to_go_on_from(checkpoint, resume)
         if found is not None:
@@ -135,20 +139,26 @@ class Run:
 def must_be_the_same_model(about, checkpoint, resume):
     """Whether the file to go on from is of a model with the same settings; else a ValueError names the first that differs.
 
-    Weights of another activation or dropout would fit as well, and the run that went on would be another one.
+    Weights of another activation or dropout would fit as well, and the run that went on would be another one. So it would
+    after another `pretrain`, of which a run that goes on does nothing again; it need not be said again either. Returns what
+    the next file shall say.
     """
     if about is None or resume is None or resume is False:
-        return
+        return about
     path = getattr(checkpoint, "path", None) if resume is True else _path("resume", resume)
     if path is None or not os.path.isfile(path):
-        return  # what is wrong is told by Run, which also takes True where there is no file yet
+        return about  # what is wrong is told by Run, which also takes True where there is no file yet
     then = load_state(path, KIND).get("about")
     if not then or "params" not in then or "params" not in about:
-        return
+        return about
     now = json.loads(json.dumps({"model": about["model"], **about["params"]}, default=lambda v: getattr(v, "item", str)()))
     for name, old in {"model": then["model"], **then["params"]}.items():
         if name in now and now[name] != old:
             raise ValueError(f"{name}: expected {old!r}, as in the checkpoint {os.fspath(path)}; got {now[name]!r}")
+    before, asked = then.get("pretrain"), about.get("pretrain")
+    if asked is not None and asked != before:
+        raise ValueError(f"pretrain: expected {before}, as in the checkpoint {os.fspath(path)}; got {asked}")
+    return about | {"pretrain": before}
 
 
 def glob_safe(name):

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 
 from .. import backend, nn, optim, train
-from .._arguments import chance
+from .._arguments import chance, positive
 from .._interrupts import unless_begun
-from ..checkpoint import Checkpoint, must_be_the_same_model
+from ..checkpoint import Checkpoint, as_checkpoint, called, must_be_the_same_model
 from ..io import save as _write
 from ..module import Module, shape_of
 from ..random import Stream, permutation
@@ -40,6 +40,7 @@ class Model:
     _device = "cpu"
     _fitted = ("module_", "input_shape_")  # what a fresh fit forgets
     _own = ("loss",)  # what `fit` gives `fastdl.train.fit` itself and takes no option for
+    _pretrain = None  # what a checkpoint says of single layers that were trained before all of them
 
     # ------------------------------------------------------------------------------------------ for families
 
@@ -105,12 +106,11 @@ class Model:
 
     def _checkpoint(self, checkpoint, resume=None):
         """Where to write, with what it takes to make the model of a checkpoint; what is resumed must be this model's."""
-        about = self._describe() if self._can_be_saved() else None
-        if checkpoint is not None and not isinstance(checkpoint, Checkpoint):
-            checkpoint = Checkpoint(checkpoint)
+        about = self._describe() | {"pretrain": self._pretrain} if self._can_be_saved() else None
+        checkpoint = as_checkpoint(checkpoint)
         if checkpoint is not None and checkpoint.about is not None:
             about = checkpoint.about  # of the model that this one is a part of
-        must_be_the_same_model(about, checkpoint, resume)
+        about = must_be_the_same_model(about, checkpoint, resume)
         return None if checkpoint is None else Checkpoint(checkpoint.path, checkpoint.every, about)
 
     # ------------------------------------------------------------------------------------------ public
@@ -160,10 +160,14 @@ class Model:
         """Whether a file can say how the network is made."""
         return not any(callable(v) and _place_of(v) is None for v in self.get_params().values())
 
+    def _settings(self):
+        """What a model of this kind is made with, for JSON."""
+        params = {n: {"function": _place_of(v)} if callable(v) else v for n, v in self.get_params().items()}
+        return {"model": type(self).__name__, "params": params}
+
     def _describe(self):
         """All that makes a model of this kind but its weights, for JSON."""
-        params = {n: {"function": _place_of(v)} if callable(v) else v for n, v in self.get_params().items()}
-        about = {"model": type(self).__name__, "params": params, "input_shape": list(self.input_shape_)}
+        about = self._settings() | {"input_shape": list(self.input_shape_)}
         return about | ({"scale": self.scale_} if hasattr(self, "scale_") else {})
 
     def save(self, path):
@@ -565,6 +569,51 @@ def must_be_able_to_train(fit, options, given):
     if not callable(optimizer):
         known = own.keys() & inspect.signature(optim.Optimizer).parameters.keys()
         optim.get(optimizer, nn.Dense(1, inputs=1), **{k: options[k] for k in known if options.get(k) is not None})
+
+
+def pretraining(pretrain, known):
+    """What `fit` is told about single layers that are trained before all of them.
+
+    Returns
+    -------
+    options : dict or None
+        A number of epochs is that option alone; None: no layer is trained before.
+    told : dict or None
+        The options that decide what is learned, as a checkpoint can hold them.
+    """
+    if pretrain is None or pretrain is False:
+        return None, None
+    if hasattr(pretrain, "items"):
+        options = dict(pretrain)
+    elif isinstance(pretrain, bool) or not hasattr(pretrain, "__index__"):
+        raise TypeError(f"pretrain: expected a number of epochs or a dict of options; got {type(pretrain).__name__}")
+    elif pretrain == 0:
+        return None, None
+    else:
+        options = {"epochs": positive("pretrain", pretrain)}
+    for name in options:
+        if name not in known:
+            raise TypeError(f"pretrain: expected options among {', '.join(known)}; got {name!r}")
+    return options, {name: _told(value) for name, value in options.items() if name not in _UNTOLD}
+
+
+_UNTOLD = ("callbacks", "show", "checkpoint", "resume")
+
+
+def _told(value):
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if hasattr(value, "__iter__") and not isinstance(value, str):
+        return [_told(v) for v in value]
+    return called(value) if callable(value) else value
+
+
+def one_each(name, value, count):
+    """A list of so many values, of that many or of one for all."""
+    found = [value] * count if value is None or np.ndim(value) == 0 else list(value)
+    if len(found) != count:
+        raise ValueError(f"{name}: expected one number, or {count}; got {len(found)}")
+    return found
 
 
 def _sort_of(labels):

@@ -11,7 +11,7 @@ from ..checkpoint import to_go_on_from
 from ..random import Stream, normal
 from ..rows import Rows
 from ..tensor import Tensor, inference
-from ._base import Model, as_input, must_be_able_to_train, must_be_within, must_have_some
+from ._base import Model, as_input, must_be_able_to_train, must_be_within, must_have_some, one_each, pretraining
 from .cnn import CNN
 
 
@@ -187,7 +187,7 @@ class Autoencoder(Model):
         lr=None,
         weight_decay=None,
         clip=None,
-        pretrain=0,
+        pretrain=None,
         warm_start=False,
         **options,
     ):
@@ -205,10 +205,13 @@ class Autoencoder(Model):
         optimizer : str or callable
         lr, weight_decay, clip : float, optional
             As in `Classifier.fit`.
-        pretrain : int
-            Epochs for each layer alone before all are trained together: it learns to give back the codes of the layer
-            below (greedy layer-wise training; dense and not variational). A run that goes on from a checkpoint has done
-            that already.
+        pretrain : int or dict, optional
+            Train each layer alone before all together: it learns to give back the codes of the layer below (greedy
+            layer-wise training; dense and not variational). A number of epochs for each layer, or a dict of options:
+            `epochs` (10 if left out) and `lr`, each a number or one for each layer, batch_size, optimizer, weight_decay,
+            clip, schedule, callbacks. The others are as for all layers together, but for schedule and callbacks. 0 and None:
+            all together from the beginning. (`DBN.fit` takes the same.) A run that goes on from a checkpoint has done that
+            already, and wants the same `pretrain` as before, or none.
         warm_start : bool
             Go on from the weights of now.
         **options
@@ -225,8 +228,9 @@ class Autoencoder(Model):
         FloatingPointError
             The loss became infinite or NaN; the message says where.
         """
-        if pretrain:
-            positive("pretrain", pretrain)
+        of_layers, self._pretrain = pretraining(pretrain, _OF_LAYERS)
+        if of_layers is not None and (self.kind == "conv" or self.variational):
+            raise ValueError(f"pretrain: expected none with kind 'conv' or variational; got {pretrain!r}")
         train.must_take(options, self._own)
         x = self._begin(X, warm_start)
         self._must_fit_output(x)
@@ -244,11 +248,12 @@ class Autoencoder(Model):
         if held is not None:
             held = (held, _floats(held))
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
-        if pretrain and to_go_on_from(options["checkpoint"], options.get("resume")) is None:
-            given = {"optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "clip": clip}
-            must_be_able_to_train(self.fit, {"epochs": epochs, "batch_size": batch_size} | given | options, self._own)
+        if of_layers is not None and to_go_on_from(options["checkpoint"], options.get("resume")) is None:
+            given = {"batch_size": batch_size, "optimizer": optimizer, "lr": lr, "weight_decay": weight_decay, "clip": clip}
+            must_be_able_to_train(self.fit, {"epochs": epochs} | given | options, self._own)
+            each = self._each_layer({"epochs": 10} | given | of_layers)
             with beforehand():
-                self._pretrain(x, pretrain, batch_size, optimizer, lr)
+                self._train_each(x, each)
             if self.pretrain_history_[-1]["stopped"] == "interrupted":  # Ctrl-C ends it all, not one layer
                 self.history_ = {"epoch": [], "loss": [], "lr": [], "seconds": [], "stopped": "interrupted"}
                 return self
@@ -282,10 +287,17 @@ class Autoencoder(Model):
         if self.output == "sigmoid":
             must_be_within(x, 0, 1, "which output 'sigmoid' gives (output='none' gives any)", name)
 
-    def _pretrain(self, x, epochs, batch_size, optimizer, lr):
+    def _each_layer(self, options):
+        """The options of each layer's own training, of which all can be trained with."""
+        count = len(self.hidden) + 1
+        epochs, rates = (one_each(name, options[name], count) for name in ("epochs", "lr"))
+        each = [options | {"epochs": e, "lr": rate} for e, rate in zip(epochs, rates, strict=True)]
+        for one in each:
+            must_be_able_to_train(self.fit, one, self._own)
+        return each
+
+    def _train_each(self, x, each):
         """Each layer and its mirror image alone, the lowest first, on the codes of those below."""
-        if self.kind == "conv" or self.variational:
-            raise ValueError(f"pretrain: expected 0 with kind 'conv' or variational; got {epochs}")
         net, values, self.pretrain_history_ = self.module_, x, []
         for i, (up, down) in enumerate(zip(net.encoder.layers, reversed(net.decoder.layers), strict=True)):
             pair = _Network(nn.Sequential(up), nn.Sequential(down), self, last=i == len(self.hidden))
@@ -294,19 +306,14 @@ class Autoencoder(Model):
                 pair.noise = nn.Noise("mask", min(self.noise_level, 0.5))
                 pair.noise.stream = Stream(self.seed).split(f"pretrain {i}")
             pair.plain = i > 0  # codes are not probabilities
-            given = {} if lr is None else {"lr": lr}
-            update = optim.get(optimizer, pair, **given)
+            options = dict(each[i])
+            given = {name: options.pop(name) for name in ("lr", "weight_decay", "clip")}
+            options["optimizer"] = optim.get(
+                options["optimizer"], pair, **{k: v for k, v in given.items() if v is not None}
+            )
+            rows = np.arange(len(values))
             self.pretrain_history_.append(
-                train.fit(
-                    pair,
-                    values,
-                    np.arange(len(values)),
-                    loss=pair.objective,
-                    optimizer=update,
-                    epochs=epochs,
-                    batch_size=batch_size,
-                    seed=self.seed,
-                )
+                train.fit(pair, values, rows, loss=pair.objective, **{"seed": self.seed} | options)
             )
             pair.forget()
             if self.pretrain_history_[-1]["stopped"] == "interrupted":
@@ -423,6 +430,9 @@ class Autoencoder(Model):
     def score(self, X, y=None):
         """Mean of `score_samples`: minus the squared error a sample."""
         return float(np.mean(must_have_some(self.score_samples(X))))
+
+
+_OF_LAYERS = ("epochs", "lr", "batch_size", "optimizer", "weight_decay", "clip", "schedule", "callbacks")
 
 
 def _floats(x):

@@ -1,17 +1,18 @@
 """Deep belief networks: a stack of Boltzmann machines, trained one after the other, that generates and classifies."""
 
+import inspect
 import os
 import time
 
 import numpy as np
 
 from .. import backend, nn, train
-from .._arguments import chance, function, functions, number, positive, sizes
+from .._arguments import chance, function, functions, not_negative, number, positive, sizes
 from .._interrupts import beforehand, interruptible, unless_begun
-from ..checkpoint import to_go_on_from
+from ..checkpoint import as_checkpoint, must_be_the_same_model, to_go_on_from
 from ..module import Module
 from ..random import permutation
-from ._base import Classifier, Model, must_be_able_to_train, must_have_some
+from ._base import Classifier, Model, must_be_able_to_train, must_have_some, one_each, pretraining
 from ._boltzmann import stream_of
 from .rbm import RBM
 
@@ -109,10 +110,9 @@ class DBN(Classifier):
             self.__dict__.pop(name, None)
         x = self._begin(X, False)
         count = len(machines)
-        epochs = [epochs] * count if np.ndim(epochs) == 0 else list(epochs)
-        rates = [lr] * count if lr is None or np.ndim(lr) == 0 else list(lr)
-        if len(epochs) != count or len(rates) != count:
-            raise ValueError(f"epochs, lr: expected one number, or {count}; got {len(epochs)} and {len(rates)}")
+        # All of them now, and not after the machines below have been trained.
+        epochs = [e if e == 0 else positive("epochs", e) for e in one_each("epochs", epochs, count)]
+        rates = [r if r is None else not_negative("lr", r) for r in one_each("lr", lr, count)]
         stack = []  # of the model only when it is whole
         learned = []  # an entry for each epoch of now
         callbacks = [*functions("callbacks", options.pop("callbacks", ())), learned.append]
@@ -382,21 +382,24 @@ class DBN(Classifier):
         ----------
         X : array [N,...]
         y : array [N]
-        pretrain : dict, optional
-            Options of `pretrain`, which is then called with X first.
+        pretrain : int or dict, optional
+            Train the stack first: a number of epochs for each machine, or a dict of options of `pretrain`, which is then
+            called with X. 0 and None: begin with the stack of now, if there is one. (`Autoencoder.fit` takes the same.)
         **options
             Of `Classifier.fit`: epochs, batch_size, lr, validation, ... With a checkpoint PATH the machines have theirs
-            beside it, PATH.0, PATH.1, ..., and a run that goes on trains only what was not trained before; it wants the
-            same `pretrain` as before.
+            beside it, PATH.0, PATH.1, ..., and a run that goes on trains only what was not trained before. Once PATH itself
+            is there it wants the same `pretrain` as before, or none: then the classifier goes on without its machines.
 
         Returns
         -------
         The model itself.
         """
-        if pretrain is not None:
-            if not hasattr(pretrain, "items"):
-                raise TypeError(f"pretrain: expected a dict of options; got {type(pretrain).__name__}")
+        of_stack, self._pretrain = pretraining(pretrain, _OF_STACK)
+        if of_stack is not None:
             must_be_able_to_train(super().fit, options, self._own)
+            # Told now: the weights will be those of the file, whatever other machines had learned before that.
+            now = self._settings() | {"pretrain": self._pretrain}
+            must_be_the_same_model(now, as_checkpoint(options.get("checkpoint")), options.get("resume"))
             files = {name: options[name] for name in ("checkpoint", "resume") if options.get(name)}
             begun = None if files.get("resume") is True else to_go_on_from(None, files.get("resume"))
             if begun is not None and not begun.exists():
@@ -404,7 +407,7 @@ class DBN(Classifier):
                     return super().fit(X, y, **options)  # which says that it is not there
                 options["resume"] = None  # the machines were still being trained
             with beforehand():
-                self.pretrain(X, **files | pretrain)
+                self.pretrain(X, **files | of_stack)
         return super().fit(X, y, **options)
 
     # ------------------------------------------------------------------------------------------------ files
@@ -488,6 +491,11 @@ class DBN(Classifier):
             model.module_.set_weights(weights)
             return model
         return model.set_weights(weights)
+
+
+# What `DBN.pretrain` takes, each name once.
+_OF_STACK = inspect.signature(DBN.pretrain).parameters | inspect.signature(RBM.fit).parameters
+_OF_STACK = tuple(name for name in _OF_STACK if name not in ("self", "X", "y", "options", "warm_start"))
 
 
 class _Upward(Module):
