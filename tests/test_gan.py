@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 
-from fastdl import metrics, models, nn, ops
+from fastdl import metrics, models, nn, ops, optim
 from fastdl.models import CNN, GAN
 from fastdl.models.gan import _Duel, spread_of
 from fastdl.tensor import Tensor
@@ -58,8 +58,6 @@ def test_losses_are_those_of_the_table():
     }
     for loss, (of_d, of_g) in expected.items():
         model = GAN("mlp", 2, (4,), output="none", loss=loss).build((2,))
-        from fastdl import optim
-
         players = [optim.get("sgd", net) for net in (model.module_.generator, model.module_.discriminator)]
         duel = _Duel(model, players, None, 2)
         a, b = Tensor(real.astype(np.float32)), Tensor(fake.astype(np.float32))
@@ -178,6 +176,7 @@ def test_checkpoints_go_on_bit_for_bit(tmp_path):
     x = two_heaps(128)
     make = lambda: GAN("mlp", 3, (8,), output="none", spectral_norm=True, seed=4)
     options = dict(batch_size=32, on_collapse="ignore")
+    kinds = [optim.SGD, lambda module: optim.Adam(module, 2e-4, 0.5)]
     whole = make().fit(x, epochs=4, **options)
     make().fit(x, epochs=2, checkpoint=tmp_path / "c", **options)
     resumed = make().fit(x, epochs=4, resume=tmp_path / "c", **options)
@@ -188,6 +187,10 @@ def test_checkpoints_go_on_bit_for_bit(tmp_path):
         make().fit(x, epochs=4, batch_size=16, resume=tmp_path / "c")
     with pytest.raises(ValueError, match="lr_d: expected 0.0002, as in the checkpoint .*; got 0.5"):
         make().fit(x, epochs=4, lr_d=0.5, resume=tmp_path / "c", **options)
+    with pytest.raises(ValueError, match="beta1: expected 0.5, as in the checkpoint .*; got 0.9"):
+        make().fit(x, epochs=4, beta1=0.9, resume=tmp_path / "c", **options)
+    with pytest.raises(ValueError, match="optimizer_d: expected Adam, as in the checkpoint .*; got SGD"):
+        make().fit(x, epochs=4, optimizer=lambda m: kinds.pop()(m), resume=tmp_path / "c", **options)
     with pytest.raises(ValueError, match="steps_d: expected 1, as in the checkpoint .*; got 2"):
         GAN("mlp", 3, (8,), output="none", spectral_norm=True, steps_d=2, seed=4).fit(
             x, epochs=4, resume=tmp_path / "c", **options
@@ -252,6 +255,43 @@ def test_a_batch_is_at_most_all_samples():
     fits = [GAN("mlp", 2, (4,), output="none").fit(x, epochs=2, batch_size=n, on_collapse="ignore") for n in (50, 64)]
     for name, a in fits[0].get_weights().items():
         np.testing.assert_array_equal(fits[1].get_weights()[name], a)
+
+
+def test_an_optimizer_may_be_a_function_or_a_class():
+    """As in every other fit: it gets what was asked for, and nothing else."""
+    x, made = two_heaps(64), []
+
+    def fit(optimizer, **options):
+        return GAN("mlp", 2, (4,), output="none", seed=1).fit(x, epochs=1, optimizer=optimizer, on_collapse="ignore", **options)
+
+    def plain(module):
+        made.append(optim.Adam(module, lr=2e-4, beta1=0.5))
+        return made[-1]
+
+    named = fit("adam").sample(5)
+    np.testing.assert_array_equal(fit(plain).sample(5), named)
+    np.testing.assert_array_equal(fit(optim.Adam, lr=2e-4, beta1=0.5).sample(5), named)
+    np.testing.assert_array_equal(fit(optim.Adam).sample(5), fit("adam", lr=1e-3, beta1=0.9).sample(5))
+    sgd = fit("sgd", lr=0.1, lr_d=0.2).sample(5)
+    np.testing.assert_array_equal(fit(optim.SGD, lr=0.1, lr_d=0.2).sample(5), sgd)
+    fit(plain, schedule=lambda t, total: 0.5)
+    assert [player.lr for player in made] == [2e-4] * 4  # as it was before
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options", "error", "message"),
+    [
+        ("nadam", {}, ValueError, "optimizer: expected one of sgd, .* or a function; got 'nadam'"),
+        (lambda m: None, {}, TypeError, "optimizer: expected an Optimizer made for this module; got NoneType"),
+        (lambda m, at=[]: at.append(optim.SGD(m)) or at[0], {}, ValueError, "optimizer: expected one that was made for"),
+        ("sgd", {"beta1": 0.5}, ValueError, "beta1: expected none with 'sgd', which has no such number; got 0.5"),
+        ("adam", {"lr": "fast"}, TypeError, "lr: expected a number; got str"),
+        ("adam", {"beta1": 1.0}, ValueError, "beta1: expected 0 <= beta1 < 1; got 1.0"),
+    ],
+)
+def test_wrong_optimizers_are_named(optimizer, options, error, message):
+    with pytest.raises(error, match=message):
+        GAN("mlp", 2, (4,), output="none").fit(two_heaps(64), optimizer=optimizer, **options)
 
 
 def test_wrong_use_is_named():

@@ -10,7 +10,7 @@ import numpy as np
 from .. import backend, nn, ops, optim, train
 from .._arguments import chance, functions, not_negative, positive, schedule_or_none, scheduled, sizes
 from .._interrupts import interruptible, unless_begun
-from ..checkpoint import Run, called, fingerprint, module_state, set_module_state
+from ..checkpoint import Run, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
 from ..rows import Rows
 from ..tensor import Tensor, frozen, inference
@@ -158,7 +158,7 @@ class GAN(Model):
     # ------------------------------------------------------------------------------------------ training
 
     @unless_begun
-    def fit(self, X, y=None, *, epochs=20, batch_size=64, lr=2e-4, lr_d=None, optimizer="adam", beta1=0.5, schedule=None,
+    def fit(self, X, y=None, *, epochs=20, batch_size=64, lr=None, lr_d=None, optimizer="adam", beta1=None, schedule=None,
             on_collapse="warn", warm_start=False, callbacks=(), on_step=(), checkpoint=None, resume=None):  # fmt: skip
         """Learn to make samples like those of X.
 
@@ -169,11 +169,12 @@ class GAN(Model):
         y : ignored
         epochs, batch_size : int
             A last batch that is not whole is left out; a batch is all samples where there are fewer.
-        lr, lr_d : float
-            Learning rates of G and of D; the same if `lr_d` is left out.
-        optimizer : {'adam', 'rmsprop', 'sgd', ...}
-        beta1 : float
-            Of Adam.
+        lr, lr_d : float, optional
+            Learning rates of G and of D; the same if `lr_d` is left out. 2e-4 where the optimiser is named.
+        optimizer : str or callable
+            As in `Classifier.fit`; a function is called for either network.
+        beta1 : float, optional
+            Of 'adam' and 'adamw', 0.5 if left out; a function gets it as it gets a learning rate, where there is one.
         schedule : callable, optional
             ``schedule(t, total) -> factor`` of both learning rates.
         on_collapse : {'warn', 'stop', 'ignore'}
@@ -211,11 +212,7 @@ class GAN(Model):
         if not hasattr(self, "module_"):
             self.build(as_input(X).shape[1:])
         pair, n = self.module_, len(x)
-        more = {"beta1": beta1} if optimizer in ("adam", "adamw") else {}
-        players = [
-            optim.get(optimizer, net, lr=rate, **more)
-            for net, rate in ((pair.generator, lr), (pair.discriminator, lr if lr_d is None else lr_d))
-        ]
+        players = _players(pair, optimizer, lr, lr if lr_d is None else lr_d, beta1)
         rates = [p.lr for p in players]
         rows = Rows(x, "X", players[0].flat.data)
         shuffling, draws = Stream(self.seed).split("shuffle"), Stream(self.seed).split("latent")
@@ -223,9 +220,9 @@ class GAN(Model):
         steps = n // batch_size
         state = train.State(pair, None, history, epochs, epochs * max(1, steps // self.steps_d))
         identity = {"X": fingerprint(x), "batch_size": batch_size, "seed": self.seed, "loss": self.loss,
-                    "schedule": None if schedule is None else epochs, "lr": lr, "lr_d": lr if lr_d is None else lr_d,
-                    "beta1": beta1, "optimizer": called(optimizer), "steps_d": self.steps_d,
-                    "smoothing": self.smoothing, "average": self.average}  # fmt: skip
+                    "schedule": None if schedule is None else epochs, "steps_d": self.steps_d,
+                    "smoothing": self.smoothing, "average": self.average, **players[0].settings(),
+                    **{f"{name}_d": value for name, value in players[1].settings().items()}}  # fmt: skip
         run, first = Run(self._checkpoint(checkpoint, resume), resume, identity), 1
         if run.state is not None:
             first = self._resume(run.state, players, shuffling, draws, state)
@@ -267,6 +264,8 @@ class GAN(Model):
                         break
             finally:
                 pair.eval()
+                for player, rate in zip(players, rates, strict=True):
+                    player.lr = rate
         return self
 
     def _close_epoch(self, epoch, means, x, history, seconds):
@@ -347,6 +346,26 @@ class GAN(Model):
             return np.clip(d, 0.0, 1.0)
         with inference():
             return backend.to_host(ops.sigmoid(Tensor(d)).data)
+
+
+def _players(pair, optimizer, lr, lr_d, beta1):
+    """The optimisers of G and of D."""
+    options = {} if beta1 is None else {"beta1": beta1}
+    if not callable(optimizer):
+        lr, lr_d = (2e-4 if rate is None else rate for rate in (lr, lr_d))
+        if optimizer in ("adam", "adamw"):
+            options = {"beta1": 0.5} | options
+        elif options:
+            raise ValueError(f"beta1: expected none with {optimizer!r}, which has no such number; got {beta1}")
+    players = []
+    for net, rate in ((pair.generator, lr), (pair.discriminator, lr_d)):
+        player = optim.get(optimizer, net, **options, **({} if rate is None else {"lr": rate}))
+        if not hasattr(player, "flat"):
+            raise TypeError(f"optimizer: expected an Optimizer made for this module; got {type(player).__name__}")
+        if not player.flat.holds(net.named_parameters()):
+            raise ValueError("optimizer: expected one that was made for this module as it is now; got one for other parameters")
+        players.append(player)
+    return players
 
 
 def _not_finite(x):
