@@ -18,6 +18,43 @@ def leaf(*values):
     return Tensor(np.array(values, np.float32), wants_grad=True)
 
 
+@pytest.mark.parametrize("data", [[1.0, 2.0], 3.0], ids=lambda d: type(d).__name__)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda t, x: t + x,
+        lambda t, x: x * t,
+        lambda t, x: -t,
+        lambda t, x: t / 2.0,
+        lambda t, x: t @ x,
+        lambda t, x: t.sum(),
+        lambda t, x: t.mean(),
+        lambda t, x: ops.mean(t, 0),
+        lambda t, x: t.reshape((2, 1)),
+        lambda t, x: t.shape,
+        lambda t, x: t.item(),
+        lambda t, x: ops.flatten(t),
+        lambda t, x: ops.concatenate([x, t]),
+        lambda t, x: ops.dense(t, x),
+        lambda t, x: ops.relu(t),
+        lambda t, x: ops.exp(t),
+        lambda t, x: ops.softmax(t),
+        lambda t, x: ops.mse(t, x),
+        lambda t, x: ops.conv2d(t, x),
+        lambda t, x: ops.global_avg_pool2d(t),
+        lambda t, x: ops.max_pool2d(t),
+        lambda t, x: ops.layer_norm(t),
+        lambda t, x: nn.Dense(2, inputs=2).initialise(0)(t),
+        lambda t, x: nn.BatchNorm()(t),
+    ],
+)
+def test_a_tensor_of_what_is_no_array_is_told_where_it_is_used(use, data):
+    """Tensors are made too often to be looked at as they are made."""
+    t = Tensor(data)
+    with pytest.raises(TypeError, match=f"expected a NumPy or C.* array .*; got {type(data).__name__}"):
+        use(t, leaf(1.0, 2.0))
+
+
 def test_value_used_twice_adds_its_gradients():
     x = leaf(2.0, 3.0)
     y = x * x + x

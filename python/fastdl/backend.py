@@ -290,7 +290,8 @@ def kernels(a):
         if not _is_cuda(a):
             if type(a) is memoryview:  # the data of an array where those of a Tensor were wanted
                 raise TypeError("expected a Tensor (fastdl.Tensor(x) makes one); got an array, or a memoryview") from None
-            raise TypeError(f"expected a NumPy or CUDA array; got {type(a).__name__}") from None
+            what = "a NumPy or CUDA array (fastdl.tensor(x) makes a Tensor of what is none)"
+            raise TypeError(f"data: expected {what}; got {type(a).__name__}") from None
     return cuda_kernels() if _cuda is None else _cuda.kernels
 
 

@@ -59,7 +59,11 @@ class Tensor(Node):
     @property
     def shape(self):
         """Sizes of the axes."""
-        return self.data.shape
+        try:
+            return self.data.shape
+        except AttributeError:  # looked at where it costs nothing until it is wrong: not where a tensor is made
+            backend.kernels(self.data)
+            raise
 
     def __repr__(self):
         return f"Tensor({self.data!r})"
@@ -82,7 +86,8 @@ class Tensor(Node):
 
     def item(self):
         """The value of a tensor with one element."""
-        return float(backend.to_host(self.data).reshape(-1)[0]) if self.data.size == 1 else self._no_item()
+        value = backend.to_host(self.data)
+        return float(value.reshape(-1)[0]) if value.size == 1 else self._no_item()
 
     def _no_item(self):
         raise ValueError(f"item: expected a tensor with one element; got shape {list(self.shape)}")

@@ -45,7 +45,7 @@ class Dense(Module):
 
     def forward(self, x):
         if self.w is None:
-            self._size(x.data.shape[-1])
+            self._size(x.shape[-1])
         return ops.dense(x, self.w, self.b, self.act, self.slope)
 
     def describe(self):

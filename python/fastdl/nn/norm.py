@@ -44,7 +44,7 @@ class BatchNorm(Module):
 
     def forward(self, x):
         if self.gamma is None:
-            self._size(x.data.shape[-1])
+            self._size(x.shape[-1])
         return ops.batch_norm(
             x, self.gamma, self.shift, self.running_mean, self.running_var, self.training, self.eps, self.momentum
         )
@@ -70,5 +70,5 @@ class LayerNorm(Module):
 
     def forward(self, x):
         if self.gamma is None:
-            self._size(x.data.shape[-1])
+            self._size(x.shape[-1])
         return ops.layer_norm(x, self.gamma, self.shift, self.eps)

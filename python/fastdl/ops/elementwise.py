@@ -85,7 +85,12 @@ def _arithmetic(x, y, op):
             x = Tensor(full(y.shape, y.data, float(number)))
     y = _operand(y, x.data)
     k, xd, yd = kernels(x.data), x.data, y.data
-    if yd.size == 1:
+    try:
+        one = yd.size == 1
+    except AttributeError:
+        kernels(yd)  # says what it is instead of an array
+        raise
+    if one:
         n = 1
     elif yd.shape == xd.shape[xd.ndim - yd.ndim :]:
         n = yd.size

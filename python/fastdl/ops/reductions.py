@@ -21,7 +21,7 @@ def reduce_middle(x, middle, op, shape):
 def reduce(x, op, axis=None):
     """Sum, mean, max or min over one axis, or over all (result of shape [1])."""
     if axis is None:
-        return reduce_middle(x, (1, x.data.size, 1), op, (1,))
+        return reduce_middle(x, (1, -1, 1), op, (1,))
     shape = x.shape
     if not -len(shape) <= axis < len(shape):
         raise ValueError(f"axis: expected -{len(shape)} to {len(shape) - 1}; got {axis}")

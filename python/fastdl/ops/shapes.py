@@ -9,7 +9,11 @@ from ..tensor import DY, record, record_kernel
 def reshape(x, shape):
     """The same elements under another shape."""
     xd = x.data
-    y = xd.reshape(shape)
+    try:
+        y = xd.reshape(shape)
+    except AttributeError:
+        kernels(xd)  # says what it is instead of an array
+        raise
 
     def step(dy):
         dx, beta = x.slot()
