@@ -137,6 +137,39 @@ def test_planted_cases_are_found(name):
     assert f"verdict: {verdict}" in str(report) and report.remedy in str(report)
 
 
+@pytest.mark.parametrize("n", [1, 2, 15])
+def test_few_samples_cannot_tell_dead_units_from_idle_ones(n):
+    x, y = table()
+    for net in (dead_units()[0], built(dense(12, "relu"), x)):  # of either, more than half may be 0
+        report = examine(net, x[:n], y[:n])
+        assert report.healthy, str(report)
+        assert all(math.isnan(r.dead) for r in report.layers[:-1]) and "nan" not in str(report)
+    report = examine(dead_units()[0], x[:n], y[:n])
+    said = {1: "1 sample is", 2: "2 samples are", 15: "15 samples are"}[n]
+    remark = f"1: 100% of its units are 0; {said} too few to tell dead units from idle ones, 16 or more do."
+    assert report.remarks == [f"layers.{remark}"] and f"remark: layers.{remark}" in str(report)
+    watch = Watch(every=2, sample=x[:n])
+    MLP((16,), seed=1).fit(x, y, epochs=2, on_step=[watch])
+    assert np.isnan(watch.dead["layers.0"]).all() and len(watch.dead["layers.0"]) == 2
+    assert watch.report().remarks == [f"sample: {said} too few to tell dead units from idle ones, 16 or more do."]
+    again = Watch()
+    again.set_state(watch.get_state())
+    assert again.report().remarks == watch.report().remarks
+    assert examine(dead_units()[0], x[:16], y[:16]).verdict == "dead"
+
+
+def test_one_sample_is_not_unlike_others():
+    x, y = table()
+    report = examine(built(dense(20, "sigmoid"), x), x[:1], y[:1])
+    assert report.verdict == "vanishing" and "alike" not in str(report)
+    assert all(math.isnan(r.variety) for r in report.layers)
+    net = built(nn.Sequential(nn.Dense(8), nn.BatchNorm(), nn.ReLU(), nn.Dense(4)), x)
+    with pytest.raises(ValueError, match="X: expected two samples or more, for batch normalisation, .*; got 1"):
+        examine(net, x[:1], y[:1])
+    images = np.random.default_rng(0).random((1, 8, 8, 1))
+    assert examine(CNN(width=4).build((8, 8, 1), 4), images, y[:1]).layers  # whose pixels are many
+
+
 @pytest.mark.parametrize(
     ("optimizer", "lr", "verdict"),
     [

@@ -24,6 +24,8 @@ ROUNDED_AWAY = 2.0**-24
 # each step, which gates at rest do (sigmoid(0)): to a hundredth in 6.6 steps. What forgets faster has its gates shut.
 SHUT = math.log(100.0) / math.log(2.0)
 FEWEST_STEPS = 8  # fewer say nothing of a trend
+# A sound unit may be on for one sample in twenty: it is 0 for all of 16 in less than half the cases, for one nearly always.
+FEWEST_SAMPLES = 16
 SATURATED = {"tanh": lambda y: np.abs(y) > 0.95, "sigmoid": lambda y: np.abs(y - 0.5) > 0.45}
 RECTIFIED = ("relu", "leaky_relu", "gelu")
 
@@ -88,13 +90,14 @@ class Layer:
         Root mean square of its outputs.
     variety : float
         How much outputs differ between samples: root mean square of their deviation from the batch's mean over that of
-        the outputs, 0 (all samples alike) to 1.
+        the outputs, 0 (all samples alike) to 1; NaN of one sample.
     gradient : float
         Norm of the loss's gradient by its outputs.
     weight, weight_gradient : float
         Norm of its weights and of their gradient; NaN without weights.
     dead, saturated : float
-        Share of units that are 0 for every sample; of outputs at the flat ends of tanh or sigmoid.
+        Share of units that are 0 for every sample, NaN where fewer than 16 can't tell; of outputs at the flat ends of tanh
+        or sigmoid.
     """
 
     name: str
@@ -159,7 +162,7 @@ class Report:
             (
                 f"{r.name} {r.kind}".strip(),
                 *("" if math.isnan(v) else f"{v:.2g}" for v in (r.output, r.variety, r.gradient, r.weight, r.weight_gradient)),
-                f"{r.dead:.0%}" if r.dead else "",
+                f"{r.dead:.0%}" if r.dead > 0 else "",
                 f"{r.saturated:.0%}" if r.saturated else "",
             )
             for r in shown
@@ -181,7 +184,8 @@ def examine(model, X, y, loss=None):
     model : model, fitted estimator or Module
         As it is: fresh or trained.
     X : array [N,...]
-        A few dozen to a few hundred samples, as for training.
+        A few dozen to a few hundred samples, as for training. Of fewer than 16 nothing is said about dead units: those that
+        are 0 for all of them may only be idle.
     y : array [N]
         Labels or targets, as for training; None for an autoencoder.
     loss : str or callable, optional
@@ -237,6 +241,8 @@ def examine(model, X, y, loss=None):
     calls, outputs, slopes, passes = [], {}, {}, []
 
     def observe(part, inputs):
+        if isinstance(part, nn.BatchNorm) and inputs and math.prod(inputs[0].shape[:-1]) == 1:
+            raise ValueError("X: expected two samples or more, for batch normalisation, to which one is like any other; got 1")
         at = len(calls)
         calls.append(part)
         if getattr(part, "recurrent", False) and not hasattr(part, "sequence") and inputs:
@@ -264,8 +270,11 @@ def examine(model, X, y, loss=None):
             value.backward()
         reached = {id(p): p.beta != 0.0 for p in module.parameters()}
         layers = _layers(module, calls, outputs, slopes, reached)
-        findings += _of_layers(module, layers, result, reached)
         over_time, remarks = _over_time(module, passes)
+        findings += _of_layers(module, layers, result, reached, len(x), remarks)
+        for r in layers:
+            if len(x) < FEWEST_SAMPLES and getattr(r.module, "act", "none") in RECTIFIED:
+                r.dead = math.nan
         if any(f.kind == "exploding over time" for f in over_time):  # of which infinities in the layers before are the end
             findings = [f for f in findings if f.kind != "not finite"]
         findings += over_time
@@ -397,6 +406,12 @@ def _of_input(x):
     return []
 
 
+def too_few(n):
+    """What to say of units that are 0 for so few samples."""
+    these = "1 sample is" if n == 1 else f"{n} samples are"
+    return f"{these} too few to tell dead units from idle ones, {FEWEST_SAMPLES} or more do"
+
+
 def _layers(module, calls, outputs, slopes, reached):
     names = {id(m): name for name, m in module.named_modules()}
     inside = {
@@ -420,7 +435,7 @@ def _layers(module, calls, outputs, slopes, reached):
             names.get(id(part), "?"),
             type(part).__name__,
             output,
-            scatter / output if output else 0.0,
+            math.nan if len(y) == 1 else scatter / output if output else 0.0,
             _norm(slopes[at]) if at in slopes else 0.0,
             trunk=id(part) not in inside,
             module=part,
@@ -442,7 +457,7 @@ def idle_shares(part, y):
     return 0.0, float(SATURATED[act](y).mean()) if act in SATURATED else 0.0
 
 
-def _of_layers(module, layers, loss, reached):
+def _of_layers(module, layers, loss, reached, samples, remarks):
     found = []
     bad = next((r for r in layers if not (math.isfinite(r.output) and math.isfinite(r.gradient))), None)
     if bad is not None:
@@ -478,18 +493,20 @@ def _of_layers(module, layers, loss, reached):
     if found:
         return found
 
-    for r in layers:
-        if r.dead > MANY:
-            found.append(Finding("dead", r.name, f"{r.dead:.0%} of its units are 0 for every sample"))
-            break
+    quiet = next((r for r in layers if r.dead > MANY), None)
+    if samples < FEWEST_SAMPLES:
+        if quiet is not None:
+            remarks.append(f"{quiet.name}: {quiet.dead:.0%} of its units are 0; {too_few(samples)}.")
+    elif quiet is not None:
+        found.append(Finding("dead", quiet.name, f"{quiet.dead:.0%} of its units are 0 for every sample"))
     for r in layers:
         if r.saturated > MANY and r is not layers[-1]:
             found.append(Finding("saturated", r.name, f"{r.saturated:.0%} of its outputs are at the flat ends of {r.module.act}"))
             break
-    # A layer before dead ones, or before a last layer that begins at 0, gets no gradient for a reason of its own.
+    # A layer before units that are off, or before a last layer that begins at 0, gets no gradient for a reason of its own.
     spine = [r for r in layers if r.trunk and (not math.isnan(r.weight) or r.kind == "Residual")]
     zero_after = any(r.weight == 0.0 for r in spine[1:])
-    if len(spine) >= 2 and not zero_after and not any(f.kind == "dead" for f in found):
+    if len(spine) >= 2 and not zero_after and quiet is None:
         gradients = [r.gradient for r in spine]
         first, at_end = gradients[0], gradients[-1]
         top = max(gradients)

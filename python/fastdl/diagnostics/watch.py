@@ -8,7 +8,7 @@ from .. import backend, nn
 from ..module import observing
 from ..tensor import Tensor, inference
 from ._network import host, input_of
-from .doctor import MANY, RECTIFIED, SATURATED, Finding, Report, idle_shares
+from .doctor import FEWEST_SAMPLES, MANY, RECTIFIED, SATURATED, Finding, Report, idle_shares, too_few
 
 HIGH, LOW = 0.1, 1e-6  # of an update's norm to its weights' norm; about 1e-3 is usual
 
@@ -35,8 +35,8 @@ class Watch:
         norm of its gradient.
     epochs : list of int
     dead, saturated : dict of str to list of float
-        With a `sample`, of every layer with rectified units: the share of them that are 0 for all of it; of every layer of
-        tanh or sigmoid: the share of outputs at the flat ends.
+        With a `sample`, of every layer with rectified units: the share of them that are 0 for all of it (NaN where it is
+        of fewer than 16, which can't tell); of every layer of tanh or sigmoid: the share of outputs at the flat ends.
 
     Examples
     --------
@@ -56,7 +56,7 @@ class Watch:
         self.every, self._before = int(every), None
         self.steps, self.ratios, self.weights, self.gradients = [], {}, {}, {}
         self._sample = sample[0] if isinstance(sample, tuple) else sample
-        self.epochs, self.dead, self.saturated, self._last = [], {}, {}, None
+        self.epochs, self.dead, self.saturated, self._last, self._samples = [], {}, {}, None, None
 
     def __call__(self, state):
         flat = state._flat()
@@ -72,6 +72,7 @@ class Watch:
 
     def _look(self, module):
         x = input_of(module, self._sample)
+        self._samples = len(x)
         names, modes = {id(m): n for n, m in module.named_modules()}, [(m, m.training) for _, m in module.named_modules()]
 
         def observe(part, inputs):
@@ -81,7 +82,7 @@ class Watch:
                 dead, saturated = idle_shares(part, host(out.data))
                 act = getattr(part, "act", "none")
                 if act in RECTIFIED:
-                    now.setdefault(("dead", name), dead)
+                    now.setdefault(("dead", name), math.nan if len(x) < FEWEST_SAMPLES else dead)
                 elif act in SATURATED:
                     now.setdefault(("saturated", name), saturated)
             return out
@@ -115,6 +116,7 @@ class Watch:
         return {
             "steps": self.steps, "ratios": self.ratios, "weights": self.weights, "gradients": self.gradients,
             "before": self._before, "epochs": self.epochs, "dead": self.dead, "saturated": self.saturated, "last": self._last,
+            "samples": self._samples,
         }  # fmt: skip
 
     def set_state(self, state):
@@ -123,6 +125,7 @@ class Watch:
         self.gradients, self._before = state["gradients"], state["before"]
         self.epochs, self.dead = state.get("epochs", []), state.get("dead", {})
         self.saturated, self._last = state.get("saturated", {}), state.get("last")
+        self._samples = state.get("samples")
 
     def report(self):
         """Whether the learning rate suits the weights, and by the last look at a `sample` whether units are dead or saturated.
@@ -154,7 +157,8 @@ class Watch:
             if shares[-1] > MANY and name != self._last:  # the ends of a last layer are what it should say
                 found.append(Finding("saturated", name, f"{shares[-1]:.0%} of its outputs are at the flat ends"))
                 break
-        return Report(found, [])
+        few = self.dead and self._samples is not None and self._samples < FEWEST_SAMPLES
+        return Report(found, [], remarks=[f"sample: {too_few(self._samples)}."] if few else [])
 
     def plot(self, ax=None):
         """Ratios over the updates; see `fastdl.plot.updates`."""
