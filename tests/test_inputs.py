@@ -25,9 +25,11 @@ from fastdl.models import (
     MLPRegressor,
     Perceptron,
     RNNClassifier,
+    RNNRegressor,
     SoftmaxRegression,
     load,
 )
+from fastdl.models.pca import PCA
 from fastdl.random import Stream, permutation, uniform
 
 RNG = np.random.default_rng(5)
@@ -363,6 +365,89 @@ def test_a_text_is_judged_after_every_epoch():
 def test_sequences_of_no_steps_are_of_any_width():
     model = RNNClassifier(units=4).fit([np.ones((2, 3)), np.zeros((1, 3))] * 4, [0, 1] * 4, epochs=1)
     assert np.array_equal(model.predict_proba([[], []]), model.predict_proba([np.zeros((0, 3))] * 2))
+
+
+SEQUENCES = [np.full((n % 3 + 1, 2), n, np.float32) for n in range(40)]
+GREY = RNG.random((8, 12, 12)).astype(np.float32)
+PAIRS = np.tile([[1.0, 0, 1, 0, 0, 1]], (40, 1))
+# Models by name, what they were trained on, and what answers for each sample.
+ANSWERS = {
+    "MLP": (mlp, X, ("predict", "predict_proba", "decision_function")),
+    "MLP of words": (lambda: mlp(np.where(Y, "yes", "no")), X, ("predict", "predict_proba")),
+    "SoftmaxRegression": (lambda: SoftmaxRegression().fit(X, Y, epochs=1), X, ("predict", "predict_proba")),
+    "Perceptron": (lambda: Perceptron().fit(X, Y, epochs=1), X, ("predict", "decision_function")),
+    "CNN": (lambda: CNN(width=2).fit(GREY, Y[:8], epochs=1), GREY, ("predict", "predict_proba")),
+    "CNN of rows": (
+        lambda: CNN("lenet5", (12, 12)).fit(GREY.reshape(8, -1), Y[:8], epochs=1), GREY.reshape(8, -1),
+        ("predict", "predict_proba"),
+    ),
+    "ClassificationRBM": (lambda: ClassificationRBM(4).fit(BITS, Y, epochs=1), BITS, ("predict", "predict_proba")),
+    "DBN": (lambda: DBN((4,)).fit(BITS, Y, pretrain=1, epochs=1), BITS, ("predict", "predict_proba", "transform")),
+    "RNNClassifier": (
+        lambda: RNNClassifier(units=4).fit(SEQUENCES, Y, epochs=1), SEQUENCES,
+        ("predict", "predict_proba", "decision_function"),
+    ),
+    "RNNClassifier of rows": (lambda: RNNClassifier(units=4).fit(X, Y, epochs=1), X, ("predict", "predict_proba")),
+    "RNNClassifier of tokens": (
+        lambda: RNNClassifier(units=4, vocabulary=5).fit([[1, 2, 3], [4]] * 20, Y, epochs=1), [[1, 2, 3], [4]],
+        ("predict", "predict_proba"),
+    ),
+    "MLPRegressor": (lambda: MLPRegressor((4,)).fit(X, X[:, 0], epochs=1), X, ("predict",)),
+    "MLPRegressor of two": (lambda: MLPRegressor((4,)).fit(X, X[:, :2], epochs=1), X, ("predict",)),
+    "CNNRegressor": (lambda: CNNRegressor(width=2).fit(GREY, X[:8, :2], epochs=1), GREY, ("predict",)),
+    "RNNRegressor": (lambda: RNNRegressor(units=4).fit(SEQUENCES, X[:, 0], epochs=1), SEQUENCES, ("predict",)),
+    "Autoencoder": (
+        lambda: Autoencoder((4,), 2).fit(BITS, epochs=1), BITS, ("transform", "reconstruct", "score_samples"),
+    ),
+    "convolutional Autoencoder": (
+        lambda: Autoencoder((4,), 2, kind="conv").fit(GREY, epochs=1), GREY, ("transform", "reconstruct", "score_samples"),
+    ),
+    "PCA": (lambda: PCA(2).fit(X), X, ("transform", "reconstruct", "score_samples")),
+    "RBM": (rbm, BITS, ("transform", "reconstruct", "gibbs", "impute", "free_energy", "pseudo_likelihood", "log_likelihood")),
+    "Gaussian RBM": (lambda: RBM(4, "gaussian").fit(X, epochs=1), X, ("transform", "reconstruct", "impute", "free_energy")),
+    "softmax RBM": (
+        lambda: RBM(4, "softmax", visible_group=2).fit(PAIRS, epochs=1), PAIRS, ("transform", "gibbs", "impute", "free_energy"),
+    ),
+    "ConvolutionalRBM": (
+        lambda: ConvolutionalRBM(2, 3).fit(GREY, epochs=1), GREY, ("transform", "reconstruct", "gibbs", "free_energy"),
+    ),
+    "DBM": (lambda: DBM((3, 2)).fit(BITS, epochs=1), BITS, ("transform", "reconstruct")),
+    "GAN": (
+        lambda: GAN(hidden=(4,)).fit(BITS, epochs=1, on_collapse="ignore"), BITS, ("decision_function", "discriminate"),
+    ),
+    "Captioner": (captioner, IMAGES, ("transform", "caption", "hypotheses", "candidates")),
+    "RNTN": (rntn, TREES, ("predict", "predict_proba")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_no_samples_have_no_answers(name):
+    """An empty list is as good as an empty array, whatever the shape of a sample."""
+    make, full, methods = ANSWERS[name]
+    model = make()
+    for method in methods:
+        ask = getattr(model, method)
+        some = ask(full[:2])
+        for none in ([], full[:0], () if isinstance(full, list) else np.zeros(0)):
+            found = ask(none)
+            assert len(some) == 2 and len(found) == 0 and type(found) is type(some)
+            if isinstance(some, np.ndarray):
+                assert found.dtype == some.dtype and found.shape == (0, *some.shape[1:]), method
+    if name not in ("Gaussian RBM", "softmax RBM", "Captioner", "ConvolutionalRBM", "DBM", "GAN", "RNTN"):
+        with pytest.raises(ValueError, match="X: expected one sample or more; got none"):
+            model.score([], [])
+
+
+@pytest.mark.parametrize("name", [name for name in ANSWERS if name != "RNTN"])
+def test_nothing_is_learned_from_no_samples(name):
+    """And nothing that was learned is lost by it."""
+    make, full, (method, *_) = ANSWERS[name]
+    model = make()
+    before = getattr(model, method)(full[:2])
+    for how in {}, {"warm_start": True} if name != "PCA" else {}:
+        with pytest.raises(ValueError, match="X: expected one sample or more; got none"):
+            model.fit([], [], **how)
+        assert np.array_equal(getattr(model, method)(full[:2]), before)
 
 
 def test_a_series_that_does_not_change_needs_no_penalty():

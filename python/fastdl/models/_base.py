@@ -59,7 +59,10 @@ class Model:
     # ------------------------------------------------------------------------------------------ the door
 
     def _input(self, X, name="X"):
-        x = self._shape(as_input(X, name), name)
+        x = as_input(X, name)
+        if x.shape == (0,):  # an empty list: no samples have any shape
+            x = x.reshape(0, *self.input_shape_) if hasattr(self, "input_shape_") else must_have_some(x, name)
+        x = self._shape(x, name)
         if hasattr(self, "input_shape_") and x.shape[1:] != self.input_shape_:
             raise ValueError(
                 f"{name}: expected samples of shape {list(self.input_shape_)}, as the model was made for; "

@@ -404,7 +404,9 @@ class Autoencoder(Model):
     def reconstruct(self, X):
         """What the network makes of samples, float32, in the shape of X."""
         self._need_fit()
-        return self._finished(train.predict(self.module_, self._input(X))).reshape(np.shape(X))
+        y = self._finished(train.predict(self.module_, self._input(X)))
+        shape = np.shape(X)
+        return y.reshape((0, *self.sample_shape_) if shape == (0,) else shape)
 
     def _finished(self, outputs):
         if self.loss == "binary_cross_entropy":

@@ -64,6 +64,8 @@ class PCA:
         """(X, its rows) of samples such as those that were learned from."""
         self._need_fit()
         a = as_input(X)
+        if a.shape == (0,):  # an empty list
+            a = a.reshape(0, *self.shape_)
         width = self.components_.shape[1]
         if math.prod(a.shape[1:]) != width:
             raise ValueError(

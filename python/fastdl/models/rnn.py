@@ -6,7 +6,7 @@ from .. import backend, nn
 from .._arguments import chance, positive
 from ..data.sequences import pad
 from ..tensor import Tensor
-from ._base import Classifier, Regressor, as_input
+from ._base import Classifier, Regressor, as_input, must_have_some
 from ._door import must_be_on_scale, scale_name
 
 _CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
@@ -112,12 +112,21 @@ class _Sequences:
     def _input(self, X, name="X"):
         return self._tokens(X, name) if self.vocabulary else self._steps(X, name)
 
+    def _holds_none(self, X, name):
+        """Whether X is an empty list, whose sequences have any shape."""
+        none = (_ragged(X) or np.ndim(X) == 1) and len(X) == 0
+        if none and not hasattr(self, "input_shape_"):
+            must_have_some(X, name)
+        return none
+
     def _steps(self, X, name):
         """Rows float32 [N, T I + 1] of a list of arrays [T_n,I] or of an array [N,T,I] in which NaN fills up.
 
         uint8 becomes values in [0,1]; the scale of a fit is remembered.
         """
-        if _ragged(X):
+        if self._holds_none(X, name):
+            x, lengths, of_bytes = np.zeros((0, 0, self.input_shape_[-1]), np.float32), None, False
+        elif _ragged(X):
             x, lengths = pad(X, name=name)
             kinds = {str(getattr(s, "dtype", type(s).__name__)).removeprefix("torch.") for s in X if len(s)}
             of_bytes = "uint8" in kinds
@@ -157,7 +166,9 @@ class _Sequences:
 
     def _tokens(self, X, name):
         """Rows int64 [N, T + 1] of lists of tokens, or of an array [N,T] in which negative numbers fill up."""
-        if _ragged(X):
+        if self._holds_none(X, name):
+            x, lengths = np.zeros((0, 0), np.int64), None
+        elif _ragged(X):
             x, lengths = pad([s if np.size(s) else np.zeros(0, np.int64) for s in X], name=name)
         else:
             x = np.asarray(backend.to_host(backend.array(X, None)))
