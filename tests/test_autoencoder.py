@@ -456,7 +456,7 @@ def test_variances_of_a_machine_are_unrolled():
 def test_counts_are_named():
     with pytest.raises(ValueError, match="pretrain: expected at least 1; got -1"):
         Autoencoder((4,), 2).fit(curve(20), pretrain=-1)
-    with pytest.raises(ValueError, match="n: expected at least 1; got -1"):
+    with pytest.raises(ValueError, match="n: expected 0 or more; got -1"):
         Autoencoder((4,), 2, variational=True).fit(curve(20), epochs=1).sample(-1)
 
 

@@ -136,8 +136,8 @@ def test_it_lasts(tmp_path):
 @pytest.mark.parametrize(
     "params, message",
     [
-        (dict(hidden=0), "hidden: expected an integer of at least 1; got 0"),
-        (dict(k=0), "k: expected an integer of at least 1; got 0"),
+        (dict(hidden=0), "hidden: expected at least 1; got 0"),
+        (dict(k=0), "k: expected at least 1; got 0"),
         (dict(objective="both"), "objective: expected one of discriminative, generative, hybrid; got 'both'"),
         (dict(weight=-1), "weight: expected 0 or more; got -1"),
     ],

@@ -126,8 +126,8 @@ def test_it_lasts(tmp_path):
 @pytest.mark.parametrize(
     "params, message",
     [
-        (dict(filters=0), "filters: expected an integer of at least 1; got 0"),
-        (dict(size=0), "size: expected an integer of at least 1; got 0"),
+        (dict(filters=0), "filters: expected at least 1; got 0"),
+        (dict(size=0), "size: expected at least 1; got 0"),
         (dict(visible="relu"), "visible: expected 'bernoulli' or 'gaussian'; got 'relu'"),
         (dict(sparsity=1.0), "sparsity: expected 0 < sparsity < 1; got 1.0"),
     ],
@@ -139,7 +139,7 @@ def test_impossible_settings_are_named(params, message):
 
 def test_wrong_use_is_named():
     x = np.full((4, 6, 6), 0.5)
-    with pytest.raises(ValueError, match="k: expected an integer of at least 1; got 0"):
+    with pytest.raises(ValueError, match="k: expected at least 1; got 0"):
         ConvolutionalRBM(2, 3).fit(x, k=0)
     with pytest.raises(ValueError, match="algorithm: expected 'pcd' or 'cd'; got 'fpcd'"):
         ConvolutionalRBM(2, 3).fit(x, algorithm="fpcd")

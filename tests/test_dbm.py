@@ -87,10 +87,12 @@ def test_it_goes_on_bit_for_bit(tmp_path):
 
 
 def test_wrong_use_is_named():
-    for hidden in ((3,), (3, 0), (2, 2, 2)):
-        with pytest.raises(ValueError, match="hidden: expected two layers, of at least 1 unit"):
+    for hidden in ((3,), 3, (2, 2, 2)):
+        with pytest.raises(ValueError, match="hidden: expected two layers; got"):
             DBM(hidden)
-    with pytest.raises(ValueError, match="mean_field: expected an integer of at least 1; got 0"):
+    with pytest.raises(ValueError, match="hidden: expected at least 1; got 0"):
+        DBM((3, 0))
+    with pytest.raises(ValueError, match="mean_field: expected at least 1; got 0"):
         DBM(mean_field=0)
     with pytest.raises(ValueError, match="X: expected values from 0 to 1, for Bernoulli units; got 2"):
         DBM((2, 2)).fit(np.full((4, 3), 2.0))

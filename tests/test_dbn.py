@@ -242,7 +242,7 @@ def test_bad_input_is_named(stack):
     with pytest.raises(ValueError, match="lr: expected one number, or 2; got 1"):
         DBN((3, 2)).pretrain(X, lr=[0.1])
     for wrong, error, message in (
-        ({"epochs": [10**9, -1]}, ValueError, "epochs: expected at least 1; got -1"),
+        ({"epochs": [10**9, -1]}, ValueError, "epochs: expected 0 or more; got -1"),
         ({"epochs": 10**9, "lr": [0.1, "a"]}, TypeError, "lr: expected 0 or more; got 'a'"),
     ):
         with pytest.raises(error, match=message):

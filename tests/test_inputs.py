@@ -1,6 +1,7 @@
 """What people hand to models: odd arrays and arguments are named, never learned from in silence."""
 
 import gc
+import warnings
 import weakref
 
 import numpy as np
@@ -141,7 +142,7 @@ def nan(a):
         (lambda: CharLM(cell="foo"), ValueError, "cell: expected one of lstm, gru, rnn; got 'foo'"),
         (lambda: char_lm(vocabulary="abc"), TypeError, "vocabulary: expected a fastdl.data.Vocabulary; got str"),
         (lambda: char_lm(validation="t"), ValueError, "validation: expected two symbols or more; got 1"),
-        (lambda: char_lm().sample(-1), ValueError, "n: expected at least 1; got -1"),
+        (lambda: char_lm().sample(-1), ValueError, "n: expected 0 or more; got -1"),
         (lambda: char_lm().sample(3, top_k=1.5), TypeError, "top_k: expected an integer; got float"),
         (lambda: char_lm().next("a", k=-1), ValueError, "k: expected at least 1; got -1"),
         (lambda: char_lm().nats(TEXT, window=0), ValueError, "window: expected at least 1; got 0"),
@@ -176,7 +177,7 @@ def nan(a):
         (lambda: GAN(clip_weights="a"), TypeError, "clip_weights: expected 0 or more; got 'a'"),
         (lambda: GAN(hidden=(4,)).fit(BITS, lr_d=-1), ValueError, "lr_d: expected 0 or more; got -1"),
         (lambda: Perceptron().fit(X, Y, lr="a"), TypeError, "lr: expected a number above 0; got 'a'"),
-        (lambda: rbm().sample(-1), ValueError, "n: expected at least 1; got -1"),
+        (lambda: rbm().sample(-1), ValueError, "n: expected 0 or more; got -1"),
         (lambda: rbm().impute(nan(BITS), samples=0), ValueError, "samples: expected at least 1; got 0"),
         (lambda: DBN(()), ValueError, "hidden: expected one layer or more"),
         (lambda: stack().predict(BITS), RuntimeError, "DBN: expected a classifier trained by fit; got a stack alone"),
@@ -207,6 +208,70 @@ def nan(a):
 def test_what_is_wrong_is_named(call, kind, message):
     with pytest.raises(kind, match=message):
         call()
+
+
+def test_counts_may_be_of_numpy_and_are_no_truths():
+    """Beside the whole numbers of 64 bits that place random draws NumPy's would overflow."""
+    two, three = np.int64(2), np.uint8(3)
+    for make, call in (
+        (lambda n: RBM(n(4)).fit(BITS, epochs=n(1), k=n(2), chains=n(5)), lambda m, n: m.sample(n(2), n(3))),
+        (lambda n: RBM(4).partial_fit(BITS, k=n(2)), lambda m, n: m.gibbs(BITS, n(2))),
+        (lambda n: rbm(), lambda m, n: m.impute(np.where(BITS, np.nan, 0), n(2), n(3))),
+        (lambda n: rbm(), lambda m, n: m.anneal(n(3), n(4), reverse_steps=n(2)).weights),
+        (lambda n: DBM((n(3), n(2)), n(2)).fit(BITS, epochs=1, k=n(2)), lambda m, n: m.sample(n(2), n(3))),
+        (lambda n: DBN((4,)).pretrain(BITS, epochs=n(1)).fine_tune(BITS, epochs=n(1), k=n(2)), lambda m, n: m.sample(n(2), n(3))),
+        (lambda n: ClassificationRBM(n(4), k=n(2)).fit(BITS, Y, epochs=1), lambda m, n: m.sample(n(2), steps=n(3))[0]),
+        (lambda n: ConvolutionalRBM(n(2), n(3)).fit(GREY, epochs=1, k=n(2)), lambda m, n: m.sample(n(2), n(3))),
+        (lambda n: GAN(latent=n(3), hidden=(4,), steps_d=n(2)).fit(BITS, epochs=1, batch_size=n(9)), lambda m, n: m.sample(n(2))),
+        (lambda n: CharLM(units=n(4), embedding=n(4)).fit(TEXT, epochs=1, batch_size=n(4), window=n(8)),
+         lambda m, n: np.array(list(m.sample(n(5))))),
+    ):  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # too short to learn variety
+            plain = call(make(int), int)
+            np.testing.assert_array_equal(call(make(np.int64), np.int64), plain)
+            np.testing.assert_array_equal(call(make(np.uint8), np.uint8), plain)
+    assert repr(RBM(two, visible_group=three)) == "RBM(hidden=2, visible_group=3, seed=0)"
+    for make, name in (
+        (lambda: RBM(True), "hidden"),
+        (lambda: RBM(4).fit(BITS, k=True), "k"),
+        (lambda: MLP((True,)), "hidden"),
+        (lambda: GAN(latent=True), "latent"),
+        (lambda: Captioner(units=True), "units"),
+        (lambda: RNTN(width=True), "width"),
+        (lambda: RNNClassifier(vocabulary=True), "vocabulary"),
+        (lambda: mlp(epochs=True), "epochs"),
+        (lambda: char_lm(window=True), "window"),
+    ):
+        with pytest.raises(TypeError, match=f"{name}: expected an integer; got bool"):
+            make()
+
+
+def test_a_machine_is_what_it_says_from_the_beginning():
+    for wrong, message in (
+        ({"hidden": 0}, "hidden: expected at least 1; got 0"),
+        ({"visible": "poisson"}, "visible: expected one of bernoulli, gaussian, softmax; got 'poisson'"),
+        ({"variance": -1}, "variance: expected a number above 0, 'data' or 'learned'; got -1"),
+        ({"hidden": 5, "hidden_units": "softmax", "hidden_group": 2}, "hidden_group: expected a divisor of 5 units"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            RBM(**wrong)
+
+
+def test_no_samples_are_drawn_where_none_are_wanted():
+    for model in (
+        rbm(), stack(), DBM((3, 2)).fit(BITS, epochs=1), ConvolutionalRBM(2, 3).fit(GREY, epochs=1),
+        ClassificationRBM(4).fit(BITS, Y, epochs=1), Autoencoder((4,), 2, variational=True).fit(BITS, epochs=1),
+        GAN(hidden=(4,)).fit(BITS, epochs=1, on_collapse="ignore"),
+    ):  # fmt: skip
+        steps = {} if isinstance(model, (Autoencoder, GAN)) else {"steps": 3}
+        some, none = model.sample(2, **steps), model.sample(0, **steps)
+        for a, b in zip(some, none, strict=True) if isinstance(some, tuple) else [(some, none)]:
+            assert b.dtype == a.dtype and b.shape == (0, *a.shape[1:])
+        if steps:
+            assert len(model.sample(2, steps=0)[0]) == len(some[0])  # where the chains are
+            with pytest.raises(ValueError, match="steps: expected 0 or more; got -1"):
+                model.sample(2, steps=-1)
 
 
 def test_tables_of_numbers_and_booleans_are_numbers():

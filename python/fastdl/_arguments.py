@@ -10,8 +10,10 @@ import numpy as np
 
 
 def integer(name, value):
-    """A whole number, of a type that is for them."""
+    """A whole number as an int, of a type that is for them: NumPy's would overflow beside an int of 64 bits."""
     try:
+        if isinstance(value, bool):
+            raise TypeError
         return index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an integer; got {type(value).__name__}") from None
@@ -79,6 +81,14 @@ def positive(name, value):
     value = integer(name, value)
     if value < 1:
         raise ValueError(f"{name}: expected at least 1; got {value}")
+    return value
+
+
+def natural(name, value):
+    """A whole number from 0 on."""
+    value = integer(name, value)
+    if value < 0:
+        raise ValueError(f"{name}: expected 0 or more; got {value}")
     return value
 
 

@@ -141,12 +141,11 @@ class Rule:
     def __post_init__(self):
         if self.algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm: expected one of {', '.join(ALGORITHMS)}; got {self.algorithm!r}")
-        for name, least in (("k", 1), ("temperatures", 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not hasattr(value, "__index__") or value < least:
-                raise ValueError(f"{name}: expected an integer of at least {least}; got {value!r}")
+        self.k, self.temperatures = positive("k", self.k), positive("temperatures", self.temperatures)
+        if self.temperatures < 2:
+            raise ValueError(f"temperatures: expected at least 2; got {self.temperatures}")
         if self.chains is not None:
-            positive("chains", self.chains)
+            self.chains = positive("chains", self.chains)
         for name in ("sparsity_cost", "fast_lr", "sparsity"):
             value = getattr(self, name)
             if value is not None and number(name, value) < 0.0:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
-from .._arguments import not_negative, number, positive, sizes
+from .._arguments import natural, not_negative, number, positive, sizes
 from .._interrupts import beforehand, unless_begun
 from ..checkpoint import to_go_on_from
 from ..random import Stream, normal
@@ -116,7 +116,7 @@ class Autoencoder(Model):
             raise ValueError(f"noise: expected None, 'gaussian', 'mask' or 'salt'; got {noise!r}")
         if noise not in (None, "gaussian") and noise_level >= 1.0:
             raise ValueError(f"noise_level: expected 0 or more, below 1 but for 'gaussian'; got {noise_level}")
-        positive("code", code)
+        code = positive("code", code)
         self.hidden, self.code, self.kind, self.act, self.code_act = sizes("hidden", hidden), code, kind, act, code_act
         self.output, self.loss, self.tied, self.noise, self.noise_level = output, loss, tied, noise, noise_level
         self.sparsity, self.sparsity_weight, self.contraction = sparsity, sparsity_weight, contraction
@@ -418,8 +418,7 @@ class Autoencoder(Model):
         """n new samples of a variational autoencoder: codes from N(0, 1), decoded."""
         if not self.variational:
             raise ValueError("variational: expected True, for a code whose distribution is known; got False")
-        if n != 0:
-            positive("n", n)
+        n = natural("n", n)
         return self.inverse_transform(normal((n, self.code), seed=seed))
 
     def score_samples(self, X):

@@ -103,12 +103,11 @@ class Captioner(Model):
 
     def __init__(self, filters=(32, 64, 128), features=256, units=256, embedding=128, dropout=0.3, word_dropout=0.0,
                  bag=0.0, at_least=1, seed=0):  # fmt: skip
-        for name, value in (("features", features), ("units", units), ("embedding", embedding), ("at_least", at_least)):
-            positive(name, value)
-        chance("dropout", dropout), chance("word_dropout", word_dropout)
-        not_negative("bag", bag)
-        self.filters, self.features, self.units, self.embedding = sizes("filters", filters), features, units, embedding
-        self.dropout, self.word_dropout, self.bag, self.at_least, self.seed = dropout, word_dropout, bag, at_least, seed
+        self.filters, self.features = sizes("filters", filters), positive("features", features)
+        self.units = positive("units", units)
+        self.embedding, self.at_least = positive("embedding", embedding), positive("at_least", at_least)
+        self.dropout, self.word_dropout = chance("dropout", dropout), chance("word_dropout", word_dropout)
+        self.bag, self.seed = not_negative("bag", bag), seed
 
     def _shape(self, x, name="X"):
         if x.ndim != 4:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import backend, init, ops, train
-from .._arguments import not_negative, positive
+from .._arguments import natural, not_negative, positive
 from ..module import Module, Parameter
 from ..random import Stream, uniform
 from ..rows import Rows
@@ -62,14 +62,11 @@ class ClassificationRBM(Classifier):
     def __init__(self, hidden=256, objective="hybrid", weight=0.01, k=1, seed=0):
         if objective not in OBJECTIVES:
             raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}; got {objective!r}")
-        for name, value in (("hidden", hidden), ("k", k)):
-            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1; got {value!r}")
-        self.hidden, self.objective, self.weight = hidden, objective, not_negative("weight", weight)
-        self.k, self.seed = k, seed
+        self.hidden, self.k, self.seed = positive("hidden", hidden), positive("k", k), seed
+        self.objective, self.weight = objective, not_negative("weight", weight)
 
     def _make(self, input_shape, outputs):
-        return _Joint(math.prod(input_shape), int(self.hidden), outputs, self)
+        return _Joint(math.prod(input_shape), self.hidden, outputs, self)
 
     def _input(self, X, name="X"):
         x = super()._input(X, name)
@@ -128,7 +125,7 @@ class ClassificationRBM(Classifier):
             Labels that go with them.
         """
         self._need_fit()
-        positive("n", n), positive("steps", steps)
+        n, steps = natural("n", n), natural("steps", steps)
         net, stream = self.module_, stream_of(seed, "sample")
         inputs, classes = net.w.shape[0], net.d.shape[0]
         codes = np.arange(n) % classes if label is None else self._codes(np.full(n, label), n, "label")
@@ -152,7 +149,7 @@ class _Joint(Module):
         self.c = Parameter((hidden,), init.zeros, decay=False)
         self.d = Parameter((classes,), init.zeros, decay=False)
         self.share = {"discriminative": 0.0, "generative": 1.0, "hybrid": model.weight}[model.objective]
-        self.discriminative, self.k = model.objective != "generative", int(model.k)
+        self.discriminative, self.k = model.objective != "generative", model.k
         self.stream, self._kept = Stream(0), None
 
     def __getstate__(self):

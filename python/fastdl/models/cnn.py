@@ -92,9 +92,8 @@ class CNN(Classifier):
             raise ValueError(f"architecture: expected 'small', 'lenet5' or a function; got {architecture!r}")
         if image_shape is not None and len(sizes("image_shape", image_shape)) not in (2, 3):
             raise ValueError(f"image_shape: expected (rows, columns) or (rows, columns, channels); got {image_shape!r}")
-        positive("width", width), chance("dropout", dropout)
-        self.architecture, self.image_shape, self.width, self.dropout = architecture, image_shape, width, dropout
-        self.seed = seed
+        self.architecture, self.image_shape, self.seed = architecture, image_shape, seed
+        self.width, self.dropout = positive("width", width), chance("dropout", dropout)
 
     def _make(self, input_shape, outputs):
         if len(input_shape) != 3:

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import backend, init, ops, optim, train
-from .._arguments import functions, not_negative, number, positive
+from .._arguments import functions, natural, not_negative, number, positive
 from .._interrupts import unless_begun
 from ..module import Module, Parameter
 from ..random import Stream
@@ -68,12 +68,10 @@ class ConvolutionalRBM(Model):
                  seed=0):  # fmt: skip
         if visible not in ("bernoulli", "gaussian"):
             raise ValueError(f"visible: expected 'bernoulli' or 'gaussian'; got {visible!r}")
-        for name, value in (("filters", filters), ("size", size)):
-            if isinstance(value, bool) or not hasattr(value, "__index__") or value < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1; got {value!r}")
         if sparsity is not None and not 0.0 < number("sparsity", sparsity) < 1.0:
             raise ValueError(f"sparsity: expected 0 < sparsity < 1; got {sparsity}")
-        self.filters, self.size, self.visible, self.sparsity = filters, size, visible, sparsity
+        self.filters, self.size = positive("filters", filters), positive("size", size)
+        self.visible, self.sparsity = visible, sparsity
         self.sparsity_weight = not_negative("sparsity_weight", sparsity_weight)
         self.image_shape, self.seed = image_shape, seed
 
@@ -153,11 +151,9 @@ class ConvolutionalRBM(Model):
         """
         if algorithm not in ("pcd", "cd"):
             raise ValueError(f"algorithm: expected 'pcd' or 'cd'; got {algorithm!r}")
-        if isinstance(k, bool) or not hasattr(k, "__index__") or k < 1:
-            raise ValueError(f"k: expected an integer of at least 1; got {k!r}")
         if stochastic and self.visible != "bernoulli":
             raise ValueError(f"stochastic: expected Bernoulli visible units; got {self.visible} ones")
-        positive("batch_size", batch_size)
+        k, batch_size = positive("k", k), positive("batch_size", batch_size)
         callbacks = functions("callbacks", callbacks)
         train.must_take(options, self._own)
         x = self._begin(X, warm_start)
@@ -165,8 +161,8 @@ class ConvolutionalRBM(Model):
             self.build(as_input(X).shape[1:])
             self.module_.begin_at(x)
         net = self.module_
-        net.k, net.stochastic = int(k), bool(stochastic)
-        chains = min(int(batch_size), len(x))
+        net.k, net.stochastic = k, bool(stochastic)
+        chains = min(batch_size, len(x))
         if algorithm == "cd":
             net.chain = None
         elif net.chain is None or len(net.chain) != chains:
@@ -219,8 +215,7 @@ class ConvolutionalRBM(Model):
 
     def gibbs(self, X, steps=1, seed=0):
         """States after some Gibbs steps from X, float32 [N,...]."""
-        positive("steps", steps)
-        v = self._floats(X)
+        steps, v = positive("steps", steps), self._floats(X)
         with backend.pooled():
             return self._images(self.module_.gibbs(v, steps, stream_of(seed, "sample")))
 
@@ -239,7 +234,7 @@ class ConvolutionalRBM(Model):
         array of float32 [n,...]
         """
         self._need_fit()
-        positive("n", n), positive("steps", steps)
+        n, steps = natural("n", n), natural("steps", steps)
         net, stream = self.module_, stream_of(seed, "sample")
         if net.chain is not None:
             v = backend.take(net.chain, backend.to_device(np.arange(n) % len(net.chain), net.chain)).copy()
@@ -262,7 +257,7 @@ class _Machine(Module):
     buffers = ("chain",)
 
     def __init__(self, image, model):
-        size, filters, channels = int(model.size), int(model.filters), image[2]
+        size, filters, channels = model.size, model.filters, image[2]
         self.w = Parameter((size, size, channels, filters), _small)
         self.b = Parameter((channels,), init.zeros, decay=False)
         self.c = Parameter((filters,), init.zeros, decay=False)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import backend
-from .._arguments import number
+from .._arguments import number, positive, sizes
 from .._interrupts import unless_begun
 from ..rows import Rows
 from ._base import Model
@@ -55,12 +55,9 @@ class DBM(Model):
     _fitted = ("joint_", "input_shape_")
 
     def __init__(self, hidden=(500, 1000), mean_field=10, seed=0):
-        sizes = tuple(hidden) if hasattr(hidden, "__iter__") else (hidden,)
-        if len(sizes) != 2 or any(isinstance(h, bool) or not hasattr(h, "__index__") or h < 1 for h in sizes):
-            raise ValueError(f"hidden: expected two layers, of at least 1 unit; got {hidden!r}")
-        if isinstance(mean_field, bool) or not hasattr(mean_field, "__index__") or mean_field < 1:
-            raise ValueError(f"mean_field: expected an integer of at least 1; got {mean_field!r}")
-        self.hidden, self.mean_field, self.seed = sizes, mean_field, seed
+        self.hidden, self.mean_field, self.seed = sizes("hidden", hidden), positive("mean_field", mean_field), seed
+        if len(self.hidden) != 2:
+            raise ValueError(f"hidden: expected two layers; got {hidden!r}")
 
     # The network of a Model is that of the joint machine.
     @property
@@ -72,10 +69,10 @@ class DBM(Model):
         """Make the machine with small random weights; returns the model itself."""
         observed = math.prod(int(s) for s in np.atleast_1d(input_shape))
         self.input_shape_ = (observed,)
-        self.joint_ = _Joint(int(self.hidden[0]), seed=self.seed)
-        self.joint_.observed, self.joint_.passes = observed, int(self.mean_field)
+        self.joint_ = _Joint(self.hidden[0], seed=self.seed)
+        self.joint_.observed, self.joint_.passes = observed, self.mean_field
         self.joint_.to(self._device)
-        self.joint_.build(observed + int(self.hidden[1]))
+        self.joint_.build(observed + self.hidden[1])
         return self
 
     def _build_from(self, config):
@@ -109,7 +106,7 @@ class DBM(Model):
             fresh = True
         else:
             fresh = False
-        wide = np.zeros((len(x), x.shape[1] + int(self.hidden[1])), x.dtype)  # room for h2
+        wide = np.zeros((len(x), x.shape[1] + self.hidden[1]), x.dtype)  # room for h2
         wide[:, : x.shape[1]] = backend.to_host(x)
         if fresh:
             self.joint_._first(self.joint_._values(wide))

@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from .. import backend, nn, train
-from .._arguments import chance, function, functions, not_negative, number, positive, sizes
+from .._arguments import chance, function, functions, natural, not_negative, number, positive, sizes
 from .._interrupts import beforehand, interruptible, unless_begun
 from ..checkpoint import as_checkpoint, must_be_the_same_model, to_go_on_from
 from ..module import Module
@@ -111,7 +111,7 @@ class DBN(Classifier):
         x = self._begin(X, False)
         count = len(machines)
         # All of them now, and not after the machines below have been trained.
-        epochs = [e if e == 0 else positive("epochs", e) for e in one_each("epochs", epochs, count)]
+        epochs = [natural("epochs", e) for e in one_each("epochs", epochs, count)]
         rates = [r if r is None else not_negative("lr", r) for r in one_each("lr", lr, count)]
         stack = []  # of the model only when it is whole
         learned = []  # an entry for each epoch of now
@@ -206,7 +206,7 @@ class DBN(Classifier):
         Ctrl-C ends training after the current update: the weights are whole, and the history says 'interrupted'.
         """
         self._need_stack()
-        positive("epochs", epochs), positive("batch_size", batch_size), positive("k", k)
+        epochs, batch_size, k = positive("epochs", epochs), positive("batch_size", batch_size), positive("k", k)
         if number("lr", lr) < 0.0:
             raise ValueError(f"lr: expected 0 or more; got {lr}")
         callbacks = functions("callbacks", callbacks)

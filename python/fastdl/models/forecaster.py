@@ -93,17 +93,16 @@ class Forecaster(Model):
     _fitted = ("module_", "input_shape_", "mean_", "spread_", "single_", "last_")
 
     def __init__(self, window=24, ahead=1, units=32, cell="lstm", layers=1, dropout=0.0, linear=True, alpha=1.0, seed=0):
-        for name, value in (("window", window), ("ahead", ahead), ("units", units), ("layers", layers)):
-            positive(name, value)
+        self.window, self.ahead = positive("window", window), positive("ahead", ahead)
+        self.units, self.layers = positive("units", units), positive("layers", layers)
         if cell not in _CELLS:
             raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
         not_negative("alpha", alpha), chance("dropout", dropout)
-        self.window, self.ahead, self.units, self.cell, self.layers = window, ahead, units, cell, layers
-        self.dropout, self.linear, self.alpha, self.seed = dropout, linear, alpha, seed
+        self.cell, self.dropout, self.linear, self.alpha, self.seed = cell, dropout, linear, alpha, seed
 
     def build(self, series=1, mean=0.0, spread=1.0):
         """Make the network with initial weights, for K = `series` values a step."""
-        positive("series", series)
+        series = positive("series", series)
         mean, spread = _each("mean", mean, series), _each("spread", spread, series)
         if not np.all(spread > 0.0):
             raise ValueError(f"spread: expected more than 0; got {spread.min()}")
@@ -240,7 +239,8 @@ class Forecaster(Model):
         """
         self._need_fit()
         s, start = self._series(series), self.window if start is None else start
-        if positive("start", start) < self.window:
+        start = positive("start", start)
+        if start < self.window:
             raise ValueError(f"start: expected at least the window, {self.window}; got {start}")
         if start > len(s) - self.ahead:
             raise ValueError(f"series: expected {start + self.ahead} values or more for one forecast; got {len(s)}")

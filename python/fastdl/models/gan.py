@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
-from .._arguments import chance, functions, not_negative, positive, schedule_or_none, scheduled, sizes
+from .._arguments import chance, functions, natural, not_negative, positive, schedule_or_none, scheduled, sizes
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
@@ -115,8 +115,7 @@ class GAN(Model):
             )
         if not not_negative("clip_weights", clip_weights):
             raise ValueError(f"clip_weights: expected more than 0; got {clip_weights}")
-        for name, value in (("latent", latent), ("width", width), ("steps_d", steps_d)):
-            positive(name, value)
+        latent, width, steps_d = positive("latent", latent), positive("width", width), positive("steps_d", steps_d)
         self.architecture, self.latent, self.hidden, self.width = architecture, latent, sizes("hidden", hidden), width
         self.output, self.loss, self.smoothing, self.spectral_norm = output, loss, smoothing, spectral_norm
         chance("average", average)
@@ -199,13 +198,13 @@ class GAN(Model):
         """
         if on_collapse not in ("warn", "stop", "ignore"):
             raise ValueError(f"on_collapse: expected 'warn', 'stop' or 'ignore'; got {on_collapse!r}")
-        positive("epochs", epochs), positive("batch_size", batch_size)
+        epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
         callbacks, on_step = functions("callbacks", callbacks), functions("on_step", on_step)
         schedule_or_none(schedule)
         if lr_d is not None:
             not_negative("lr_d", lr_d)
         x = self._begin(X, warm_start)
-        batch_size = min(int(batch_size), len(x))
+        batch_size = min(batch_size, len(x))
         if self.output != "none":
             low = 0 if self.output == "sigmoid" else -1
             must_be_within(x, low, 1, f"which output {self.output!r} gives (output='none' gives any)")
@@ -317,9 +316,7 @@ class GAN(Model):
     def sample(self, n, seed=0):
         """n new samples, float32 [n,...] in the shape of the data's samples; the same for the same seed."""
         self._need_fit()
-        if n != 0:
-            positive("n", n)
-        return self.generate(normal((n, self.latent), seed=seed))
+        return self.generate(normal((natural("n", n), self.latent), seed=seed))
 
     def generate(self, z):
         """Samples from latent numbers [N, latent]: points between two of them change one sample into another."""

@@ -6,7 +6,7 @@ from numbers import Real
 import numpy as np
 
 from .. import backend, init, nn, ops, optim, random, train
-from .._arguments import chance, integer, number, positive
+from .._arguments import chance, natural, number, positive
 from .._interrupts import unless_begun
 from ..checkpoint import fingerprint
 from ..data.text import Vocabulary, _symbol, words
@@ -93,13 +93,13 @@ class LanguageModel(Model):
     _own = ("loss", "shuffle")  # windows come in the order of the text
 
     def __init__(self, units=256, cell="lstm", layers=1, embedding=64, dropout=0.0, tied=False, seed=0):
-        positive("units", units), positive("layers", layers), positive("embedding", embedding), chance("dropout", dropout)
+        self.units, self.layers = positive("units", units), positive("layers", layers)
+        self.embedding, self.dropout = positive("embedding", embedding), chance("dropout", dropout)
         if cell not in _CELLS:
             raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
         if tied and embedding != units:
             raise ValueError(f"embedding: expected units={units} where tied; got {embedding}")
-        self.units, self.cell, self.layers, self.embedding = units, cell, layers, embedding
-        self.dropout, self.tied, self.seed = dropout, tied, seed
+        self.cell, self.tied, self.seed = cell, tied, seed
 
     # ------------------------------------------------------------------------------------------ for families
 
@@ -166,7 +166,7 @@ class LanguageModel(Model):
         -------
         The model itself; `history_` holds the curves, losses in nats a symbol.
         """
-        positive("batch_size", batch_size), positive("window", window)
+        batch_size, window = positive("batch_size", batch_size), positive("window", window)
         train.must_take(options, self._own)
         if not (warm_start and hasattr(self, "module_")):
             for name in self._fitted:
@@ -218,7 +218,7 @@ class LanguageModel(Model):
     def nats(self, text, window=1024):
         """Mean cross entropy of a text's symbols, each given all before it (the first is given), in nats."""
         self._need_fit()
-        positive("window", window)
+        window = positive("window", window)
         return self._nats(self._two_or_more(text), window)
 
     def _nats(self, codes, window=1024):
@@ -259,7 +259,7 @@ class LanguageModel(Model):
 
     def next(self, prompt, k=5):
         """The k most probable next symbols with their probabilities, best first."""
-        positive("k", k)
+        k = positive("k", k)
         p = self.predict_proba(prompt)
         self._must_be_numbers(p)
         return [(self.vocabulary_.symbols[i], float(p[i])) for i in np.argsort(-p, kind="stable")[:k]]
@@ -290,9 +290,8 @@ class LanguageModel(Model):
         self._need_fit()
         number("temperature", temperature, more_than=0.0)
         if top_k is not None:
-            positive("top_k", top_k)
-        if integer("n", n) != 0:
-            positive("n", n)
+            top_k = positive("top_k", top_k)
+        n = natural("n", n)
         codes = np.zeros(1, np.int64) if prompt is None else self._encode(prompt, "prompt")
         if not len(codes):
             raise ValueError("prompt: expected one symbol or more; got none")

@@ -89,7 +89,7 @@ class Perceptron(Classifier):
         The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came
         by), `seconds` and, with validation, `val_accuracy`.
         """
-        positive("epochs", epochs)
+        epochs = positive("epochs", epochs)
         callbacks = functions("callbacks", callbacks)
         if not isinstance(lr, Real) or not 0.0 < lr < np.inf:
             raise (ValueError if isinstance(lr, Real) else TypeError)(f"lr: expected a number above 0; got {lr!r}")

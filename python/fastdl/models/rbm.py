@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 
 from .. import backend, train
-from .._arguments import functions, number, positive, schedule_or_none, scheduled
+from .._arguments import functions, natural, number, positive, schedule_or_none, scheduled
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint
 from ..random import permutation
@@ -82,29 +82,25 @@ class RBM(Model):
 
     def __init__(self, hidden=256, visible="bernoulli", hidden_units="bernoulli", visible_group=1, hidden_group=1,
                  variance=1.0, seed=0):  # fmt: skip
-        self.hidden, self.visible, self.hidden_units = hidden, visible, hidden_units
-        self.visible_group, self.hidden_group, self.variance, self.seed = visible_group, hidden_group, variance, seed
+        for name, value, known in (("visible", visible, VISIBLE), ("hidden_units", hidden_units, HIDDEN)):
+            if value not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}; got {value!r}")
+        real = isinstance(variance, Real) and not isinstance(variance, bool)
+        if not (variance in ("data", "learned") if isinstance(variance, str) else real and 0 < variance < math.inf):
+            wrong = ValueError if real or isinstance(variance, str) else TypeError
+            raise wrong(f"variance: expected a number above 0, 'data' or 'learned'; got {variance!r}")
+        self.hidden, self.visible, self.hidden_units = positive("hidden", hidden), visible, hidden_units
+        self.visible_group = positive("visible_group", visible_group)
+        self.hidden_group = positive("hidden_group", hidden_group)
+        _must_divide("hidden_group", self.hidden_group, hidden_units, self.hidden)
+        self.variance, self.seed = variance, seed
 
     # -------------------------------------------------------------------------------------------- making it
 
     def _check(self, v):
-        for name, value, known in (("visible", self.visible, VISIBLE), ("hidden_units", self.hidden_units, HIDDEN)):
-            if value not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(known)}; got {value!r}")
-        for name, size in (("hidden", self.hidden), ("visible_group", self.visible_group), ("hidden_group", self.hidden_group)):
-            if isinstance(size, bool) or not hasattr(size, "__index__") or size < 1:
-                raise ValueError(f"{name}: expected an integer of at least 1; got {size!r}")
-        for name, width, group, kind in (("visible_group", v, self.visible_group, self.visible),
-                                         ("hidden_group", self.hidden, self.hidden_group, self.hidden_units)):  # fmt: skip
-            if kind == "softmax" and (group < 2 or width % group):
-                raise ValueError(f"{name}: expected a divisor of {width} units, at least 2; got {group}")
-        s = self.variance
-        real = isinstance(s, Real) and not isinstance(s, bool)
-        if not (s in ("data", "learned") if isinstance(s, str) else real and 0 < s < math.inf):
-            wrong = ValueError if real or isinstance(s, str) else TypeError
-            raise wrong(f"variance: expected a number above 0, 'data' or 'learned'; got {s!r}")
         if v < 1:
             raise ValueError("X: expected one column or more; got none")
+        _must_divide("visible_group", self.visible_group, self.visible, v)
 
     def build(self, input_shape):
         """Make the machine with small random weights and biases of zero.
@@ -121,10 +117,10 @@ class RBM(Model):
         shape = tuple(int(s) for s in np.atleast_1d(input_shape))
         v = math.prod(shape)
         self._check(v)
-        units = (self.visible, int(self.visible_group), self.hidden_units, int(self.hidden_group))
+        units = (self.visible, self.visible_group, self.hidden_units, self.hidden_group)
         self.input_shape_ = (v,)
         learned = self.visible == "gaussian" and self.variance == "learned"
-        self.module_ = Machine(v, int(self.hidden), units, learned).initialise(self.seed)
+        self.module_ = Machine(v, self.hidden, units, learned).initialise(self.seed)
         if self.visible == "gaussian" and not isinstance(self.variance, str):
             backend.assign(self.module_.variance, float(self.variance))
         self.module_.to(self._device)
@@ -237,13 +233,11 @@ class RBM(Model):
         """
         rule = Rule(algorithm, k, lr, momentum, weight_decay, chains, temperatures, sparsity, sparsity_cost, bool(centre),
                     fast_lr)  # fmt: skip
-        if epochs != 0:
-            positive("epochs", epochs)
-        positive("batch_size", batch_size)
+        epochs, batch_size = natural("epochs", epochs), positive("batch_size", batch_size)
         callbacks = functions("callbacks", callbacks)
         schedule_or_none(schedule)
         x = self._prepare(X, warm_start)
-        n, batch = len(x), min(int(batch_size), len(x))
+        n, batch = len(x), min(batch_size, len(x))
         trainer = self._trainer = Trainer(self.module_, rule, stream_of(self.seed, "gibbs"), batch)
         shuffling = stream_of(self.seed, "shuffle")
         rows = Rows(x, "X", self.module_.w.data)
@@ -397,8 +391,7 @@ class RBM(Model):
 
     def gibbs(self, X, steps=1, seed=0):
         """States after some Gibbs steps from X, float32 [N,V]."""
-        positive("steps", steps)
-        v = self._floats(X)
+        steps, v = positive("steps", steps), self._floats(X)
         h = backend.zeros((len(v), self.hidden), v)
         with backend.pooled():
             self.module_.chain(v, h, steps, stream_of(seed, "sample"))
@@ -422,9 +415,7 @@ class RBM(Model):
         """
         self._need_fit()
         m, stream = self.module_, stream_of(seed, "sample")
-        for name, value in (("n", n), ("steps", steps)):
-            if value != 0:
-                positive(name, value)
+        n, steps = natural("n", n), natural("steps", steps)
         if start is not None:
             v = self._floats(start, "start")
         elif m.chain_v is not None:
@@ -447,9 +438,7 @@ class RBM(Model):
         array of float32 [N,V]
         """
         self._need_fit()
-        positive("samples", samples)
-        if burn_in != 0:
-            positive("burn_in", burn_in)
+        samples, burn_in = positive("samples", samples), natural("burn_in", burn_in)
         m, x = self.module_, backend.to_host(self._values(X, missing=True))
         x = x.astype(np.float32) / np.float32(255 if x.dtype == np.uint8 else 1)
         missing = np.isnan(x)
@@ -528,9 +517,9 @@ class RBM(Model):
         Neal (2001); Salakhutdinov & Murray (2008); Burda, Grosse & Salakhutdinov (2015), backwards.
         """
         self._need_fit()
-        if reverse_steps != 0:
-            positive("reverse_steps", reverse_steps)
-        if positive("chains", chains) < 2 or positive("temperatures", temperatures) < 3:
+        chains, temperatures = positive("chains", chains), positive("temperatures", temperatures)
+        reverse_steps = natural("reverse_steps", reverse_steps)
+        if chains < 2 or temperatures < 3:
             raise ValueError(f"chains, temperatures: expected at least 2 and 3; got {chains} and {temperatures}")
         m, stream = self.module_, stream_of(seed, "anneal")
         base, constant = log_z_of_base(m)
@@ -556,3 +545,9 @@ class RBM(Model):
         v, h = self.module_.sizes
         layers = f"{v} {self.visible} visible units, {h} {self.hidden_units} hidden units"
         return f"{self!r}\n{layers}, {self.module_.count():,} parameters"
+
+
+def _must_divide(name, group, kind, units):
+    """Softmax units come in whole groups."""
+    if kind == "softmax" and (group < 2 or units % group):
+        raise ValueError(f"{name}: expected a divisor of {units} units, at least 2; got {group}")

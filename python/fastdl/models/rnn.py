@@ -78,12 +78,11 @@ class _Sequences:
             raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
         if chrono is not None and (cell != "lstm" or positive("chrono", chrono) < 2):
             raise ValueError(f"chrono: expected at least 2 steps, for cell 'lstm'; got {chrono} for {cell!r}")
-        positive("units", units), positive("layers", layers), positive("embedding", embedding), chance("dropout", dropout)
-        if vocabulary is not None:
-            positive("vocabulary", vocabulary)
-        self.units, self.cell, self.layers, self.bidirectional = units, cell, layers, bidirectional
-        self.dropout, self.vocabulary, self.embedding, self.seed = dropout, vocabulary, embedding, seed
-        self.chrono = chrono
+        self.units, self.layers = positive("units", units), positive("layers", layers)
+        self.embedding, self.dropout = positive("embedding", embedding), chance("dropout", dropout)
+        self.vocabulary = None if vocabulary is None else positive("vocabulary", vocabulary)
+        self.chrono = None if chrono is None else positive("chrono", chrono)
+        self.cell, self.bidirectional, self.seed = cell, bidirectional, seed
 
     def _make(self, input_shape, outputs):
         rows = Rows(None if self.vocabulary else input_shape[-1], self.vocabulary, self.embedding)

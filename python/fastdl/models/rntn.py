@@ -91,9 +91,8 @@ class RNTN(Model):
     def __init__(self, width=25, cell="rntn", dropout=0.0, at_least=1, seed=0):
         if cell not in CELLS:
             raise ValueError(f"cell: expected one of {', '.join(CELLS)}; got {cell!r}")
-        positive("width", width), chance("dropout", dropout), positive("at_least", at_least)
-        self.width, self.cell, self.dropout = width, cell, dropout
-        self.at_least, self.seed = at_least, seed
+        self.width, self.at_least = positive("width", width), positive("at_least", at_least)
+        self.cell, self.dropout, self.seed = cell, chance("dropout", dropout), seed
 
     # ------------------------------------------------------------------------------------------------ the door
 
