@@ -28,6 +28,7 @@ from fastdl.models import (
     RNNClassifier,
     RNNRegressor,
     SoftmaxRegression,
+    WordLM,
     load,
 )
 from fastdl.models.pca import PCA
@@ -256,6 +257,28 @@ def test_a_machine_is_what_it_says_from_the_beginning():
     ):
         with pytest.raises(ValueError, match=message):
             RBM(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda: MLP(act="foo"), ValueError, "act: expected one of none, relu, leaky_relu, sigmoid, tanh, gelu; got 'foo'"),
+        (lambda: MLPRegressor(act=[]), ValueError, r"act: expected one of none, .*; got \[\]"),
+        (lambda: Autoencoder(act=["relu"]), ValueError, r"^act: expected one of none, .*; got \['relu'\]"),
+        (lambda: Autoencoder(code_act="foo"), ValueError, "^code_act: expected one of none, .*; got 'foo'"),
+        (lambda: Autoencoder(kind="conv", image_shape=(8,)), ValueError, r"image_shape: expected .rows, .*; got \(8,\)"),
+        (lambda: ConvolutionalRBM(image_shape="8x8"), TypeError, "image_shape: expected integers, .*; got '8x8'"),
+        (lambda: RNNClassifier(cell=["lstm"]), ValueError, r"cell: expected one of lstm, gru, rnn; got \['lstm'\]"),
+        (lambda: CharLM(cell=None), ValueError, "cell: expected one of lstm, gru, rnn; got None"),
+        (lambda: Forecaster(cell={}), ValueError, "cell: expected one of lstm, gru, rnn; got {}"),
+        (lambda: RNTN(cell=[]), ValueError, r"cell: expected one of rntn, plain, treelstm; got \[\]"),
+        (lambda: GAN(loss=["hinge"]), ValueError, "loss: expected one of non_saturating, .*; got"),
+        (lambda: WordLM(unknown=[]), TypeError, "unknown: expected symbols such as characters and words; got list"),
+    ],
+)
+def test_words_that_are_not_known_are_named_at_once(make, kind, message):
+    with pytest.raises(kind, match=message):
+        make()
 
 
 def test_no_samples_are_drawn_where_none_are_wanted():

@@ -84,6 +84,13 @@ def positive(name, value):
     return value
 
 
+def one_of(name, value, known):
+    """One of the words that are known."""
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name}: expected one of {', '.join(known)}; got {value!r}")
+    return value
+
+
 def natural(name, value):
     """A whole number from 0 on."""
     value = integer(name, value)

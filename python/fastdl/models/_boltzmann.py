@@ -6,7 +6,7 @@ import math
 import numpy as np
 
 from .. import backend, init, optim
-from .._arguments import number, positive
+from .._arguments import number, one_of, positive
 from ..module import Module, Parameter
 from ..random import Stream
 from ..tensor import Tensor
@@ -139,8 +139,7 @@ class Rule:
     variance_lr: float = 0.1
 
     def __post_init__(self):
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm: expected one of {', '.join(ALGORITHMS)}; got {self.algorithm!r}")
+        one_of("algorithm", self.algorithm, ALGORITHMS)
         self.k, self.temperatures = positive("k", self.k), positive("temperatures", self.temperatures)
         if self.temperatures < 2:
             raise ValueError(f"temperatures: expected at least 2; got {self.temperatures}")

@@ -8,11 +8,12 @@ from .. import backend, nn, ops, optim, train
 from .._arguments import natural, not_negative, number, positive, sizes
 from .._interrupts import beforehand, unless_begun
 from ..checkpoint import to_go_on_from
+from ..nn.activation import check_act
 from ..random import Stream, normal
 from ..rows import Rows
 from ..tensor import Tensor, inference
 from ._base import Model, as_input, must_be_able_to_train, must_be_within, must_have_some, one_each, pretraining
-from .cnn import CNN
+from .cnn import CNN, check_image_shape
 
 
 class Autoencoder(Model):
@@ -106,6 +107,7 @@ class Autoencoder(Model):
             raise ValueError(
                 f"sparsity: expected a number between 0 and 1, with code_act 'sigmoid'; got {sparsity} with {code_act!r}"
             )
+        check_act(act), check_act(code_act, "code_act"), check_image_shape(image_shape)
         used = {act, code_act} if hidden else {code_act}
         if contraction and (variational or not used <= {"sigmoid", "tanh", "none"}):
             raise ValueError(

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import backend, init, ops, train
-from .._arguments import natural, not_negative, positive
+from .._arguments import natural, not_negative, one_of, positive
 from ..module import Module, Parameter
 from ..random import Stream, uniform
 from ..rows import Rows
@@ -60,10 +60,8 @@ class ClassificationRBM(Classifier):
     """
 
     def __init__(self, hidden=256, objective="hybrid", weight=0.01, k=1, seed=0):
-        if objective not in OBJECTIVES:
-            raise ValueError(f"objective: expected one of {', '.join(OBJECTIVES)}; got {objective!r}")
         self.hidden, self.k, self.seed = positive("hidden", hidden), positive("k", k), seed
-        self.objective, self.weight = objective, not_negative("weight", weight)
+        self.objective, self.weight = one_of("objective", objective, OBJECTIVES), not_negative("weight", weight)
 
     def _make(self, input_shape, outputs):
         return _Joint(math.prod(input_shape), self.hidden, outputs, self)

@@ -13,7 +13,7 @@ from ..rows import Rows
 from ..tensor import Tensor, inference
 from ._base import Model, as_input
 from ._boltzmann import stream_of
-from .cnn import CNN
+from .cnn import CNN, check_image_shape
 
 
 class ConvolutionalRBM(Model):
@@ -73,7 +73,7 @@ class ConvolutionalRBM(Model):
         self.filters, self.size = positive("filters", filters), positive("size", size)
         self.visible, self.sparsity = visible, sparsity
         self.sparsity_weight = not_negative("sparsity_weight", sparsity_weight)
-        self.image_shape, self.seed = image_shape, seed
+        self.image_shape, self.seed = check_image_shape(image_shape), seed
 
     # ------------------------------------------------------------------------------------------ making it
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import backend, init, nn, ops, optim, train
-from .._arguments import chance, not_negative, positive
+from .._arguments import chance, not_negative, one_of, positive
 from .._interrupts import unless_begun
 from ..data.sequences import float32_of, windows
 from ..tensor import inference
@@ -95,10 +95,8 @@ class Forecaster(Model):
     def __init__(self, window=24, ahead=1, units=32, cell="lstm", layers=1, dropout=0.0, linear=True, alpha=1.0, seed=0):
         self.window, self.ahead = positive("window", window), positive("ahead", ahead)
         self.units, self.layers = positive("units", units), positive("layers", layers)
-        if cell not in _CELLS:
-            raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
-        not_negative("alpha", alpha), chance("dropout", dropout)
-        self.cell, self.dropout, self.linear, self.alpha, self.seed = cell, dropout, linear, alpha, seed
+        self.cell, self.dropout = one_of("cell", cell, _CELLS), chance("dropout", dropout)
+        self.linear, self.alpha, self.seed = linear, not_negative("alpha", alpha), seed
 
     def build(self, series=1, mean=0.0, spread=1.0):
         """Make the network with initial weights, for K = `series` values a step."""

@@ -8,7 +8,7 @@ import warnings
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
-from .._arguments import chance, functions, natural, not_negative, positive, schedule_or_none, scheduled, sizes
+from .._arguments import chance, functions, natural, not_negative, one_of, positive, schedule_or_none, scheduled, sizes
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, fingerprint, module_state, set_module_state
 from ..random import Stream, normal, permutation
@@ -107,8 +107,7 @@ class GAN(Model):
             raise ValueError(f"architecture: expected 'mlp' or 'dcgan'; got {architecture!r}")
         if output not in ("sigmoid", "tanh", "none"):
             raise ValueError(f"output: expected 'sigmoid', 'tanh' or 'none'; got {output!r}")
-        if loss not in LOSSES:
-            raise ValueError(f"loss: expected one of {', '.join(LOSSES)}; got {loss!r}")
+        one_of("loss", loss, LOSSES)
         if chance("smoothing", smoothing) and loss not in LOSSES[:2]:
             raise ValueError(
                 f"smoothing: expected 0 <= smoothing < 1, with non_saturating or least_squares; got {smoothing} with {loss}"

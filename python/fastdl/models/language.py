@@ -6,7 +6,7 @@ from numbers import Real
 import numpy as np
 
 from .. import backend, init, nn, ops, optim, random, train
-from .._arguments import chance, natural, number, positive
+from .._arguments import chance, natural, number, one_of, positive
 from .._interrupts import unless_begun
 from ..checkpoint import fingerprint
 from ..data.text import Vocabulary, _symbol, words
@@ -95,11 +95,9 @@ class LanguageModel(Model):
     def __init__(self, units=256, cell="lstm", layers=1, embedding=64, dropout=0.0, tied=False, seed=0):
         self.units, self.layers = positive("units", units), positive("layers", layers)
         self.embedding, self.dropout = positive("embedding", embedding), chance("dropout", dropout)
-        if cell not in _CELLS:
-            raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
         if tied and embedding != units:
             raise ValueError(f"embedding: expected units={units} where tied; got {embedding}")
-        self.cell, self.tied, self.seed = cell, tied, seed
+        self.cell, self.tied, self.seed = one_of("cell", cell, _CELLS), tied, seed
 
     # ------------------------------------------------------------------------------------------ for families
 
@@ -392,7 +390,7 @@ class WordLM(LanguageModel):
     def __init__(self, most=10000, unknown="<unk>", units=256, cell="lstm", layers=1, embedding=128, dropout=0.0, tied=False,
                  seed=0):  # fmt: skip
         super().__init__(units, cell, layers, embedding, dropout, tied, seed)
-        self.most, self.unknown = positive("most", most), unknown
+        self.most, self.unknown = positive("most", most), _symbol("unknown", unknown)
 
     def _symbols(self, text, name="text"):
         if not hasattr(text, "__iter__"):

@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 
 from .. import backend, train
-from .._arguments import functions, natural, number, positive, schedule_or_none, scheduled
+from .._arguments import functions, natural, number, one_of, positive, schedule_or_none, scheduled
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint
 from ..random import permutation
@@ -83,8 +83,7 @@ class RBM(Model):
     def __init__(self, hidden=256, visible="bernoulli", hidden_units="bernoulli", visible_group=1, hidden_group=1,
                  variance=1.0, seed=0):  # fmt: skip
         for name, value, known in (("visible", visible, VISIBLE), ("hidden_units", hidden_units, HIDDEN)):
-            if value not in known:
-                raise ValueError(f"{name}: expected one of {', '.join(known)}; got {value!r}")
+            one_of(name, value, known)
         real = isinstance(variance, Real) and not isinstance(variance, bool)
         if not (variance in ("data", "learned") if isinstance(variance, str) else real and 0 < variance < math.inf):
             wrong = ValueError if real or isinstance(variance, str) else TypeError

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .. import backend, nn
-from .._arguments import chance, positive
+from .._arguments import chance, one_of, positive
 from ..data.sequences import pad
 from ..tensor import Tensor
 from ._base import Classifier, Regressor, as_input, must_have_some
@@ -14,9 +14,7 @@ _CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 
 def recurrent(cell, units, **how):
     """A recurrent layer by the name of its cell."""
-    if cell not in _CELLS:
-        raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
-    return _CELLS[cell](units, **how)
+    return _CELLS[one_of("cell", cell, _CELLS)](units, **how)
 
 
 def _ragged(X):
@@ -74,8 +72,7 @@ class _Sequences:
 
     def __init__(self, units=64, cell="lstm", layers=1, bidirectional=False, dropout=0.0, vocabulary=None, embedding=32,
                  seed=0, chrono=None):  # fmt: skip
-        if cell not in _CELLS:
-            raise ValueError(f"cell: expected one of {', '.join(_CELLS)}; got {cell!r}")
+        one_of("cell", cell, _CELLS)
         if chrono is not None and (cell != "lstm" or positive("chrono", chrono) < 2):
             raise ValueError(f"chrono: expected at least 2 steps, for cell 'lstm'; got {chrono} for {cell!r}")
         self.units, self.layers = positive("units", units), positive("layers", layers)

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from .. import backend, nn, ops, optim, train
-from .._arguments import chance, not_negative, positive
+from .._arguments import chance, not_negative, one_of, positive
 from .._interrupts import unless_begun
 from ..checkpoint import fingerprint
 from ..data.text import Vocabulary
@@ -89,10 +89,8 @@ class RNTN(Model):
     _fitted = ("module_", "classes_", "vocabulary_")
 
     def __init__(self, width=25, cell="rntn", dropout=0.0, at_least=1, seed=0):
-        if cell not in CELLS:
-            raise ValueError(f"cell: expected one of {', '.join(CELLS)}; got {cell!r}")
         self.width, self.at_least = positive("width", width), positive("at_least", at_least)
-        self.cell, self.dropout, self.seed = cell, chance("dropout", dropout), seed
+        self.cell, self.dropout, self.seed = one_of("cell", cell, CELLS), chance("dropout", dropout), seed
 
     # ------------------------------------------------------------------------------------------------ the door
 

@@ -1,15 +1,14 @@
 """Activations as layers of their own."""
 
 from .. import ops
+from .._arguments import one_of
 from ..module import Module
 
 _ACTIVATIONS = ("none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu")
 
 
-def check_act(act):
-    if act not in _ACTIVATIONS:
-        raise ValueError(f"act: expected one of {', '.join(_ACTIVATIONS)}; got {act!r}")
-    return act
+def check_act(act, name="act"):
+    return one_of(name, act, _ACTIVATIONS)
 
 
 class Activation(Module):
