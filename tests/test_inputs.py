@@ -526,6 +526,80 @@ def test_no_samples_have_no_answers(name):
             model.score([], [])
 
 
+WRONG_BUILDS = {  # of the models above: arguments, and what is said
+    "MLP": (("a", 3), ValueError, "input_shape: expected the sizes of one sample"),
+    "CNN": (((28,), 3), ValueError, "input_shape: expected .rows, columns, channels.; got .28"),
+    "CNN of rows": (((4, 4, 1), 3), ValueError, "X: expected images of at least 12x12 pixels"),
+    "DBN": (((3,), 2), ValueError, r"input_shape: expected \[6\], as the stack was made for; got \[3\]"),
+    "RNNClassifier": (((3, "a"), 2), ValueError, "input_shape: expected the sizes of one sample, whole numbers; got"),
+    "MLPRegressor": (((5,), 2, [1, 2, 3]), ValueError, r"mean: expected a number or shape \[2\]; got \[3\]"),
+    "MLPRegressor of two": (((5,), 2, 0.0, [1, 0]), ValueError, r"spread: expected more than 0; got \[1, 0\]"),
+    "CNNRegressor": (((12, 12, 1), "two"), TypeError, "outputs: expected an integer; got str"),
+    "RNNRegressor": (((3, 2), 1, "a"), TypeError, "mean: expected real numbers; got"),
+    "Autoencoder": (("a",), ValueError, "input_shape: expected the sizes of one sample, whole numbers; got 'a'"),
+    "convolutional Autoencoder": (((3,),), ValueError, "X: expected images"),
+    "RBM": (((0,),), ValueError, "X: expected one column or more; got none"),
+    "softmax RBM": (((5,),), ValueError, "visible_group: expected a divisor of 5 units"),
+    "ConvolutionalRBM": (((2, 2),), ValueError, "X: expected images of at least 3x3 pixels"),
+    "DBM": (((0,),), ValueError, "X: expected one column or more; got none"),
+    "GAN": (("a",), ValueError, "input_shape: expected the sizes of one sample, whole numbers; got 'a'"),
+    "Captioner": (((28,), data.Vocabulary(["a", "<end>"], "<unknown>")), ValueError, "input_shape: expected .rows, col"),
+    "RNTN": ((data.Vocabulary(["a"], "<unknown>"), ["1"]), ValueError, "classes: expected two or more; got 1"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_BUILDS)
+def test_a_network_that_cannot_be_built_does_not_take_the_place_of_one(name):
+    make, full, (method, *_) = ANSWERS[name]
+    arguments, kind, message = WRONG_BUILDS[name]
+    model = make()
+    before, state = getattr(model, method)(full[:2]), dict(model.__dict__)
+    with pytest.raises(kind, match=message):
+        model.build(*arguments)
+    assert model.__dict__.keys() == state.keys() and all(model.__dict__[k] is v for k, v in state.items())
+    after = getattr(model, method)(full[:2])
+    assert all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
+    if name != "DBN":  # without a stack that shape would do
+        fresh = type(model)(**model.get_params())
+        with pytest.raises(kind, match=message):
+            fresh.build(*arguments)
+        assert fresh.__dict__.keys() == type(model)(**model.get_params()).__dict__.keys()
+
+
+def test_a_forecaster_that_cannot_be_built_stays_what_it_was():
+    model = Forecaster(window=8, units=2).fit(WAVE, epochs=1)
+    before = model.predict(3)
+    with pytest.raises(ValueError, match=r"mean: expected a number or shape \[2\]; got \[3\]"):
+        model.build(2, [1, 2, 3])
+    np.testing.assert_array_equal(model.predict(3), before)
+
+
+def test_a_machine_that_learned_nothing_is_none():
+    model = RBM(4)
+    with pytest.raises(TypeError, match="lr: expected a number; got str"):
+        model.partial_fit(BITS, lr="fast")
+    with pytest.raises(RuntimeError, match="RBM: expected a model that was built or fitted"):
+        model.transform(BITS)
+
+
+@pytest.mark.parametrize("last", ["up0.c", "machine1.base", "net.layers.0.w"])
+def test_weights_of_a_stack_are_taken_all_or_none(last):
+    model = DBN((4, 3)).fit(BITS, Y, pretrain=1, epochs=1)
+    before = model.get_weights()
+    others = {name: a + 1 for name, a in before.items()}
+    for wrong, named in (
+        ({name: a for name, a in others.items() if name != last}, last),
+        (others | {last: np.zeros(7)}, last),
+        (others | {"machine9.w": np.zeros(7)}, "machine9.w"),
+    ):
+        with pytest.raises(ValueError, match=f"weights.*{named}"):
+            model.set_weights(wrong)
+        for name, a in model.get_weights().items():
+            np.testing.assert_array_equal(a, before[name])
+    for name, a in model.set_weights(others).get_weights().items():
+        np.testing.assert_array_equal(a, others[name])
+
+
 @pytest.mark.parametrize("name", [name for name in ANSWERS if name != "RNTN"])
 def test_nothing_is_learned_from_no_samples(name):
     """And nothing that was learned is lost by it."""

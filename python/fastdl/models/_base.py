@@ -8,7 +8,7 @@ import sys
 import numpy as np
 
 from .. import backend, nn, optim, train
-from .._arguments import chance, positive
+from .._arguments import chance, positive, reals
 from .._interrupts import unless_begun
 from ..checkpoint import Checkpoint, as_checkpoint, called, must_be_the_same_model
 from ..io import save as _write
@@ -251,6 +251,7 @@ class Classifier(Model):
 
     _targets = _codes
 
+    @unless_begun
     def build(self, input_shape, classes):
         """Make the network with initial weights.
 
@@ -445,6 +446,7 @@ class Regressor(Model):
             raise ValueError(f"{name}: expected {len(self.mean_)} targets a sample; got {y.shape[1]}")
         return ((y - self.mean_) / self.spread_).astype(np.float32)
 
+    @unless_begun
     def build(self, input_shape, outputs=1, mean=0.0, spread=1.0):
         """Make the network with initial weights.
 
@@ -461,12 +463,10 @@ class Regressor(Model):
         -------
         The model itself.
         """
-        if outputs < 1:
-            raise ValueError(f"outputs: expected at least 1; got {outputs}")
-        self.input_shape_ = shape_of(input_shape)
-        self.mean_, self.spread_ = (np.broadcast_to(np.asarray(v, np.float64), outputs).copy() for v in (mean, spread))
-        self.single_ = outputs == 1
-        self.module_ = self._make(self.input_shape_, int(outputs)).build(self.input_shape_, self.seed).eval()
+        outputs = positive("outputs", outputs)
+        self.input_shape_, self.single_ = shape_of(input_shape), outputs == 1
+        self.mean_, self.spread_ = check_scale(mean, spread, outputs)
+        self.module_ = self._make(self.input_shape_, outputs).build(self.input_shape_, self.seed).eval()
         self.module_.to(self._device)
         return self
 
@@ -558,6 +558,17 @@ class Regressor(Model):
         self.build(tuple(config["input_shape"]), len(config["mean"]), config["mean"], config["spread"])
         self.single_ = config["single"]
         return self
+
+
+def check_scale(mean, spread, count):
+    """Means and spreads of so many columns, float64 [count], of one number for all or one for each."""
+    found = [reals(name, value) for name, value in (("mean", mean), ("spread", spread))]
+    for name, a in zip(("mean", "spread"), found, strict=True):
+        if a.shape not in ((), (count,)):
+            raise ValueError(f"{name}: expected a number or shape [{count}]; got {list(a.shape)}")
+    if not np.all(found[1] > 0.0):
+        raise ValueError(f"spread: expected more than 0; got {spread}")
+    return [np.broadcast_to(a, count).copy() for a in found]
 
 
 _RECIPES = f"{__package__.rpartition('.')[0]}.recipes."

@@ -8,6 +8,7 @@ from .. import backend, nn, ops, optim, train
 from .._arguments import natural, not_negative, number, positive, sizes
 from .._interrupts import beforehand, unless_begun
 from ..checkpoint import to_go_on_from
+from ..module import shape_of
 from ..nn.activation import check_act
 from ..random import Stream, normal
 from ..rows import Rows
@@ -150,6 +151,7 @@ class Autoencoder(Model):
             decoder = [nn.Dense(u, a) for u, a in zip((*reversed(self.hidden), inputs), back, strict=True)]
         return nn.Sequential(*encoder), nn.Sequential(*decoder)
 
+    @unless_begun
     def build(self, input_shape):
         """Make the network with initial weights.
 
@@ -162,7 +164,7 @@ class Autoencoder(Model):
         -------
         The model itself.
         """
-        self.sample_shape_ = tuple(int(s) for s in np.atleast_1d(input_shape))
+        self.sample_shape_ = shape_of(input_shape)
         self.input_shape_ = self._shape(np.empty((0, *self.sample_shape_), np.float32)).shape[1:]
         self.module_ = self._make(self.input_shape_).build(self.input_shape_, self.seed).eval()
         self.module_.to(self._device)

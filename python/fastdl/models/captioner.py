@@ -129,6 +129,7 @@ class Captioner(Model):
             row[len(caption)] = numbers[END]
         return codes
 
+    @unless_begun
     def build(self, input_shape, vocabulary):
         """Make the network with initial weights.
 

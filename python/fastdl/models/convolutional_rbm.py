@@ -7,7 +7,7 @@ import numpy as np
 from .. import backend, init, ops, optim, train
 from .._arguments import functions, natural, not_negative, number, positive
 from .._interrupts import unless_begun
-from ..module import Module, Parameter
+from ..module import Module, Parameter, shape_of
 from ..random import Stream
 from ..rows import Rows
 from ..tensor import Tensor, inference
@@ -79,9 +79,10 @@ class ConvolutionalRBM(Model):
 
     _shape = CNN._shape
 
+    @unless_begun
     def build(self, input_shape):
         """Make the machine with small random weights, for samples of this shape; returns the model itself."""
-        self.sample_shape_ = tuple(int(s) for s in np.atleast_1d(input_shape))
+        self.sample_shape_ = shape_of(input_shape)
         image = self._shape(np.empty((0, *self.sample_shape_), np.float32)).shape[1:]
         if min(image[:2]) < self.size:
             raise ValueError(f"X: expected images of at least {self.size}x{self.size} pixels; got {list(image)}")

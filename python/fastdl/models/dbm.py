@@ -7,6 +7,7 @@ import numpy as np
 from .. import backend
 from .._arguments import number, positive, sizes
 from .._interrupts import unless_begun
+from ..module import shape_of
 from ..rows import Rows
 from ._base import Model
 from ._boltzmann import Annealing
@@ -65,9 +66,12 @@ class DBM(Model):
         """The joint machine's arrays: w = [w1; w2^T] as [V + H2,H1], b = [b c2], c = c1."""
         return self.joint_.module_
 
+    @unless_begun
     def build(self, input_shape):
         """Make the machine with small random weights; returns the model itself."""
-        observed = math.prod(int(s) for s in np.atleast_1d(input_shape))
+        observed = math.prod(shape_of(input_shape))
+        if observed < 1:
+            raise ValueError("X: expected one column or more; got none")
         self.input_shape_ = (observed,)
         self.joint_ = _Joint(self.hidden[0], seed=self.seed)
         self.joint_.observed, self.joint_.passes = observed, self.mean_field

@@ -10,7 +10,7 @@ from .. import backend, nn, train
 from .._arguments import chance, function, functions, natural, not_negative, number, positive, sizes
 from .._interrupts import beforehand, interruptible, unless_begun
 from ..checkpoint import as_checkpoint, must_be_the_same_model, to_go_on_from
-from ..module import Module
+from ..module import Module, shape_of
 from ..random import permutation
 from ._base import Classifier, Model, must_be_able_to_train, must_have_some, one_each, pretraining
 from ._boltzmann import stream_of
@@ -363,8 +363,13 @@ class DBN(Classifier):
                 layers.append(nn.Dropout(self.dropout))
         return nn.Sequential(*layers, nn.Dense(outputs))
 
+    @unless_begun
     def build(self, input_shape, classes):
         """Make the classifier; its hidden layers begin with the weights of the stack, if there is one."""
+        if hasattr(self, "stack_"):
+            shape, mine = shape_of(input_shape), self.stack_[0].input_shape_
+            if shape != mine:
+                raise ValueError(f"input_shape: expected {list(mine)}, as the stack was made for; got {list(shape)}")
         super().build(input_shape, classes)
         if hasattr(self, "stack_"):
             dense = [m for _, m in self.module_.named_modules() if isinstance(m, nn.Dense)]
@@ -445,28 +450,12 @@ class DBN(Classifier):
     def get_weights(self):
         """Copies of all arrays: ``net.*`` of the classifier, ``machine0.*`` and so on of the stack."""
         self._need_some()
-        found = {f"net.{k}": a for k, a in self.module_.get_weights().items()} if hasattr(self, "module_") else {}
-        for i, rbm in enumerate(getattr(self, "stack_", [])):
-            found |= {f"machine{i}.{k}": a for k, a in rbm.get_weights().items()}
-        for i, pair in enumerate(getattr(self, "recognition_", [])):
-            for name, a in zip("wc", pair, strict=True):
-                found[f"up{i}.{name}"] = np.array(backend.to_host(a))
-        return found
+        return _All(self).get_weights()
 
     def set_weights(self, weights):
         """Copy arrays, as from `get_weights`, into the classifier and the stack; returns the model."""
         self._need_some()
-
-        def part(prefix):
-            return {k[len(prefix) :]: a for k, a in weights.items() if k.startswith(prefix)}
-
-        if hasattr(self, "module_"):
-            self.module_.set_weights(part("net."))
-        for i, rbm in enumerate(getattr(self, "stack_", [])):
-            rbm.set_weights(part(f"machine{i}."))
-        for i, pair in enumerate(getattr(self, "recognition_", [])):
-            for name, a in zip("wc", pair, strict=True):
-                backend.assign(a, part(f"up{i}.")[name])
+        _All(self).set_weights(weights)
         return self
 
     def _describe(self):
@@ -505,6 +494,18 @@ class _Upward(Module):
 
     def __init__(self, w, c):
         self.w, self.c = w, c
+
+
+class _All(Module):
+    """All arrays of classifier and stack, or what there is of them, under the names that `get_weights` gives."""
+
+    def __init__(self, dbn):
+        if hasattr(dbn, "module_"):
+            self.net = dbn.module_
+        for i, rbm in enumerate(getattr(dbn, "stack_", [])):
+            setattr(self, f"machine{i}", rbm.module_)
+        for i, (w, c) in enumerate(getattr(dbn, "recognition_", [])):
+            setattr(self, f"up{i}", _Upward(w, c))
 
 
 class _Stack(Module):

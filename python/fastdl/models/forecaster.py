@@ -7,7 +7,7 @@ from .._arguments import chance, not_negative, one_of, positive
 from .._interrupts import unless_begun
 from ..data.sequences import float32_of, windows
 from ..tensor import inference
-from ._base import Model, scale_of
+from ._base import Model, check_scale, scale_of
 from ._door import array_of, numbers_of
 from .rnn import _CELLS, recurrent
 
@@ -37,17 +37,6 @@ def ridge(x, y, alpha):
     # without a penalty columns may depend on each other: the smallest of the solutions then
     w = np.linalg.solve(products, with_y) if alpha > 0.0 else np.linalg.lstsq(products, with_y, rcond=None)[0]
     return w, my - mx @ w
-
-
-def _each(name, value, series):
-    """float64 [K] of a finite number, or one for each series."""
-    try:
-        a = np.broadcast_to(np.asarray(value, np.float64), series).copy()
-    except (TypeError, ValueError):
-        a = np.array([np.nan])
-    if not np.isfinite(a).all():
-        raise ValueError(f"{name}: expected a finite number, or {series} of them; got {value!r}")
-    return a
 
 
 class Forecaster(Model):
@@ -98,14 +87,12 @@ class Forecaster(Model):
         self.cell, self.dropout = one_of("cell", cell, _CELLS), chance("dropout", dropout)
         self.linear, self.alpha, self.seed = linear, not_negative("alpha", alpha), seed
 
+    @unless_begun
     def build(self, series=1, mean=0.0, spread=1.0):
         """Make the network with initial weights, for K = `series` values a step."""
         series = positive("series", series)
-        mean, spread = _each("mean", mean, series), _each("spread", spread, series)
-        if not np.all(spread > 0.0):
-            raise ValueError(f"spread: expected more than 0; got {spread.min()}")
         self.input_shape_, self.single_ = (self.window, series), series == 1
-        self.mean_, self.spread_ = mean, spread
+        self.mean_, self.spread_ = check_scale(mean, spread, series)
         layers = recurrent(self.cell, self.units, layers=self.layers, dropout=self.dropout, output="last")
         self.module_ = _Forecast(layers, self.ahead * series, self.dropout, self.linear)
         self.module_.build(self.input_shape_, self.seed).eval().to(self._device)

@@ -11,6 +11,7 @@ from .. import backend, nn, ops, optim, train
 from .._arguments import chance, functions, natural, not_negative, one_of, positive, schedule_or_none, scheduled, sizes
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, fingerprint, module_state, set_module_state
+from ..module import shape_of
 from ..random import Stream, normal, permutation
 from ..rows import Rows
 from ..tensor import Tensor, frozen, inference
@@ -135,9 +136,10 @@ class GAN(Model):
         make = _mlp if self.architecture == "mlp" else _dcgan
         return _Pair(*make(input_shape, self))
 
+    @unless_begun
     def build(self, input_shape):
         """Make both networks with initial weights, for samples of this shape; returns the model itself."""
-        self.sample_shape_ = tuple(int(s) for s in np.atleast_1d(input_shape))
+        self.sample_shape_ = shape_of(input_shape)
         self.input_shape_ = self._shape(np.empty((0, *self.sample_shape_), np.float32)).shape[1:]
         self.module_ = self._make(self.input_shape_)
         self.module_.generator.trace((self.latent,))

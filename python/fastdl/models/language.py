@@ -113,6 +113,7 @@ class LanguageModel(Model):
 
     # ------------------------------------------------------------------------------------------ public
 
+    @unless_begun
     def build(self, vocabulary):
         """Make the network with initial weights.
 

@@ -12,6 +12,7 @@ from .. import backend, train
 from .._arguments import functions, natural, number, one_of, positive, schedule_or_none, scheduled
 from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, called, fingerprint
+from ..module import shape_of
 from ..random import permutation
 from ..rows import Rows
 from ._base import Model, as_input, must_have_some
@@ -101,6 +102,7 @@ class RBM(Model):
             raise ValueError("X: expected one column or more; got none")
         _must_divide("visible_group", self.visible_group, self.visible, v)
 
+    @unless_begun
     def build(self, input_shape):
         """Make the machine with small random weights and biases of zero.
 
@@ -113,8 +115,7 @@ class RBM(Model):
         -------
         The model itself.
         """
-        shape = tuple(int(s) for s in np.atleast_1d(input_shape))
-        v = math.prod(shape)
+        v = math.prod(shape_of(input_shape))
         self._check(v)
         units = (self.visible, self.visible_group, self.hidden_units, self.hidden_group)
         self.input_shape_ = (v,)
@@ -351,6 +352,7 @@ class RBM(Model):
         again = m.visible(m.hidden(v))
         return float(np.mean((backend.to_host(v).astype(np.float64) - backend.to_host(again)) ** 2))
 
+    @unless_begun
     def partial_fit(self, X, y=None, *, algorithm="pcd", lr=0.05, k=1, momentum=0.0, weight_decay=0.0, chains=None):
         """One update from one batch X; chains and momentum go on from call to call. Returns the model itself."""
         rule = Rule(algorithm, k, lr, momentum, weight_decay, chains)

@@ -5,6 +5,7 @@ import numpy as np
 from .. import backend, nn
 from .._arguments import chance, one_of, positive
 from ..data.sequences import pad
+from ..module import shape_of
 from ..tensor import Tensor
 from ._base import Classifier, Regressor, as_input, must_have_some
 from ._door import must_be_on_scale, scale_name
@@ -90,7 +91,7 @@ class _Sequences:
 
     def _sample_shape(self, input_shape):
         """Shape of a sample as the network sees it."""
-        shape = tuple(int(s) for s in np.atleast_1d(input_shape))
+        shape = shape_of(input_shape)
         inputs = self.__dict__.pop("_inputs", None)
         if inputs is not None:  # of a fit, whose samples are rows: see Rows
             shape = ((shape[0] - 1) // inputs, inputs)[: 1 if self.vocabulary else 2]

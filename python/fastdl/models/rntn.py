@@ -94,6 +94,7 @@ class RNTN(Model):
 
     # ------------------------------------------------------------------------------------------------ the door
 
+    @unless_begun
     def build(self, vocabulary, classes):
         """Make the network with initial weights.
 
