@@ -7,7 +7,7 @@ import weakref
 import numpy as np
 import pytest
 
-from fastdl import data
+from fastdl import data, nn, optim
 from fastdl.models import (
     CNN,
     DBM,
@@ -374,12 +374,12 @@ def test_what_a_family_gives_the_loop_itself_is_no_option_of_its_fit():
     for fit, names in (
         (mlp, ("loss", "metrics", "module")),
         (lambda **how: MLPRegressor((4,)).fit(X, X[:, 0], **how), ("metrics", "x")),
-        (char_lm, ("loss", "shuffle")),
+        (char_lm, ("loss", "metrics", "shuffle")),
         (lambda **how: Forecaster(**wave).fit(WAVE, **how), ("y",)),
-        (captioner, ("loss",)),
-        (rntn, ("loss",)),
+        (captioner, ("loss", "metrics")),
+        (rntn, ("loss", "metrics")),
         (lambda **how: Autoencoder((4,), 2).fit(BITS, **how), ("loss",)),
-        (lambda **how: ConvolutionalRBM(2, 3).fit(IMAGES, **how), ("loss",)),
+        (lambda **how: ConvolutionalRBM(2, 3).fit(IMAGES, **how), ("loss", "metrics", "validation")),
         (lambda **how: DBN((4,)).fit(BITS, Y, pretrain={"epochs": 10**9}, **how), ("loss", "metrics")),  # before it is trained
     ):
         for name in names:
@@ -572,6 +572,44 @@ def test_a_forecaster_that_cannot_be_built_stays_what_it_was():
     with pytest.raises(ValueError, match=r"mean: expected a number or shape \[2\]; got \[3\]"):
         model.build(2, [1, 2, 3])
     np.testing.assert_array_equal(model.predict(3), before)
+
+
+@pytest.mark.parametrize(
+    ("make", "kind", "message"),
+    [
+        (lambda **how: CNN(lambda classes: 3).fit(GREY, Y[:8], **how), TypeError, "architecture: .* a Module; got .* a int"),
+        (
+            lambda **how: CNN(lambda classes: nn.Sequential(nn.Flatten(), nn.Dense(7))).fit(GREY, Y[:8], **how), ValueError,
+            r"architecture: expected a network of 2 outputs a sample; got one of \[7\]",
+        ),
+        (
+            lambda **how: CNNRegressor(lambda outputs: nn.Conv2d(outputs, 3)).fit(GREY, X[:8, 0], **how), ValueError,
+            r"architecture: expected a network of 1 outputs a sample; got one of \[10, 10, 1\]",
+        ),
+        (
+            lambda **how: DBN((4,)).build((6,), 2).fit(BITS, Y, pretrain=1, warm_start=True, **how), ValueError,
+            "pretrain: expected none with warm_start, to go on from the weights of now; got 1",
+        ),
+        (
+            lambda **how: char_lm().fit(TEXT, vocabulary=data.Vocabulary("abc"), warm_start=True, **how), ValueError,
+            "vocabulary: expected the one of now, or none, with warm_start; got another",
+        ),
+        (lambda **how: mlp(optimizer=lambda m: optim.SGD(m), lr=0.1, **how), TypeError, "lr: expected none beside a .*; got 0.1"),
+        (lambda **how: mlp(optimizer=lambda m, lr: optim.SGD(m, rate=lr), lr=0.1, **how), TypeError, "keyword argument 'rate'"),
+        (lambda **how: DBM((3, 2)).fit(BITS, lr=1e30, **how), FloatingPointError, "DBM: weights became infinite or NaN"),
+    ],
+)  # fmt: skip
+def test_what_does_not_go_together_is_named(make, kind, message):
+    with pytest.raises(kind, match=message):
+        make(epochs=1)
+
+
+def test_what_goes_together_is_taken():
+    small = ConvolutionalRBM(2, 3).fit(GREY, epochs=1, weight_decay=0.5, clip=1e-3).get_weights()["w"]
+    assert not np.array_equal(small, ConvolutionalRBM(2, 3).fit(GREY, epochs=1).get_weights()["w"])
+    model = char_lm()
+    model.fit(TEXT, epochs=1, batch_size=4, window=8, warm_start=True, vocabulary=model.vocabulary_)
+    assert DBN((4,)).fit(BITS, Y, pretrain=1, warm_start=True, epochs=1).stack_  # there is nothing to go on from
 
 
 def test_a_machine_that_learned_nothing_is_none():

@@ -238,7 +238,14 @@ _BY_NAME = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop, "adagr
 def get(optimizer, target, **options):
     """An optimiser from its name and options, or from a function ``optimizer(target)``."""
     if callable(optimizer):
-        return optimizer(target, **options)
+        try:
+            return optimizer(target, **options)
+        except TypeError as error:
+            name = next((name for name in options if str(error).endswith(f"unexpected keyword argument '{name}'")), None)
+            if name is None:
+                raise
+            what = "none beside a function that makes the optimizer of a module alone"
+            raise TypeError(f"{name}: expected {what}; got {options[name]!r}") from error
     if not isinstance(optimizer, str) or optimizer not in _BY_NAME:
         raise ValueError(f"optimizer: expected one of {', '.join(_BY_NAME)} or a function; got {optimizer!r}")
     return _BY_NAME[optimizer](target, **options)

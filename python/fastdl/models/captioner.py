@@ -100,6 +100,7 @@ class Captioner(Model):
     """
 
     _fitted = ("module_", "input_shape_", "vocabulary_")
+    _own = ("loss", "metrics")
 
     def __init__(self, filters=(32, 64, 128), features=256, units=256, embedding=128, dropout=0.3, word_dropout=0.0,
                  bag=0.0, at_least=1, seed=0):  # fmt: skip

@@ -7,6 +7,7 @@ import numpy as np
 
 from .. import nn
 from .._arguments import chance, positive, sizes
+from ..module import Module
 from ._base import Classifier, Regressor
 from ._door import must_be_images_of
 
@@ -105,7 +106,14 @@ class CNN(Classifier):
         if len(input_shape) != 3:
             raise ValueError(f"input_shape: expected (rows, columns, channels); got {list(input_shape)}")
         if callable(self.architecture):
-            return self.architecture(outputs)
+            network = self.architecture(outputs)
+            if not isinstance(network, Module):
+                kind = type(network).__name__
+                raise TypeError(f"architecture: expected a function that gives a Module; got one that gives a {kind}")
+            shape = network.trace(input_shape)[0][-1]
+            if shape != (outputs,):
+                raise ValueError(f"architecture: expected a network of {outputs} outputs a sample; got one of {list(shape)}")
+            return network
         if self.architecture == "lenet5":
             must_be_images_of(12, input_shape, "for 'lenet5'")
             return lenet5(outputs)

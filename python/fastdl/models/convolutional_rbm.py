@@ -63,6 +63,7 @@ class ConvolutionalRBM(Model):
     """
 
     _fitted = ("module_", "input_shape_", "sample_shape_")
+    _own = ("loss", "metrics", "validation")
 
     def __init__(self, filters=16, size=5, visible="bernoulli", sparsity=None, sparsity_weight=10.0, image_shape=None,
                  seed=0):  # fmt: skip
@@ -118,8 +119,8 @@ class ConvolutionalRBM(Model):
     # ------------------------------------------------------------------------------------------ training
 
     @unless_begun
-    def fit(self, X, y=None, *, epochs=10, batch_size=50, algorithm="pcd", k=1, optimizer="adam", lr=None, stochastic=False,
-            warm_start=False, callbacks=(), **options):  # fmt: skip
+    def fit(self, X, y=None, *, epochs=10, batch_size=50, algorithm="pcd", k=1, optimizer="adam", lr=None,
+            weight_decay=None, clip=None, stochastic=False, warm_start=False, callbacks=(), **options):  # fmt: skip
         """Learn the distribution of images.
 
         Parameters
@@ -132,7 +133,7 @@ class ConvolutionalRBM(Model):
             Chains that go on from update to update, as many as a batch has images; or chains that begin at the data.
         k : int
             Gibbs steps an update.
-        optimizer, lr
+        optimizer, lr, weight_decay, clip
             As in `Classifier.fit`.
         stochastic : bool
             Values of Bernoulli units are chances, and drawn anew each time an image comes by.
@@ -177,10 +178,11 @@ class ConvolutionalRBM(Model):
             state.history.setdefault("error", []).append(error)  # after those of a run that goes on
 
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
-        given = {} if lr is None else {"lr": lr}
+        given = {"lr": lr, "weight_decay": weight_decay, "clip": clip}
         try:
             self.history_ = train.fit(
-                net, x, np.arange(len(x)), loss=net.objective, optimizer=optim.get(optimizer, net, **given),
+                net, x, np.arange(len(x)), loss=net.objective,
+                optimizer=optim.get(optimizer, net, **{k: v for k, v in given.items() if v is not None}),
                 epochs=epochs, batch_size=batch_size, callbacks=[watch, *callbacks], **{"seed": self.seed} | options,
             )  # fmt: skip
         finally:

@@ -185,6 +185,7 @@ class _Joint(RBM):
     """Visible units of which only the first `observed` have data."""
 
     observed = passes = 0
+    _called = "DBM"
 
     def _checkpoint(self, checkpoint, resume=None):
         return checkpoint  # the DBM's, which has looked at it

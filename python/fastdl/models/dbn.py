@@ -401,6 +401,8 @@ class DBN(Classifier):
         """
         of_stack, self._pretrain = pretraining(pretrain, _OF_STACK)
         if of_stack is not None:
+            if options.get("warm_start") and hasattr(self, "module_"):
+                raise ValueError(f"pretrain: expected none with warm_start, to go on from the weights of now; got {pretrain!r}")
             must_be_able_to_train(super().fit, options, self._own)
             # Told now: the weights will be those of the file, whatever other machines had learned before that.
             now = self._settings() | {"pretrain": self._pretrain}

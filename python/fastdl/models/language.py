@@ -90,7 +90,7 @@ class LanguageModel(Model):
     """
 
     _fitted = ("module_", "input_shape_", "vocabulary_")
-    _own = ("loss", "shuffle")  # windows come in the order of the text
+    _own = ("loss", "metrics", "shuffle")  # windows come in the order of the text
 
     def __init__(self, units=256, cell="lstm", layers=1, embedding=64, dropout=0.0, tied=False, seed=0):
         self.units, self.layers = positive("units", units), positive("layers", layers)

@@ -81,6 +81,8 @@ class RBM(Model):
     (100, 4)
     """
 
+    _called = "RBM"  # in what is said of its training
+
     def __init__(self, hidden=256, visible="bernoulli", hidden_units="bernoulli", visible_group=1, hidden_group=1,
                  variance=1.0, seed=0):  # fmt: skip
         for name, value, known in (("visible", visible, VISIBLE), ("hidden_units", hidden_units, HIDDEN)):
@@ -309,8 +311,8 @@ class RBM(Model):
         most = 100.0 * (spread + fixed) if self.visible == "gaussian" else spread + 0.1
         if spread > 1e-3 and errors[-1] > most:
             warnings.warn(
-                f"RBM: reconstruction error {errors[-1]:.3g} after {len(errors)} epochs, where means alone give {spread:.3g}: "
-                f"the training has diverged; a smaller lr than {lr:g} may help",
+                f"{self._called}: reconstruction error {errors[-1]:.3g} after {len(errors)} epochs, where means alone give "
+                f"{spread:.3g}: the training has diverged; a smaller lr than {lr:g} may help",
                 RuntimeWarning,
                 stacklevel=4,
             )
@@ -342,7 +344,7 @@ class RBM(Model):
     def _must_be_finite(self, trainer, epoch):
         if not trainer.healthy():
             raise FloatingPointError(
-                f"RBM: weights became infinite or NaN in epoch {epoch}; expected a smaller lr than {trainer.rule.lr:g}"
+                f"{self._called}: weights became infinite or NaN in epoch {epoch}; expected a smaller lr than {trainer.rule.lr:g}"
                 + (", or standardised data" if self.visible == "gaussian" else "")
             )
 

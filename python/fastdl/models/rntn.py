@@ -87,6 +87,7 @@ class RNTN(Model):
     """
 
     _fitted = ("module_", "classes_", "vocabulary_")
+    _own = ("loss", "metrics")
 
     def __init__(self, width=25, cell="rntn", dropout=0.0, at_least=1, seed=0):
         self.width, self.at_least = positive("width", width), positive("at_least", at_least)
