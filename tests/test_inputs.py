@@ -104,6 +104,9 @@ def nan(a):
         (lambda: GAN(hidden=(4,)).fit(X, batch_size=10), ValueError, "X: expected values from 0 to 1, which output 'sigmoid'"),
         (lambda: GAN(output="tanh").fit(3 * X, batch_size=10), ValueError, "X: expected values from -1 to 1, which output"),
         (lambda: rbm().score(BITS[:0]), ValueError, "X: expected one sample or more; got none"),
+        (lambda: ClassificationRBM(4).fit(BITS, Y, epochs=1).sample(label=[0, 1]), ValueError, "label: expected one of .0, 1."),
+        (lambda: ClassificationRBM(4).fit(BITS, Y, epochs=1).sample(label="a"), ValueError, "label: expected labels from .0"),
+        (lambda: rntn().sketch("(1 a)"), TypeError, "tree: expected a Tree .*; got str"),
         # settings and arguments
         (lambda: MLP((0,)), ValueError, "hidden: expected at least 1; got 0"),
         (lambda: MLP("8"), TypeError, "hidden: expected integers, one a layer; got '8'"),
@@ -385,6 +388,21 @@ def test_what_a_family_gives_the_loop_itself_is_no_option_of_its_fit():
         for name in names:
             with pytest.raises(TypeError, match=rf"^fit\(\) got an unexpected keyword argument '{name}'$"):
                 fit(**{name: None})
+
+
+def test_a_text_that_is_not_trained_on_leaves_no_states(tmp_path):
+    model = char_lm()
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="checkpoint: expected a file in a folder that exists"):
+        model.fit(TEXT, batch_size=4, window=8, warm_start=True, checkpoint=tmp_path / "none" / "c")
+    assert model.get_weights().keys() == before.keys()
+
+
+def test_energies_of_no_samples():
+    model = ClassificationRBM(4).fit(BITS, Y, epochs=1)
+    assert model.free_energy([], Y[:0]).shape == model.free_energy(BITS[:0], Y[:0]).shape == (0,)
+    some = model.sample(3, label=1)
+    assert some[1].tolist() == [1, 1, 1] and np.array_equal(some[0], model.sample(3, label=np.int64(1))[0])
 
 
 def test_a_fit_that_begins_lets_the_old_network_go():

@@ -12,6 +12,7 @@ from ..rows import Rows
 from ..tensor import Tensor
 from ._base import Classifier
 from ._boltzmann import stream_of
+from ._door import array_of
 
 OBJECTIVES = ("discriminative", "generative", "hybrid")
 
@@ -100,7 +101,7 @@ class ClassificationRBM(Classifier):
         """-log p(x, y) of samples with their labels, up to log Z: float32 [N]."""
         scores = self.decision_function(X)
         x = Rows(self._input(X)).take(np.arange(len(scores)))
-        x = backend.to_host(x).reshape(len(scores), -1)
+        x = backend.to_host(x).reshape(len(scores), math.prod(self.input_shape_))
         b = backend.to_host(self.module_.b.data)
         return -(x @ b) - scores[np.arange(len(scores)), self._codes(y, len(scores))]
 
@@ -111,7 +112,7 @@ class ClassificationRBM(Classifier):
         ----------
         n, steps : int
         label : optional
-            One of `classes_`.
+            One of `classes_`; each in turn, at first, if left out.
         seed : int
         means : bool
             Give the means of the last step instead of its samples.
@@ -126,7 +127,12 @@ class ClassificationRBM(Classifier):
         n, steps = natural("n", n), natural("steps", steps)
         net, stream = self.module_, stream_of(seed, "sample")
         inputs, classes = net.w.shape[0], net.d.shape[0]
-        codes = np.arange(n) % classes if label is None else self._codes(np.full(n, label), n, "label")
+        if label is None:
+            codes = np.arange(n) % classes
+        else:
+            if np.ndim(label):
+                raise ValueError(f"label: expected one of {self.classes_.tolist()}; got {label!r}")
+            codes = np.full(n, self._codes(array_of([label], "label"), 1, "label"))
         v = np.zeros((n, inputs + classes), np.float32)
         v[np.arange(n), inputs + codes] = 1
         v[:, :inputs] = uniform((n, inputs), 0.0, 1.0, *stream.take(n * inputs)) < 0.5

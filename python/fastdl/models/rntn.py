@@ -259,6 +259,8 @@ class RNTN(Model):
 
     def sketch(self, tree):
         """A tree as text with the predicted label of every node, and the true one where it differs: ``4 (3)``."""
+        if not isinstance(tree, Tree):
+            raise TypeError(f"tree: expected a Tree (fastdl.data.parse_trees); got {type(tree).__name__}")
         labels = [
             p if p == str(node.label) else f"{p} ({node.label})"
             for p, node in zip(self.predict([tree])[0].tolist(), tree.nodes(), strict=True)
