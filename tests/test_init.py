@@ -68,8 +68,10 @@ def test_transposed_convolution_counts_its_inputs_on_the_last_axis():
 def test_defaults_follow_the_activation():
     assert init.get(None, "relu") is init.he_normal
     assert init.get(None, "tanh") is init.glorot_uniform
-    np.testing.assert_array_equal(init.get(0.5)((2,), None), [0.5, 0.5])
-    with pytest.raises(ValueError, match=r"init: expected one of .*; got 'hee'"):
-        init.get("hee")
+    for half in (0.5, np.float32(0.5)):
+        np.testing.assert_array_equal(init.get(half)((2,), None), [0.5, 0.5])
+    for wrong in ("hee", ["he_normal"]):
+        with pytest.raises(ValueError, match=r"init: expected one of .*; got"):
+            init.get(wrong)
     with pytest.raises(ValueError, match="shape: expected two axes"):
         init.glorot_uniform((3,), Stream(0))

@@ -405,6 +405,19 @@ def test_energies_of_no_samples():
     assert some[1].tolist() == [1, 1, 1] and np.array_equal(some[0], model.sample(3, label=np.int64(1))[0])
 
 
+def test_a_share_of_samples_may_be_a_number_of_numpys():
+    for fit in (
+        mlp,
+        lambda **how: MLPRegressor((4,)).fit(X, X[:, 0], epochs=1, **how),
+        lambda **how: Autoencoder((4,), 2).fit(BITS, epochs=1, **how),
+        lambda **how: Perceptron().fit(X, Y, epochs=1, **how),
+    ):
+        plain, same = (fit(validation=kind(0.25)).history_ for kind in (float, np.float32))
+        assert {**same, "seconds": 0} == {**plain, "seconds": 0} and any(name.startswith("val_") for name in plain)
+        with pytest.raises(ValueError, match="validation: expected .* a share between 0 and 1 of 40 samples; got 1"):
+            fit(validation=np.int64(1))
+
+
 def test_a_fit_that_begins_lets_the_old_network_go():
     model = MLP((4,)).fit(X, Y, epochs=1)
     old, alive = weakref.ref(model.module_), []

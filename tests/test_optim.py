@@ -209,6 +209,13 @@ def test_step():
     assert [round(f(t, 10), 6) for t in (0, 2, 3, 4, 5, 9)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
 
 
+def test_a_share_may_be_a_number_of_numpys():
+    f, g = schedules.cosine(warmup=np.float32(0.25)), schedules.cosine(warmup=2)
+    assert [f(t, 8) for t in range(8)] == [g(t, 8) for t in range(8)]
+    with pytest.raises(ValueError, match="warmup: expected updates .an integer. or a share of the run"):
+        schedules.cosine(warmup=np.float32(1.5))
+
+
 def test_cosine_with_warmup():
     f = schedules.cosine(warmup=4, final=0.1)
     values = [f(t, 20) for t in range(20)]

@@ -7,6 +7,7 @@ and O, filters [R,S,C,F] have R S C and R S F.
 
 import math
 from functools import partial
+from numbers import Real
 
 import numpy as np
 
@@ -140,8 +141,8 @@ def get(init, act="none"):
         return he_normal if act in ("relu", "leaky_relu", "gelu") else glorot_uniform
     if callable(init):
         return init
-    if isinstance(init, (int, float)):
+    if isinstance(init, Real):
         return constant(init)
-    if init not in _BY_NAME:
+    if not isinstance(init, str) or init not in _BY_NAME:
         raise ValueError(f"init: expected one of {', '.join(_BY_NAME)}, a number or a function; got {init!r}")
     return _BY_NAME[init]

@@ -5,6 +5,7 @@ that form will do; `plateau` follows a measured loss instead.
 """
 
 import math
+from numbers import Real
 
 from ._arguments import number
 
@@ -20,7 +21,8 @@ def _place(name, value, total):
 
 
 def _check_place(name, value):
-    value = int(value) if hasattr(value, "__index__") and not isinstance(value, bool) else value
+    if isinstance(value, Real) and not isinstance(value, bool):  # NumPy's as well
+        value = int(value) if hasattr(value, "__index__") else float(value)
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))

@@ -4,6 +4,7 @@ import importlib
 import inspect
 import math
 import sys
+from numbers import Real
 
 import numpy as np
 
@@ -90,7 +91,7 @@ class Model:
     def _split(self, x, targets, validation):
         if validation is None:
             return x, targets, None
-        if isinstance(validation, (int, float)):
+        if isinstance(validation, Real):
             n = round(validation * len(x)) if math.isfinite(validation) else 0
             if not (0.0 < validation < 1.0 and 0 < n < len(x)):
                 raise ValueError(

@@ -1,6 +1,7 @@
 """Autoencoders: dense, tied, denoising, sparse, contractive, convolutional, variational, stacked, unrolled from RBMs."""
 
 import math
+from numbers import Real
 
 import numpy as np
 
@@ -241,7 +242,7 @@ class Autoencoder(Model):
         if not hasattr(self, "module_"):
             self.build(as_input(X).shape[1:])
         places = np.arange(len(x))  # the network remembers what it was given: no targets are gathered
-        if validation is None or isinstance(validation, (int, float)):
+        if validation is None or isinstance(validation, Real):
             x, places, held = self._split(x, places, validation)
             held = held and held[0]
         else:
