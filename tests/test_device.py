@@ -19,6 +19,7 @@ from fastdl.models import (
     DBM,
     GAN,
     MLP,
+    RBM,
     Autoencoder,
     CharLM,
     ClassificationRBM,
@@ -583,6 +584,19 @@ def test_models_over_sequences(library, rng):
     wave = np.sin(np.arange(80) * 0.3)
     here, there = (Forecaster(8, units=4, seed=1).to(d).fit(wave, epochs=2) for d in ("cpu", "cuda"))
     np.testing.assert_allclose(there.predict(4), here.predict(4), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"algorithm": "cd", "momentum": 0.5}, {"algorithm": "fpcd"}, {"algorithm": "tempering"}])
+def test_a_machine_that_moves_goes_on_with_batches(library, options, rng):
+    x = (rng.random((20, 6)) < 0.4).astype(np.float32)
+    here, there = RBM(4, seed=2), RBM(4, seed=2)
+    for device in ("cpu", "cuda", "cpu"):
+        here.partial_fit(x, **options)
+        there.to(device).partial_fit(x, **options)
+        assert type(there.module_.w.data) is (library.ndarray if device == "cuda" else np.ndarray)
+    np.testing.assert_allclose(there.transform(x), here.transform(x), atol=0.05)
+    there.to("cuda").fit(x, epochs=1, centre=True, warm_start=True)
+    there.to("cpu").fit(x, epochs=1, centre=True, warm_start=True)
 
 
 @pytest.mark.parametrize("make", [

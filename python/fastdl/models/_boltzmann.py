@@ -205,6 +205,14 @@ class Trainer:
         self.v = backend.empty((batch, v), like) if self.rule.algorithm == "cd" else None
         self.h = backend.empty((batch, h), like)
 
+    def to(self, device):
+        """Go on there, where the machine has moved; the optimiser follows its weights by itself."""
+        for name in ("v", "h", "fast", "active", "betas", "gain"):
+            if getattr(self, name, None) is not None:
+                setattr(self, name, backend.move(getattr(self, name), device))
+        if self.centres is not None:
+            self.centres = [backend.move(a, device) for a in self.centres]
+
     def update(self, v, factor=1.0):
         """One update from a batch v [N,V]; the learning rate is the rule's times factor."""
         m, rule, n = self.machine, self.rule, len(v)

@@ -177,6 +177,13 @@ class RBM(Model):
 
     # ---------------------------------------------------------------------------------------------- training
 
+    def to(self, device):
+        """Work on a device from now on, `partial_fit` as well; see `Model.to`."""
+        super().to(device)
+        if "_trainer" in self.__dict__:
+            self._trainer.to(device)
+        return self
+
     @unless_begun
     def fit(self, X, y=None, *, epochs=10, batch_size=100, algorithm="pcd", k=1, lr=0.05, schedule=None, momentum=0.0,
             weight_decay=0.0, chains=None, temperatures=10, sparsity=None, sparsity_cost=0.1, centre=False, fast_lr=None,
