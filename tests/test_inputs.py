@@ -643,6 +643,16 @@ def test_what_goes_together_is_taken():
     assert DBN((4,)).fit(BITS, Y, pretrain=1, warm_start=True, epochs=1).stack_  # there is nothing to go on from
 
 
+@pytest.mark.parametrize("make", [
+    lambda: Autoencoder((4,), 2), lambda: RBM(4), lambda: DBM((3, 2)), lambda: ConvolutionalRBM(2, 3, image_shape=(3, 4)),
+    lambda: PCA(2),
+])  # fmt: skip
+def test_features_at_once(make):
+    x = np.tile(BITS, 2) if isinstance(make(), ConvolutionalRBM) else BITS
+    options = {} if isinstance(make(), PCA) else {"epochs": 2, "batch_size": 10}
+    np.testing.assert_array_equal(make().fit_transform(x, **options), make().fit(x, **options).transform(x))
+
+
 def test_a_machine_that_learned_nothing_is_none():
     model = RBM(4)
     with pytest.raises(TypeError, match="lr: expected a number; got str"):

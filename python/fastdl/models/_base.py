@@ -28,7 +28,9 @@ from ._door import (
     scale_of,
 )
 
-__all__ = ["Classifier", "Model", "Regressor", "as_input", "as_labels", "must_be_within", "must_have_some", "scale_of"]
+__all__ = [
+    "Classifier", "Model", "Regressor", "Transformer", "as_input", "as_labels", "must_be_within", "must_have_some", "scale_of",
+]  # fmt: skip
 
 
 class Model:
@@ -220,6 +222,14 @@ class Model:
         defaults = {n: p.default for n, p in inspect.signature(type(self).__init__).parameters.items()}
         changed = [f"{n}={_shown(v)}" for n, v in self.get_params().items() if n == "seed" or v != defaults[n]]
         return f"{type(self).__name__}({', '.join(changed)})"
+
+
+class Transformer:
+    """What models share whose `transform` gives features of samples, learned without labels."""
+
+    def fit_transform(self, X, y=None, **options):
+        """`fit`, then `transform`."""
+        return self.fit(X, y, **options).transform(X)
 
 
 class Classifier(Model):

@@ -14,11 +14,20 @@ from ..nn.activation import check_act
 from ..random import Stream, normal
 from ..rows import Rows
 from ..tensor import Tensor, inference
-from ._base import Model, as_input, must_be_able_to_train, must_be_within, must_have_some, one_each, pretraining
+from ._base import (
+    Model,
+    Transformer,
+    as_input,
+    must_be_able_to_train,
+    must_be_within,
+    must_have_some,
+    one_each,
+    pretraining,
+)
 from .cnn import CNN, check_image_shape
 
 
-class Autoencoder(Model):
+class Autoencoder(Transformer, Model):
     """A network that gives back its input through a narrow code: an encoder and its mirror image, a decoder.
 
         c = encode(x);  y = decode(c);  loss = |x - y|^2 a sample, summed over its values, mean over the samples
@@ -392,10 +401,6 @@ class Autoencoder(Model):
         """Codes, float32 [N, code]; of a variational code its mean."""
         self._need_fit()
         return backend.to_host(train.predict(self.module_.encoder, self._input(X)))
-
-    def fit_transform(self, X, y=None, **options):
-        """`fit`, then `transform`."""
-        return self.fit(X, y, **options).transform(X)
 
     def inverse_transform(self, codes):
         """Samples from codes [N, code], in the shape of the samples that the model learned from."""

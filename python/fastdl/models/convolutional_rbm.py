@@ -11,12 +11,12 @@ from ..module import Module, Parameter, shape_of
 from ..random import Stream
 from ..rows import Rows
 from ..tensor import Tensor, inference
-from ._base import Model, as_input
+from ._base import Model, Transformer, as_input
 from ._boltzmann import stream_of
 from .cnn import CNN, check_image_shape
 
 
-class ConvolutionalRBM(Model):
+class ConvolutionalRBM(Transformer, Model):
     """A restricted Boltzmann machine whose hidden units look through one window each and share their weights.
 
         E(v, h) = -sum_f h_f (c_f + v * w_f) - sum_c b_c sum v_c

@@ -9,12 +9,12 @@ from .._arguments import number, positive, sizes
 from .._interrupts import unless_begun
 from ..module import shape_of
 from ..rows import Rows
-from ._base import Model
+from ._base import Model, Transformer
 from ._boltzmann import Annealing
 from .rbm import RBM
 
 
-class DBM(Model):
+class DBM(Transformer, Model):
     """A Boltzmann machine of a visible and two hidden layers of Bernoulli units.
 
         E(v, h1, h2) = -b v - c1 h1 - c2 h2 - v w1 h1 - h1 w2 h2

@@ -7,11 +7,11 @@ import numpy as np
 from .. import backend
 from .._arguments import positive, reals
 from ..rows import Rows
-from ._base import as_input, must_have_some
+from ._base import Transformer, as_input, must_have_some
 from ._door import must_be_on_scale, scale_name
 
 
-class PCA:
+class PCA(Transformer):
     """The best linear code under squared error, by the eigenvectors of the covariance in float64.
 
     Parameters

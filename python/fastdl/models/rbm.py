@@ -15,7 +15,7 @@ from ..checkpoint import Run, called, fingerprint
 from ..module import shape_of
 from ..random import permutation
 from ..rows import Rows
-from ._base import Model, as_input, must_have_some
+from ._base import Model, Transformer, as_input, must_have_some
 from ._boltzmann import (
     HIDDEN,
     VISIBLE,
@@ -33,7 +33,7 @@ from ._boltzmann import (
 )
 
 
-class RBM(Model):
+class RBM(Transformer, Model):
     """A restricted Boltzmann machine.
 
         E(v, h) = -b v - c h - v w h          p(v) = sum_h exp(-E(v, h)) / Z
@@ -382,10 +382,6 @@ class RBM(Model):
         """Means of the hidden units, float32 [N,H]."""
         v = self._floats(X)
         return backend.to_host(self.module_.hidden(v))
-
-    def fit_transform(self, X, y=None, **options):
-        """`fit`, then `transform`."""
-        return self.fit(X, y, **options).transform(X)
 
     def inverse_transform(self, H):
         """Means of the visible units given hidden ones [N,H], float32 [N,V]."""
