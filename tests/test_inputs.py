@@ -623,7 +623,7 @@ def test_a_forecaster_that_cannot_be_built_stays_what_it_was():
         ),
         (
             lambda **how: char_lm().fit(TEXT, vocabulary=data.Vocabulary("abc"), warm_start=True, **how), ValueError,
-            "vocabulary: expected the one of now, or none, with warm_start; got another",
+            "vocabulary: expected the one of the network that is trained on; got another",
         ),
         (lambda **how: mlp(optimizer=lambda m: optim.SGD(m), lr=0.1, **how), TypeError, "lr: expected none beside a .*; got 0.1"),
         (lambda **how: mlp(optimizer=lambda m, lr: optim.SGD(m, rate=lr), lr=0.1, **how), TypeError, "keyword argument 'rate'"),

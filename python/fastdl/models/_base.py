@@ -575,6 +575,8 @@ def check_scale(mean, spread, count):
     """Means and spreads of so many columns, float64 [count], of one number for all or one for each."""
     found = [reals(name, value) for name, value in (("mean", mean), ("spread", spread))]
     for name, a in zip(("mean", "spread"), found, strict=True):
+        if not np.isfinite(a).all():
+            raise ValueError(f"{name}: expected finite numbers; got {a[~np.isfinite(a)].flat[0]}")
         if a.shape not in ((), (count,)):
             raise ValueError(f"{name}: expected a number or shape [{count}]; got {list(a.shape)}")
     if not np.all(found[1] > 0.0):

@@ -147,7 +147,7 @@ class Captioner(Model):
                 raise ValueError(f"vocabulary: expected {word!r} among its words; got none")
         shape = shape_of(input_shape)
         if len(shape) != 3:
-            raise ValueError(f"input_shape: expected (Y, X, C); got {input_shape!r}")
+            raise ValueError(f"input_shape: expected (rows, columns, channels); got {list(shape)}")
         must_be_images_of(2 ** len(self.filters), shape, f"which {len(self.filters)} blocks halve")
         self.input_shape_, self.vocabulary_ = shape, vocabulary
         self.module_ = _CaptionNet(
