@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastdl import data, models, nn, ops
+from fastdl import data, models, nn, ops, schedules
 from fastdl.models import Autoencoder
 from fastdl.models.pca import PCA
 from fastdl.nn.generative import corrupt
@@ -98,6 +98,10 @@ def test_layers_have_options_of_their_own(digits):
     assert [len(h["epoch"]) for h in model.pretrain_history_] == [1, 3, 2] and len(seen) == 6
     assert model.pretrain_history_[1]["lr"] == [1e-3, 1e-3, 0.0]
     assert [len(h["epoch"]) for h in fit({}).pretrain_history_] == [10] * 3  # as `DBN.pretrain`
+    follow = schedules.plateau(0.5, patience=0, min_delta=1e9)  # never contented
+    model = fit({"epochs": 3, "schedule": follow})
+    assert [h["lr"] for h in model.pretrain_history_] == [[1e-3, 1e-3, 5e-4]] * 3
+    assert not hasattr(model.fit(x, **options), "pretrain_history_")
 
 
 @pytest.mark.parametrize(

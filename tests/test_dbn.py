@@ -5,9 +5,9 @@ import inspect
 import numpy as np
 import pytest
 
-from fastdl import models, train
+from fastdl import models, schedules, train
 from fastdl.checkpoint import Checkpoint
-from fastdl.models import DBN
+from fastdl.models import DBN, RBM
 from fastdl.models._base import Classifier
 from fastdl.models._boltzmann import Trainer
 from fastdl.recipes import Config
@@ -203,6 +203,15 @@ def test_a_run_that_goes_on_wants_the_pretraining_that_it_had(tmp_path):
     fit(None)
     with pytest.raises(ValueError, match="pretrain: expected None, as in the checkpoint .*run; got {'epochs': 5}"):
         fit(5, resume=True)
+
+
+def test_each_machine_has_a_schedule_of_its_own():
+    """One that follows the error of the machine below would begin where that ended."""
+    options = lambda: {"epochs": 3, "batch_size": 20, "schedule": schedules.plateau(0.5, 0, 10.0)}  # never contented
+    model = DBN((6, 4), seed=2).pretrain(X, **options())
+    below = model.stack_[0].transform(X)
+    alone = RBM(4, seed=3).fit(below, lr=0.05, algorithm="cd", stochastic=True, **options())
+    np.testing.assert_array_equal(model.stack_[1].get_weights()["w"], alone.get_weights()["w"])
 
 
 def test_the_options_of_fit_are_those_of_every_classifier(monkeypatch):

@@ -6,10 +6,11 @@ import warnings
 import numpy as np
 import pytest
 
-from fastdl import metrics, models, nn, ops, optim
-from fastdl.models import CNN, GAN
+from fastdl import metrics, models, nn, ops, optim, schedules
+from fastdl.models import CNN, GAN, Perceptron
 from fastdl.models.gan import _Duel, spread_of
 from fastdl.tensor import Tensor
+from test_rbm import Counter
 
 
 def two_heaps(n=1024, seed=0, spread=0.35):
@@ -195,6 +196,33 @@ def test_checkpoints_go_on_bit_for_bit(tmp_path):
         GAN("mlp", 3, (8,), output="none", spectral_norm=True, steps_d=2, seed=4).fit(
             x, epochs=4, resume=tmp_path / "c", **options
         )
+
+
+def test_a_schedule_is_part_of_the_run(tmp_path):
+    x, options = two_heaps(64), dict(batch_size=32, on_collapse="ignore")
+    make, falling = lambda: GAN("mlp", 3, (8,), output="none", seed=4), lambda t, total: 1 - t / total
+    falling.__qualname__ = "falling"
+    make().fit(x, epochs=2, schedule=falling, checkpoint=tmp_path / "c", **options)
+    for how, message in (
+        (dict(epochs=2, schedule=schedules.cosine()), "schedule: expected falling, as in the checkpoint .*; got cosine"),
+        (dict(epochs=2), "schedule: expected falling, as in the checkpoint .*; got None"),
+        (dict(epochs=3, schedule=falling), "epochs: expected 2, as in the checkpoint .*; got 3"),
+        (dict(epochs=3, schedule=schedules.plateau()), "schedule: expected one of time alone, .*; got one that follows one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            make().fit(x, resume=tmp_path / "c", **how, **options)
+
+
+def test_callbacks_go_on_with_a_run(tmp_path):
+    x, (first, second) = two_heaps(64), (Counter(), Counter())
+    options = dict(batch_size=32, on_collapse="ignore")
+    GAN("mlp", 3, (8,), output="none").fit(x, epochs=2, on_step=first, checkpoint=tmp_path / "c", **options)
+    GAN("mlp", 3, (8,), output="none").fit(x, epochs=3, on_step=second, resume=tmp_path / "c", **options)
+    assert (first.count, second.count) == (4, 6)
+    first, second, y = Counter(), Counter(), np.arange(64) % 2  # which nothing separates
+    Perceptron().fit(x, y, epochs=2, callbacks=first, checkpoint=tmp_path / "p")
+    Perceptron().fit(x, y, epochs=3, callbacks=second, resume=tmp_path / "p")
+    assert (first.count, second.count) == (2, 3)
 
 
 def test_samples_come_from_the_mean_of_the_weights(tmp_path):

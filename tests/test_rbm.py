@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastdl import models
+from fastdl import models, schedules
 from fastdl.models import RBM
 
 RNG = np.random.default_rng(0)
@@ -173,6 +173,35 @@ def test_partial_fit_goes_on():
 def test_bad_input_is_named(settings, x, options, message):
     with pytest.raises(ValueError, match=message):
         RBM(**settings).fit(x, epochs=1, **options)
+
+
+class Counter:
+    """A callback with a state."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, state):
+        self.count += 1
+
+    def get_state(self):
+        return {"count": self.count}
+
+    def set_state(self, state):
+        self.count = state["count"]
+
+
+def test_a_schedule_may_follow_the_error(tmp_path):
+    follow = lambda: schedules.plateau(0.5, patience=0, min_delta=10.0)  # never contented
+    seen = []
+    rbm = RBM(8, seed=1)
+    rbm.fit(X, epochs=4, batch_size=20, schedule=follow(), callbacks=lambda state: seen.append(rbm._trainer.optimizer.lr))
+    assert seen == [0.05, 0.05, 0.025, 0.0125]
+    place, counts = tmp_path / "c", (Counter(), Counter())
+    RBM(8, seed=1).fit(X, epochs=2, batch_size=20, schedule=follow(), callbacks=counts[0], checkpoint=place)
+    again = RBM(8, seed=1).fit(X, epochs=4, batch_size=20, schedule=follow(), callbacks=counts[1], resume=place)
+    np.testing.assert_array_equal(again.transform(X), rbm.transform(X))
+    assert [c.count for c in counts] == [2, 4]
 
 
 def test_a_fresh_machine_says_so():

@@ -1,5 +1,6 @@
 """Autoencoders: dense, tied, denoising, sparse, contractive, convolutional, variational, stacked, unrolled from RBMs."""
 
+import copy
 import math
 from numbers import Real
 
@@ -94,7 +95,7 @@ class Autoencoder(Transformer, Model):
     ((256, 1), True)
     """
 
-    _fitted = ("module_", "input_shape_", "sample_shape_")
+    _fitted = ("module_", "input_shape_", "sample_shape_", "pretrain_history_")
 
     def __init__(self, hidden=(128,), code=32, kind="dense", act="relu", code_act="none", output="sigmoid", loss="mse",
                  tied=False, noise=None, noise_level=0.3, sparsity=None, sparsity_weight=1.0, contraction=0.0,
@@ -320,7 +321,7 @@ class Autoencoder(Transformer, Model):
                 pair.noise = nn.Noise("mask", min(self.noise_level, 0.5))
                 pair.noise.stream = Stream(self.seed).split(f"pretrain {i}")
             pair.plain = i > 0  # codes are not probabilities
-            options = dict(each[i])
+            options = each[i] | {"schedule": copy.deepcopy(each[i].get("schedule"))}  # which may follow this layer's loss
             given = {name: options.pop(name) for name in ("lr", "weight_decay", "clip")}
             options["optimizer"] = optim.get(
                 options["optimizer"], pair, **{k: v for k, v in given.items() if v is not None}

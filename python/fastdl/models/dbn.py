@@ -1,5 +1,6 @@
 """Deep belief networks: a stack of Boltzmann machines, trained one after the other, that generates and classifies."""
 
+import copy
 import inspect
 import os
 import time
@@ -106,7 +107,7 @@ class DBN(Classifier):
         checkpoint, resume = (getattr(place, "path", place) for place in (checkpoint, resume))
         place = checkpoint or resume or None
         machines = self._machines()
-        for name in ("stack_", "recognition_"):
+        for name in ("stack_", "recognition_", "fine_tune_history_"):
             self.__dict__.pop(name, None)
         x = self._begin(X, False)
         count = len(machines)
@@ -123,7 +124,9 @@ class DBN(Classifier):
             if resume and not learned and os.path.exists(f"{resume}.{i}"):
                 files["resume"] = f"{resume}.{i}"
             drawn = {"stochastic": True} if i else {}
-            rbm.fit(x, epochs=epochs[i], lr=rate, callbacks=callbacks, **{"algorithm": "cd"} | drawn | options | files)
+            # a schedule that follows the error of one machine knows nothing of the next one's
+            own = {"schedule": copy.deepcopy(options.get("schedule"))}
+            rbm.fit(x, epochs=epochs[i], lr=rate, callbacks=callbacks, **{"algorithm": "cd"} | drawn | options | own | files)
             if rbm.history_["stopped"] == "interrupted":  # what was trained stays in the checkpoint, if there is one
                 raise KeyboardInterrupt
             if show:

@@ -10,7 +10,7 @@ import numpy as np
 from .. import backend, nn, ops, optim, train
 from .._arguments import chance, functions, natural, not_negative, one_of, positive, schedule_or_none, scheduled, sizes
 from .._interrupts import interruptible, unless_begun
-from ..checkpoint import Run, fingerprint, module_state, set_module_state
+from ..checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from ..module import shape_of
 from ..random import Stream, normal, permutation
 from ..rows import Rows
@@ -176,7 +176,7 @@ class GAN(Model):
         beta1 : float, optional
             Of 'adam' and 'adamw', 0.5 if left out; a function gets it as it gets a learning rate, where there is one.
         schedule : callable, optional
-            ``schedule(t, total) -> factor`` of both learning rates.
+            ``schedule(t, total) -> factor`` of both learning rates, t the updates of G.
         on_collapse : {'warn', 'stop', 'ignore'}
             After each epoch `diversity` compares samples with as many data: the smaller of the ratios of their variance
             and of their median distance to the nearest other one. Below 0.2 the generator makes much the same again
@@ -201,7 +201,8 @@ class GAN(Model):
             raise ValueError(f"on_collapse: expected 'warn', 'stop' or 'ignore'; got {on_collapse!r}")
         epochs, batch_size = positive("epochs", epochs), positive("batch_size", batch_size)
         callbacks, on_step = functions("callbacks", callbacks), functions("on_step", on_step)
-        schedule_or_none(schedule)
+        if hasattr(schedule_or_none(schedule), "observe"):
+            raise ValueError("schedule: expected one of time alone, as no loss says how far a GAN is; got one that follows one")
         if lr_d is not None:
             not_negative("lr_d", lr_d)
         x = self._begin(X, warm_start)
@@ -220,12 +221,14 @@ class GAN(Model):
         steps = n // batch_size
         state = train.State(pair, None, history, epochs, epochs * max(1, steps // self.steps_d))
         identity = {"X": fingerprint(x), "batch_size": batch_size, "seed": self.seed, "loss": self.loss,
-                    "schedule": None if schedule is None else epochs, "steps_d": self.steps_d,
+                    "schedule": called(schedule), "epochs": None if schedule is None else epochs, "steps_d": self.steps_d,
                     "smoothing": self.smoothing, "average": self.average, **players[0].settings(),
                     **{f"{name}_d": value for name, value in players[1].settings().items()}}  # fmt: skip
         run, first = Run(self._checkpoint(checkpoint, resume), resume, identity), 1
+        parts = [schedule, *callbacks, *on_step]
         if run.state is not None:
             first = self._resume(run.state, players, shuffling, draws, state)
+            set_parts_state(parts, run.state.get("parts", {}))
         duel, steps_d = _Duel(self, players, draws, batch_size), min(self.steps_d, steps)
         with interruptible(history) as interrupts:
             try:
@@ -258,7 +261,7 @@ class GAN(Model):
                     for f in callbacks:
                         f(state)
                     stop = self._alarm(history, on_collapse)
-                    run.write(lambda: self._progress(epoch, players, shuffling, draws, state), state.step)  # noqa: B023
+                    run.write(lambda: self._progress(epoch, players, shuffling, draws, state, parts), state.step)  # noqa: B023
                     if stop or state.stop:
                         history["stopped"] = "collapsed" if stop else "callback"
                         break
@@ -293,7 +296,7 @@ class GAN(Model):
             )
         return False
 
-    def _progress(self, epoch, players, shuffling, draws, state):
+    def _progress(self, epoch, players, shuffling, draws, state, parts):
         return {
             "epoch": epoch + 1,
             "module": module_state(self.module_),
@@ -301,6 +304,7 @@ class GAN(Model):
             "shuffle": shuffling.get_state(),
             "latent": draws.get_state(),
             "state": state.get_state(),
+            "parts": parts_state(parts),
         }
 
     def _resume(self, then, players, shuffling, draws, state):

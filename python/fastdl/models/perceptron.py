@@ -8,7 +8,7 @@ import numpy as np
 from .. import backend, nn, random, train
 from .._arguments import functions, positive
 from .._interrupts import interruptible, unless_begun
-from ..checkpoint import Run, fingerprint
+from ..checkpoint import Run, fingerprint, parts_state, set_parts_state
 from ..random import Stream
 from ..rows import Rows
 from ._base import Classifier
@@ -115,6 +115,7 @@ class Perceptron(Classifier):
             w[...], total[...] = then["w"], then["total"]
             self.module_.set_weights(then["module"]["weights"])
             state.set_state(then["state"])
+            set_parts_state(callbacks, then.get("parts", {}))
             if history["epoch"] and history["errors"][-1] == 0:
                 history["stopped"], first = "no mistakes", epochs + 1
         def learn(batch, labels, before):
@@ -173,6 +174,7 @@ class Perceptron(Classifier):
                         "total": total,
                         "state": state.get_state(),
                         "module": {"weights": self.module_.get_weights()},
+                        "parts": parts_state(callbacks),
                     }
                 )
                 if errors == 0:

@@ -11,7 +11,7 @@ import numpy as np
 from .. import backend, train
 from .._arguments import functions, natural, number, one_of, positive, schedule_or_none, scheduled
 from .._interrupts import interruptible, unless_begun
-from ..checkpoint import Run, called, fingerprint
+from ..checkpoint import Run, called, fingerprint, parts_state, set_parts_state
 from ..module import shape_of
 from ..random import permutation
 from ..rows import Rows
@@ -203,7 +203,7 @@ class RBM(Transformer, Model):
             Gibbs steps an update.
         lr : float
         schedule : callable, optional
-            ``schedule(t, total) -> factor`` of the learning rate; see `fastdl.schedules`.
+            ``schedule(t, total) -> factor`` of the learning rate; see `fastdl.schedules`. `plateau` follows the error.
         momentum, weight_decay : float
         chains : int, optional
             Persistent chains; as many as a batch has samples if left out.
@@ -256,15 +256,16 @@ class RBM(Transformer, Model):
         self.history_ = {"epoch": [], "error": [], "seconds": [], "stopped": "done"}
         state = train.State(self.module_, None, self.history_, epochs, epochs * updates)
         identity = {"X": fingerprint(x), "batch_size": batch, "seed": self.seed, "schedule": called(schedule),
-                    "stochastic": bool(stochastic), "epochs": epochs if schedule is not None else None,
-                    **dataclasses.asdict(rule)}  # fmt: skip
+                    "epochs": None if schedule is None or hasattr(schedule, "observe") else epochs,
+                    "stochastic": bool(stochastic), **dataclasses.asdict(rule)}  # fmt: skip
         run = Run(self._checkpoint(checkpoint, resume), resume, identity)
-        first = 1
+        parts, first = [schedule, *callbacks], 1
         if run.state is not None:
             first, shuffling.offset = run.state["epoch"], run.state["shuffle_offset"]
             self.module_.set_weights(run.state["module"]["weights"])
             trainer.set_state(run.state["trainer"])
             state.set_state(run.state["state"])
+            set_parts_state(parts, run.state.get("parts", {}))
         seen = None
         with interruptible(self.history_) as interrupts:
             for epoch in range(first, epochs + 1):
@@ -292,6 +293,8 @@ class RBM(Transformer, Model):
                 state.epoch, state.loss = epoch, error
                 for f in callbacks:
                     f(state)
+                if hasattr(schedule, "observe"):
+                    schedule.observe(error)
                 run.write(
                     lambda: {
                         "epoch": epoch + 1,  # noqa: B023
@@ -299,6 +302,7 @@ class RBM(Transformer, Model):
                         "trainer": trainer.get_state(),
                         "state": state.get_state(),
                         "module": {"weights": self.module_.get_weights()},
+                        "parts": parts_state(parts),
                     }
                 )
                 if state.stop:
