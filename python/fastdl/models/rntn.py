@@ -82,7 +82,7 @@ class RNTN(Model):
     >>> from fastdl.models import RNTN
     >>> trees = parse_trees("(1 (1 good) (1 (0 a) (0 film))) (2 (2 bad) (2 (0 a) (0 film)))")
     >>> model = RNTN(width=4).fit(trees, epochs=60, lr=0.05)
-    >>> [labels[-1] for labels in model.predict(trees)]
+    >>> [str(labels[-1]) for labels in model.predict(trees)]
     ['1', '2']
     """
 
