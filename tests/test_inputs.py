@@ -735,6 +735,14 @@ def test_bytes_and_floats_up_to_255_are_not_taken_for_each_other(tmp_path):
     with pytest.raises(ValueError, match="X: expected floats on the scale of training"):
         CNN(width=2).fit(images.astype(float), y, epochs=1).predict(images)
     assert small.fit(images.astype(float), y, epochs=1).predict(images.astype(float)).shape == (8,)
+    for first, second, message in (
+        (images, images.astype(float), "X: expected uint8, as in training, or values from 0 to 1"),
+        (images.astype(float), images, "X: expected floats on the scale of training"),
+    ):
+        stack = DBN((3, 2), "gaussian").pretrain(first, epochs=1)
+        with pytest.raises(ValueError, match=message):
+            stack.fit(second, y, epochs=1)  # whose hidden layers begin with weights for others
+        assert stack.fit(first, y, epochs=1).pretrain(second, epochs=1).fit(second, y, epochs=1).predict(second).shape == (8,)
     for machine in (RBM(3, "gaussian").fit(images, epochs=1), DBN((3, 2), "gaussian").pretrain(images, epochs=1)):
         machine.save(tmp_path / "model")
         for model in (machine, load(tmp_path / "model")):

@@ -314,9 +314,10 @@ class Classifier(Model):
         validation : (X, y) or float, optional
             Samples that are only judged, or the share of X (chosen at random by the model's seed) to set aside.
         optimizer : str or callable
-            'sgd', 'adam', 'adamw', 'rmsprop', 'adagrad', or ``optimizer(module) -> Optimizer``.
+            'sgd', 'adam', 'adamw', 'rmsprop', 'adagrad', or ``optimizer(module) -> Optimizer``, such as a class of
+            `fastdl.optim`.
         lr, weight_decay, clip : float, optional
-            Of the optimiser.
+            Of the optimiser; a function gets those that are given, by name.
         smoothing : float
             Label smoothing of the cross entropy.
         warm_start : bool

@@ -15,6 +15,7 @@ from ..module import Module, shape_of
 from ..random import permutation
 from ._base import Classifier, Model, must_be_able_to_train, must_have_some, one_each, pretraining
 from ._boltzmann import stream_of
+from ._door import must_be_on_scale
 from .rbm import RBM
 
 
@@ -423,7 +424,9 @@ class DBN(Classifier):
     # ------------------------------------------------------------------------------------------------ files
 
     def _begin(self, X, warm_start):
+        scale = getattr(self, "scale_", None) if hasattr(self, "stack_") else None
         x = super()._begin(X, warm_start)
+        must_be_on_scale(x, scale)
         if hasattr(self, "stack_") and x.shape[1:] != self.stack_[0].input_shape_:
             raise ValueError(
                 f"X: expected samples of shape {list(self.stack_[0].input_shape_)}, as the stack was made for; "
