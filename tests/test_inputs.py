@@ -294,6 +294,8 @@ def test_no_samples_are_drawn_where_none_are_wanted():
         some, none = model.sample(2, **steps), model.sample(0, **steps)
         for a, b in zip(some, none, strict=True) if isinstance(some, tuple) else [(some, none)]:
             assert b.dtype == a.dtype and b.shape == (0, *a.shape[1:])
+        one = model.sample(**steps)
+        assert len(one[0] if isinstance(one, tuple) else one) == 1
         if steps:
             assert len(model.sample(2, steps=0)[0]) == len(some[0])  # where the chains are
             with pytest.raises(ValueError, match="steps: expected 0 or more; got -1"):

@@ -104,6 +104,22 @@ def test_ctrl_c_while_layers_are_trained_one_by_one_ends_them_all(monkeypatch):
     assert np.isfinite(model.transform(X)).all()
 
 
+@pytest.mark.parametrize("fit", [
+    lambda **how: RBM(4).fit(X, **how), lambda **how: GAN(latent=3, hidden=(6,)).fit(X, on_collapse="ignore", **how),
+    lambda **how: Perceptron().fit(X, Y, **how), lambda **how: DBN((4,)).pretrain(X, epochs=1).fine_tune(X, **how),
+])  # fmt: skip
+def test_a_run_that_failed_is_not_done(fit):
+    kept = []
+
+    def fail(state):
+        kept.append(state.history)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fit(epochs=3, callbacks=fail)
+    assert kept[0]["epoch"] == [1] and kept[0]["stopped"] == "failed"
+
+
 def test_a_recipe_of_many_fits_ends_at_the_first(monkeypatch):
     begun, fit = [], train.fit
 

@@ -81,7 +81,8 @@ def beforehand():
 @contextlib.contextmanager
 def interruptible(history):
     """What every training loop runs in: gives an object whose `asked` says that Ctrl-C came; the loop then finishes the
-    update, notes the epoch and raises KeyboardInterrupt, which ends here with history['stopped'] = 'interrupted'."""
+    update, notes the epoch and raises KeyboardInterrupt, which ends here with history['stopped'] = 'interrupted'. After any other
+    error it says 'failed'."""
     for before in _BEFORE.get():
         before.clear()
     with _Interrupts() as interrupts:
@@ -89,5 +90,8 @@ def interruptible(history):
             yield interrupts
         except KeyboardInterrupt:
             history["stopped"] = "interrupted"
+        except BaseException:
+            history["stopped"] = "failed"
+            raise
     if history["stopped"] == "interrupted" and _INTERRUPTS_RAISED.get():
         raise KeyboardInterrupt

@@ -425,7 +425,7 @@ class Autoencoder(Transformer, Model):
                 outputs = ops.sigmoid(Tensor(outputs)).data
         return backend.to_host(outputs)
 
-    def sample(self, n, seed=0):
+    def sample(self, n=1, seed=0):
         """n new samples of a variational autoencoder: codes from N(0, 1), decoded."""
         if not self.variational:
             raise ValueError("variational: expected True, for a code whose distribution is known; got False")

@@ -318,7 +318,7 @@ class GAN(Model):
 
     # ------------------------------------------------------------------------------------------ use
 
-    def sample(self, n, seed=0):
+    def sample(self, n=1, seed=0):
         """n new samples, float32 [n,...] in the shape of the data's samples; the same for the same seed."""
         self._need_fit()
         return self.generate(normal((natural("n", n), self.latent), seed=seed))
