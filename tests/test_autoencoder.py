@@ -109,6 +109,7 @@ def test_layers_have_options_of_their_own(digits):
     [
         ("3", TypeError, "pretrain: expected a number of epochs or a dict of options; got str"),
         (True, TypeError, "pretrain: expected a number of epochs or a dict of options; got bool"),
+        (np.ones(2, int), TypeError, "pretrain: expected an integer; got ndarray"),
         ({"epoch": 3}, TypeError, "pretrain: expected options among .*epochs.*; got 'epoch'"),
         ({"epochs": [10**9, 1]}, ValueError, "epochs: expected one number, or 3; got 2"),
         ({"epochs": [10**9, 1, 0]}, ValueError, "epochs: expected at least 1; got 0"),
@@ -458,7 +459,7 @@ def test_variances_of_a_machine_are_unrolled():
 
 
 def test_counts_are_named():
-    with pytest.raises(ValueError, match="pretrain: expected at least 1; got -1"):
+    with pytest.raises(ValueError, match="pretrain: expected 0 or more; got -1"):
         Autoencoder((4,), 2).fit(curve(20), pretrain=-1)
     with pytest.raises(ValueError, match="n: expected 0 or more; got -1"):
         Autoencoder((4,), 2, variational=True).fit(curve(20), epochs=1).sample(-1)

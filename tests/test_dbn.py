@@ -160,7 +160,7 @@ def test_wrong_pretraining_or_a_missing_checkpoint_is_named_before_any_machine_i
     for wrong, kind in (("3", "str"), (2.5, "float"), (True, "bool")):
         with pytest.raises(TypeError, match=f"pretrain: expected a number of epochs or a dict of options; got {kind}"):
             DBN((6, 4)).fit(X, LABELS, pretrain=wrong)
-    with pytest.raises(ValueError, match="pretrain: expected at least 1; got -1"):
+    with pytest.raises(ValueError, match="pretrain: expected 0 or more; got -1"):
         DBN((6, 4)).fit(X, LABELS, pretrain=-1)
     with pytest.raises(TypeError, match="pretrain: expected options among .*batch_size.*momentum.*; got 'epoch'"):
         DBN((6, 4)).fit(X, LABELS, pretrain={"epoch": 10**9})

@@ -9,7 +9,7 @@ from numbers import Real
 import numpy as np
 
 from .. import backend, nn, optim, train
-from .._arguments import chance, positive, reals
+from .._arguments import chance, natural, positive, reals
 from .._interrupts import unless_begun
 from ..checkpoint import Checkpoint, as_checkpoint, called, must_be_the_same_model
 from ..io import save as _write
@@ -615,10 +615,10 @@ def pretraining(pretrain, known):
         options = dict(pretrain)
     elif isinstance(pretrain, bool) or not hasattr(pretrain, "__index__"):
         raise TypeError(f"pretrain: expected a number of epochs or a dict of options; got {type(pretrain).__name__}")
-    elif pretrain == 0:
-        return None, None
     else:
-        options = {"epochs": positive("pretrain", pretrain)}
+        options = {"epochs": natural("pretrain", pretrain)}
+        if options["epochs"] == 0:
+            return None, None
     for name in options:
         if name not in known:
             raise TypeError(f"pretrain: expected options among {', '.join(known)}; got {name!r}")
