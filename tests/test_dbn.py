@@ -180,6 +180,21 @@ def test_a_number_says_the_epochs_of_pretraining():
         assert not hasattr(DBN((6, 4)).fit(X, LABELS, pretrain=none, epochs=1), "stack_")
 
 
+def test_machines_learn_nothing_from_samples_that_are_only_judged():
+    def fit(x):
+        return DBN((6, 4), seed=2).fit(x, LABELS, pretrain=2, epochs=1, validation=0.25)
+
+    model = fit(X)
+    _, held = model._shares(len(X), 0.25)
+    other = X.copy()
+    other[held] = 1 - other[held]
+    assert len(held) == 50 and fit(other).history_["val_loss"] != model.history_["val_loss"]
+    for name, a in fit(other).get_weights().items():
+        np.testing.assert_array_equal(a, model.get_weights()[name], err_msg=name)
+    with pytest.raises(ValueError, match="validation: expected .X, y. or a share between 0 and 1 of 200 samples; got 2.0"):
+        DBN((6, 4)).fit(X, LABELS, pretrain=1, validation=2.0)  # before any machine is trained
+
+
 def test_a_run_that_goes_on_wants_the_pretraining_that_it_had(tmp_path):
     """Its weights come from the file: what other machines learned would be lost on it."""
     place = tmp_path / "run"

@@ -90,17 +90,19 @@ class Model:
             self.scale_ = scale_name(x)
         return x
 
+    def _shares(self, count, validation):
+        """Places of the samples to train on and of those to set aside, of so many."""
+        n = round(validation * count) if math.isfinite(validation) else 0
+        if not (0.0 < validation < 1.0 and 0 < n < count):
+            raise ValueError(f"validation: expected (X, y) or a share between 0 and 1 of {count} samples; got {validation}")
+        order = permutation(count, *Stream(self.seed).split("validation").take(2 * count))
+        return np.sort(order[n:]), np.sort(order[:n])
+
     def _split(self, x, targets, validation):
         if validation is None:
             return x, targets, None
         if isinstance(validation, Real):
-            n = round(validation * len(x)) if math.isfinite(validation) else 0
-            if not (0.0 < validation < 1.0 and 0 < n < len(x)):
-                raise ValueError(
-                    f"validation: expected (X, y) or a share between 0 and 1 of {len(x)} samples; got {validation}"
-                )
-            order = permutation(len(x), *Stream(self.seed).split("validation").take(2 * len(x)))
-            held, kept = np.sort(order[:n]), np.sort(order[n:])
+            kept, held = self._shares(len(x), validation)
             xk, xh = (backend.take(x, backend.to_device(part, x)) for part in (kept, held))
             return xk, targets[kept], (xh, targets[held])
         try:

@@ -4,6 +4,7 @@ import copy
 import inspect
 import os
 import time
+from numbers import Real
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from .._interrupts import beforehand, interruptible, unless_begun
 from ..checkpoint import as_checkpoint, must_be_the_same_model, to_go_on_from
 from ..module import Module, shape_of
 from ..random import permutation
-from ._base import Classifier, Model, must_be_able_to_train, must_have_some, one_each, pretraining
+from ._base import Classifier, Model, as_input, must_be_able_to_train, must_have_some, one_each, pretraining
 from ._boltzmann import stream_of
 from ._door import must_be_on_scale
 from .rbm import RBM
@@ -393,7 +394,8 @@ class DBN(Classifier):
         y : array [N]
         pretrain : int or dict, optional
             Train the stack first: a number of epochs for each machine, or a dict of options of `pretrain`, which is then
-            called with X. 0 and None: begin with the stack of now, if there is one. (`Autoencoder.fit` takes the same.)
+            called with X, but for the share that `validation` sets aside. 0 and None: begin with the stack of now, if
+            there is one. (`Autoencoder.fit` takes the same.)
         **options
             Of `Classifier.fit`: epochs, batch_size, lr, validation, ... With a checkpoint PATH the machines have theirs
             beside it, PATH.0, PATH.1, ..., and a run that goes on trains only what was not trained before. Once PATH itself
@@ -417,8 +419,12 @@ class DBN(Classifier):
                 if not os.path.exists(f"{begun}.0"):
                     return super().fit(X, y, **options)  # which says that it is not there
                 options["resume"] = None  # the machines were still being trained
+            seen = X
+            if isinstance(options.get("validation"), Real):  # what is only judged later is not learned from now
+                seen = must_have_some(as_input(X))
+                seen = backend.take(seen, backend.to_device(self._shares(len(seen), options["validation"])[0], seen))
             with beforehand():
-                self.pretrain(X, **files | of_stack)
+                self.pretrain(seen, **files | of_stack)
         return super().fit(X, y, **options)
 
     # ------------------------------------------------------------------------------------------------ files
