@@ -420,6 +420,16 @@ def test_a_share_of_samples_may_be_a_number_of_numpys():
             fit(validation=np.int64(1))
 
 
+def test_targets_that_are_only_judged_say_nothing_of_the_scale():
+    model = MLPRegressor((4,)).fit(X, X[:, 0], epochs=1, validation=0.25)
+    kept, held = model._shares(len(X), 0.25)
+    other = X[:, 0].copy()
+    other[held] += 1e6
+    same = MLPRegressor((4,)).fit(X, other, epochs=1, validation=0.25)
+    assert same.mean_ == model.mean_ == pytest.approx(X[kept, 0].mean()) and same.spread_ == model.spread_
+    np.testing.assert_array_equal(same.predict(X), model.predict(X))
+
+
 def test_a_fit_that_begins_lets_the_old_network_go():
     model = MLP((4,)).fit(X, Y, epochs=1)
     old, alive = weakref.ref(model.module_), []

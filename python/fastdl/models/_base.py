@@ -531,7 +531,9 @@ class Regressor(Model):
         x = self._begin(X, warm_start)
         if not hasattr(self, "module_"):
             targets = self._quantities(y, len(x))
-            self.build(x.shape[1:], targets.shape[1], *scale_of(targets))
+            # What is only judged later says nothing of the scale.
+            known = targets[self._shares(len(x), validation)[0]] if isinstance(validation, Real) else targets
+            self.build(x.shape[1:], targets.shape[1], *scale_of(known))
             self.single_ = np.ndim(y) == 1
         x, targets, validation = self._split(x, self._targets(y, len(x)), validation)
         options["checkpoint"] = self._checkpoint(options.get("checkpoint"), options.get("resume"))
