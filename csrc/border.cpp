@@ -3,7 +3,6 @@
 
 #include <pybind11/pybind11.h>
 
-#include <algorithm>
 #include <cstdarg>
 #include <cstdio>
 #include <cstring>
@@ -12,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "indices.h"
 #include "kernels.h"
 #include "replay.h"
 #include "spec.h"
@@ -77,7 +77,7 @@ class Call {
     for (size_t i = 0; i < spec_.args.size(); ++i)
       if (is_array(i) && arrays_[i].data) check_array(i);
     for (size_t i = 0; i < spec_.args.size(); ++i)
-      if (!spec_.args[i].by.empty()) check_by(spec_.args[i], arrays_[i]);
+      if (!spec_.args[i].by.empty()) check_by(i);
     check_letters();
     take_scratch();
     check_overlap();
@@ -437,75 +437,14 @@ class Call {
       if (!evaluate(a.dims[d], values_, &size) || size != array.shape[k]) right = false;
     }
     if (!right) wrong_shape(a, array);
-    if (a.bounded) check_indices(a, array);
+    if (a.bounded && !check_indices(a, values_, array)) throw py::error_already_set();
   }
 
-  void check_indices(const Argument& a, const Array& array) {
-    const int64_t* p = readable(array);
-    if (!p) return;
-    i64 low = 0, high = 0, count = 1;
-    evaluate(a.low, values_, &low);
-    evaluate(a.high, values_, &high);
-    for (int k = 0; k < array.ndim; ++k) count *= array.shape[k];
-    for (i64 i = 0; i < count; ++i)
-      if (p[i] < low || p[i] >= high) refuse(a, PyExc_ValueError, integers(low, high), std::to_string(p[i]));
-  }
-
-  static std::string integers(i64 low, i64 high) {
-    return "integers from " + std::to_string(low) + " to " + std::to_string(high - 1);
-  }
-
-  // What an index may be by the values of another array; both are within their ranges here.
-  void check_by(const Argument& a, const Array& array) {
+  void check_by(size_t i) {
+    const Argument& a = spec_.args[i];
     size_t other = 0;
     while (spec_.args[other].name != a.by) ++other;
-    const int64_t *p = readable(array), *by = readable(arrays_[other]);
-    if (!p || !by) return;
-    const i64 rows = array.shape[0], columns = array.shape[1];
-    if (a.except.ops.empty())
-      check_groups(a, p, rows, columns, by, arrays_[other].shape[0]);
-    else
-      check_except(a, p, rows, columns, by);
-  }
-
-  // Groups of rows stand for the highest indices, and a row may use what stands before its group alone, and nothing that
-  // another one uses: what flows back to an index has one writer. As kernels count them, a group that ends before it
-  // begins is empty, and rows behind the last end are a group too.
-  void check_groups(const Argument& a, const int64_t* p, i64 rows, i64 columns, const int64_t* ends, i64 groups) {
-    i64 low = 0, high = 0, begin = 0;
-    evaluate(a.low, values_, &low);
-    evaluate(a.high, values_, &high);
-    for (i64 g = 0; g <= groups; ++g) {
-      const i64 end = g < groups ? ends[g] : rows, limit = high - rows + begin;
-      for (i64 i = begin * columns; i < end * columns; ++i)
-        if (p[i] >= limit)
-          refuse(a, PyExc_ValueError,
-                 integers(low, limit) + ", before its group by " + a.by + ", in row " + std::to_string(i / columns),
-                 std::to_string(p[i]));
-      if (end > begin) begin = end;
-    }
-    std::vector<bool> used(static_cast<size_t>(high - low));
-    for (i64 i = 0; i < rows * columns; ++i) {
-      if (used[p[i] - low]) {
-        const i64 first = std::find(p, p + i, p[i]) - p;
-        refuse(a, PyExc_ValueError, "every integer once",
-               std::to_string(p[i]) + " in row " + std::to_string(first / columns) + " and in row " +
-                   std::to_string(i / columns));
-      }
-      used[p[i] - low] = true;
-    }
-  }
-
-  void check_except(const Argument& a, const int64_t* p, i64 rows, i64 columns, const int64_t* counts) {
-    i64 except = 0;
-    evaluate(a.except, values_, &except);
-    for (i64 i = 0; i < rows; ++i)
-      for (i64 k = 0; k < counts[i]; ++k)
-        if (p[i * columns + k] == except)
-          refuse(a, PyExc_ValueError,
-                 "classes other than " + a.except.text + ", " + std::to_string(except) + ", among the first " +
-                     std::to_string(counts[i]) + " in row " + std::to_string(i),
-                 "it at " + std::to_string(k));
+    if (!check_indices_by(a, values_, arrays_[i], arrays_[other])) throw py::error_already_set();
   }
 
   std::string dims_words(const Argument& a) const {

@@ -3,6 +3,7 @@
 #include <memory>
 #include <new>
 
+#include "indices.h"
 #include "threads.h"
 
 namespace fastdl {
@@ -90,13 +91,7 @@ void Program::put(Input& input, const void* data) {
 bool Program::check_indices() const {
   for (const IndexRange& range : ranges_) {
     const auto* p = static_cast<const int64_t*>(slots_[static_cast<size_t>(range.slot)].p);
-    for (i64 i = 0; i < range.count; ++i)
-      if (p[i] < range.low || p[i] >= range.high) {
-        PyErr_Format(PyExc_ValueError, "%s: expected integers from %lld to %lld; got %lld",
-                     range.argument->name.c_str(), static_cast<long long>(range.low),
-                     static_cast<long long>(range.high - 1), static_cast<long long>(p[i]));
-        return false;
-      }
+    if (!check_range(*range.argument, p, range.count, range.low, range.high)) return false;
   }
   return true;
 }
