@@ -1,10 +1,9 @@
 // The generic binder: checks the arguments of a call against the kernel's parsed line, makes what was left out, and runs it.
+// What a number may be stands in scalars.cpp, what an index may be in indices.cpp, what is said of the rest in refusals.cpp.
 #include "border.h"
 
 #include <pybind11/pybind11.h>
 
-#include <cstdarg>
-#include <cstdio>
 #include <cstring>
 #include <deque>
 #include <stdexcept>
@@ -13,7 +12,9 @@
 
 #include "indices.h"
 #include "kernels.h"
+#include "refusals.h"
 #include "replay.h"
+#include "scalars.h"
 #include "spec.h"
 
 namespace py = pybind11;
@@ -22,25 +23,6 @@ namespace fastdl {
 namespace {
 
 constexpr i64 kReleaseAbove = 1 << 16;  // product of the sizes from which on the GIL is let go: about 20 us of work
-
-[[noreturn]] void fail(PyObject* type, const char* format, ...) {
-  char text[1024];
-  va_list args;
-  va_start(args, format);
-  vsnprintf(text, sizeof text, format, args);
-  va_end(args);
-  // What is quoted may be cut in the middle of a character.
-  const py::object words = py::reinterpret_steal<py::object>(
-      PyUnicode_DecodeUTF8(text, static_cast<Py_ssize_t>(std::strlen(text)), "replace"));
-  if (words) PyErr_SetObject(type, words.ptr());
-  throw py::error_already_set();
-}
-
-std::string shape_words(const Array& array) {
-  std::string s = "[";
-  for (int i = 0; i < array.ndim; ++i) s += (i ? "," : "") + std::to_string(array.shape[i]);
-  return s + "]";
-}
 
 // Thrown where a host module meets an array of a GPU: another module has the kernel for it.
 struct Elsewhere {};
@@ -95,10 +77,6 @@ class Call {
   bool writes(size_t i) const { return spec_.args[i].kind >= Kind::output && spec_.args[i].kind <= Kind::work; }
   bool has_memory(size_t i) const { return spec_.args[i].kind <= Kind::work && arrays_[i].data; }
 
-  [[noreturn]] void refuse(const Argument& a, PyObject* type, const std::string& expected, const std::string& got) {
-    fail(type, "%s: expected %s; got %s", a.name.c_str(), expected.c_str(), got.c_str());
-  }
-
   void sort_arguments(PyObject* const* args, Py_ssize_t count, PyObject* keywords) {
     const size_t n = spec_.args.size();
     if (static_cast<size_t>(count) > n)
@@ -111,7 +89,8 @@ class Call {
     }
   }
 
-  void keyword(PyObject* key, PyObject* value) {
+  // Out of line: inlined, its loops compete for registers with all the rest, which a small call notices.
+  __attribute__((noinline)) void keyword(PyObject* key, PyObject* value) {
     const size_t n = spec_.args.size();
     size_t i = 0;
     while (i < n && spec_.args[i].key != key) ++i;
@@ -136,7 +115,7 @@ class Call {
       fail(PyExc_TypeError, "stream: expected an address, as an integer; got %s", Py_TYPE(value)->tp_name);
     session_.stream = PyLong_AsVoidPtr(value);
     session_.stream_given = true;
-    if (PyErr_Occurred()) throw py::error_already_set();
+    if (PyErr_Occurred()) raise_error();
   }
 
   // out= stands for the outputs that the kernel returns: an array if there is one, else a tuple.
@@ -187,117 +166,36 @@ class Call {
     }
   }
 
-  // After a failed conversion: only that the object is of the wrong kind is ours to word. A KeyboardInterrupt, say, goes on.
-  [[noreturn]] void refuse_kind(const Argument& a, PyObject* o, const char* expected) {
-    if (!PyErr_ExceptionMatches(PyExc_TypeError)) throw py::error_already_set();
-    PyErr_Clear();
-    refuse(a, PyExc_TypeError, expected, Py_TYPE(o)->tp_name);
-  }
-
-  __attribute__((noinline)) double to_real(const Argument& a, PyObject* o) {
-    const double value = PyFloat_AsDouble(o);
-    if (value == -1 && PyErr_Occurred()) {
-      if (PyErr_ExceptionMatches(PyExc_OverflowError)) {
-        PyErr_Clear();
-        refuse(a, PyExc_ValueError, "a number that a float can hold", "a larger one");
-      }
-      refuse_kind(a, o, "a number");
-    }
-    return value;
-  }
-
-  // 0 or 1, as kernels take it: a larger number would lose its upper half on the way.
-  __attribute__((noinline)) i64 to_flag(const Argument& a, PyObject* o) {
-    if (o == Py_True || o == Py_False) return o == Py_True;
-    if (std::strcmp(Py_TYPE(o)->tp_name, "numpy.bool") == 0) return PyObject_IsTrue(o);
-    const i64 value = to_integer(a, o, "True or False");
-    if (value != 0 && value != 1) refuse(a, PyExc_ValueError, "True or False", std::to_string(value));
-    return value;
-  }
-
-  i64 to_integer(const Argument& a, PyObject* o, const char* expected = "an integer") {
-    // Anything with __index__ (NumPy's integers among them), but no float: 2.5 must not become 2.
-    py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(o));
-    if (!index) refuse_kind(a, o, expected);
-    int overflow = 0;
-    i64 value = PyLong_AsLongLongAndOverflow(index.ptr(), &overflow);
-    if (a.field == 0 || a.field == 1) {  // seeds and offsets are 64 bits without sign
-      bool right = value >= 0;
-      if (overflow > 0) {
-        value = static_cast<i64>(PyLong_AsUnsignedLongLong(index.ptr()));
-        right = !PyErr_Occurred();
-        PyErr_Clear();
-      }
-      if (!right || overflow < 0) refuse(a, PyExc_ValueError, "an integer from 0 to 2**64 - 1", py::str(index));
-      return value;
-    }
-    if (overflow) refuse(a, PyExc_ValueError, "a 64-bit integer", py::str(index));
-    return value;
-  }
-
-  i64 to_choice(const Argument& a, PyObject* o) {
-    const auto& names = a.choices->names;
-    if (PyUnicode_Check(o)) {
-      for (size_t i = 0; i < names.size(); ++i)
-        if (PyUnicode_CompareWithASCIIString(o, names[i]) == 0) return static_cast<i64>(i);
-    } else if (PyLong_Check(o)) {
-      const i64 value = PyLong_AsLongLong(o);
-      if (value >= 0 && value < static_cast<i64>(names.size())) return value;
-    }
-    PyErr_Clear();
-    std::string all;
-    for (const char* name : names) all += std::string(all.empty() ? "" : ", ") + name;
-    refuse(a, PyExc_ValueError, "one of " + all, py::repr(o));
-  }
-
   void take_array(size_t i) {
     const Argument& a = spec_.args[i];
     Array& array = arrays_[i];
     if (given_[i] == Py_None) {
-      if (!a.optional) refuse(a, PyExc_TypeError, std::string("a ") + array_kind() + " " + dims_words(a), "None");
+      if (!a.optional) refuse_missing(spec_, values_, a, "None");
       array = {};
       return;
     }
     const Refusal why = acquire(given_[i], a.dtype, writes(i), &array, &session_);
-    if (why != Refusal::none) refuse_array(a, given_[i], why);
+    if (why != Refusal::none) turn_away(a, given_[i], why);
     bind(a, array);
   }
 
-  void refuse_array(const Argument& a, PyObject* object, Refusal why) {
+  // To the module that may have a kernel for this object, or back to the caller with words.
+  [[noreturn, gnu::cold]] void turn_away(const Argument& a, PyObject* object, Refusal why) {
     if (why == Refusal::not_an_array && elsewhere()) {
       // What says that it is no CUDA array just now (a tensor that wants its gradient recorded) knows better why.
       if (py::reinterpret_steal<py::object>(PyObject_GetAttrString(object, "__cuda_array_interface__")))
         throw Elsewhere{};
-      if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw py::error_already_set();
+      if (!PyErr_ExceptionMatches(PyExc_AttributeError)) raise_error();
       PyErr_Clear();
     }
-    char got[256];
-    describe(object, why, session_, got, sizeof got);
-    std::string name = dtype_name(a.dtype);
-    switch (why) {
-      case Refusal::not_an_array: refuse(a, PyExc_TypeError, std::string("a ") + array_kind() + " of " + name, got);
-      case Refusal::dtype:
-        refuse(a, PyExc_TypeError, name + " in native byte order",
-               std::string(got) + " (" + a.name + ".astype(\"" + name + "\") makes one)");
-      case Refusal::layout:
-        refuse(a, PyExc_TypeError, "a C-contiguous array",
-               std::string(got) + " (numpy.ascontiguousarray(" + a.name + ") makes one)");
-      case Refusal::alignment:
-        refuse(a, PyExc_TypeError, "an aligned array", std::string(got) + " (" + a.name + ".copy() makes one)");
-      case Refusal::mask: refuse(a, PyExc_TypeError, "an array without a mask", got);
-      case Refusal::host_memory: refuse(a, PyExc_TypeError, "memory of a GPU", got);
-      case Refusal::device:
-        refuse(a, PyExc_TypeError,
-               "an array on GPU " + std::to_string(session_.device) + ", as the others of this call", got);
-      default: refuse(a, PyExc_ValueError, "a writeable array", got);
-    }
+    refuse_array(a, object, why, session_);
   }
 
   // Binds the letters that this array shows first. Disagreement is found by check_array, when all letters are known.
   void bind(const Argument& a, const Array& array) {
     const int tail = static_cast<int>(a.dims.size()) - (a.prefix ? 1 : 0);
     const int lead = array.ndim - tail;
-    if (a.prefix ? lead < 0 : lead != 0) refuse(a, PyExc_ValueError, "shape " + dims_words(a), shape_words(array));
+    if (a.prefix ? lead < 0 : lead != 0) refuse_axes(spec_, values_, a, array);
     size_t d = 0;
     if (a.prefix) {
       const int letter = a.dims[0].letter;
@@ -327,7 +225,7 @@ class Call {
       const bool has_right = evaluate(c.right, values_, &right);
       if (equality && c.left.letter >= 0 && !values_[c.left.letter].bound) {
         if (has_right) {
-          if (right < 0) too_small(c, right);
+          if (right < 0) refuse_solution(spec_, c, right);
           values_[c.left.letter] = {true, false, right, 0, nullptr};
         }
         continue;
@@ -336,7 +234,7 @@ class Call {
       const bool holds = c.relation[0] == '='   ? left == right
                          : c.relation[0] == '>' ? (c.relation[1] ? left >= right : left > right)
                                                 : (c.relation[1] ? left <= right : left < right);
-      if (!holds) broken(c, left, right);
+      if (!holds) refuse_condition(spec_, values_, c, left, right);
     }
   }
 
@@ -346,35 +244,7 @@ class Call {
     // Written so that NaN holds for nothing.
     const bool holds = c.relation[0] == '>' ? (c.relation[1] ? left >= right : left > right)
                                             : (c.relation[1] ? left <= right : left < right);
-    if (holds) return;
-    char got[64];
-    std::snprintf(got, sizeof got, "%g", left);
-    refuse(*values_[c.subject].by, PyExc_ValueError, c.text, got);
-  }
-
-  [[noreturn]] void too_small(const Condition& c, i64 value) {
-    fail(PyExc_ValueError, "%s: expected a size of at least 0 from %s; got %lld", spec_.names[c.subject].c_str(),
-         c.text.c_str(), static_cast<long long>(value));
-  }
-
-  [[noreturn]] void broken(const Condition& c, i64 left, i64 right) {
-    const Value& v = values_[c.subject];
-    const std::string name = v.by ? v.by->name : spec_.names[c.subject];
-    std::string values;
-    for (const Expr* e : {&c.left, &c.right})
-      for (const Op& op : e->ops)
-        if (op.code == 'n' && values.find(spec_.names[op.name] + "=") == std::string::npos)
-          values += (values.empty() ? "" : ", ") + spec_.names[op.name] + "=" + std::to_string(values_[op.name].i);
-    const bool scalar = v.by && v.by->name_id >= 0 && c.left.letter >= 0;
-    if (scalar)
-      fail(PyExc_ValueError, "%s: expected %s; got %lld", name.c_str(), c.text.c_str(), static_cast<long long>(left));
-    fail(PyExc_ValueError, "%s: expected %s, here %lld; got %lld (%s)", name.c_str(), c.text.c_str(),
-         static_cast<long long>(right), static_cast<long long>(left), values.c_str());
-  }
-
-  [[noreturn]] void unknown_size(const Argument& a, const Expr& dim) {
-    fail(PyExc_TypeError, "%s: expected an array %s, whose %s does not follow from the other arguments; got none",
-         a.name.c_str(), dims_words(a).c_str(), dim.text.c_str());
+    if (!holds) refuse_number(*values_[c.subject].by, c, left);
   }
 
   // A factor says what to keep of an output; where the output is left out there is nothing to keep.
@@ -391,27 +261,25 @@ class Call {
     const Argument& a = spec_.args[i];
     arrays_[i] = {};
     if (a.absent_if_left) return;
-    if (a.kind != Kind::output)
-      fail(PyExc_TypeError, "%s: expected a %s %s; got none", a.name.c_str(), array_kind(), dims_words(a).c_str());
+    if (a.kind != Kind::output) refuse_missing(spec_, values_, a, "none");
     check_factor(a);
     Py_ssize_t shape[kMaxDims + kMaxSlots];
     int n = 0;
     for (size_t d = 0; d < a.dims.size(); ++d) {
       if (d == 0 && a.prefix) {
-        if (!values_[a.dims[0].letter].bound) unknown_size(a, a.dims[0]);
+        if (!values_[a.dims[0].letter].bound) refuse_unknown(spec_, values_, a, a.dims[0]);
         const Prefix& p = prefix_[a.dims[0].letter];
         for (int k = 0; k < p.count; ++k) shape[n++] = p.shape[k];
         continue;
       }
       i64 size = 0;
-      if (!evaluate(a.dims[d], values_, &size)) unknown_size(a, a.dims[d]);
-      if (size < 0)
-        refuse(a, PyExc_ValueError, "shape " + dims_words(a), std::to_string(size) + " for " + a.dims[d].text);
+      if (!evaluate(a.dims[d], values_, &size)) refuse_unknown(spec_, values_, a, a.dims[d]);
+      if (size < 0) refuse_negative(spec_, values_, a, a.dims[d], size);
       shape[n++] = size;
     }
-    if (n > kMaxDims) refuse(a, PyExc_ValueError, "at most " + std::to_string(kMaxDims) + " axes", std::to_string(n));
+    if (n > kMaxDims) refuse_many(a, n);
     given_[i] = create(a.dtype, n, shape, &session_);
-    if (!given_[i]) throw py::error_already_set();
+    if (!given_[i]) raise_error();
     made_[i] = given_[i];
     acquire(given_[i], a.dtype, true, &arrays_[i], &session_);
   }
@@ -436,46 +304,15 @@ class Call {
       i64 size = 0;
       if (!evaluate(a.dims[d], values_, &size) || size != array.shape[k]) right = false;
     }
-    if (!right) wrong_shape(a, array);
-    if (a.bounded && !check_indices(a, values_, array)) throw py::error_already_set();
+    if (!right) refuse_shape(spec_, values_, prefix_, a, array);
+    if (a.bounded && !check_indices(a, values_, array)) raise_error();
   }
 
   void check_by(size_t i) {
     const Argument& a = spec_.args[i];
     size_t other = 0;
     while (spec_.args[other].name != a.by) ++other;
-    if (!check_indices_by(a, values_, arrays_[i], arrays_[other])) throw py::error_already_set();
-  }
-
-  std::string dims_words(const Argument& a) const {
-    std::string s = "[";
-    for (size_t d = 0; d < a.dims.size(); ++d) {
-      const int chosen = a.dims[d].letter < 0 ? plain_letter(a.dims[d], values_) : -1;
-      s += (d ? "," : "") + (chosen >= 0 ? spec_.names[chosen] : a.dims[d].text);
-      if (d == 0 && a.prefix) s += "...";
-    }
-    return s + "]";
-  }
-
-  void wrong_shape(const Argument& a, const Array& array) {
-    std::string known;
-    for (const Expr& dim : a.dims) {
-      i64 size = 0;
-      const int chosen = dim.letter < 0 ? plain_letter(dim, values_) : -1;
-      const bool known_size = evaluate(dim, values_, &size);
-      const Argument* by = dim.letter >= 0 ? values_[dim.letter].by : chosen >= 0 ? values_[chosen].by : nullptr;
-      if (!known_size || by == &a || dim.ops[0].code == 'c') continue;
-      if (&dim == &a.dims[0] && a.prefix) {
-        const Prefix& p = prefix_[dim.letter];
-        known += ", " + dim.text + "...=";
-        for (int k = 0; k < p.count; ++k) known += (k ? "," : "") + std::to_string(p.shape[k]);
-        if (by) known += " from " + by->name;
-        continue;
-      }
-      known += ", " + (chosen >= 0 ? spec_.names[chosen] : dim.text) + "=" + std::to_string(size);
-      if (by) known += " from " + by->name;
-    }
-    refuse(a, PyExc_ValueError, "shape " + dims_words(a) + known, shape_words(array));
+    if (!check_indices_by(a, values_, arrays_[i], arrays_[other])) raise_error();
   }
 
   void check_letters() {
@@ -579,14 +416,14 @@ class Call {
     const i64 wanted = scratch_floats();
     if (given_[at] && given_[at] != Py_None) {
       const Refusal why = acquire(given_[at], DType::float32, true, &array, &session_);
-      if (why != Refusal::none) refuse_array(a, given_[at], why);
+      if (why != Refusal::none) turn_away(a, given_[at], why);
       const i64 size = bytes(at) / dtype_bytes(DType::float32);
       if (size < wanted)
         refuse(a, PyExc_ValueError, "at least " + std::to_string(wanted) + " floats", std::to_string(size));
     } else if (wanted > 0) {
       const Py_ssize_t shape[1] = {wanted};
       made_[at] = create(DType::float32, 1, shape, &session_);
-      if (!made_[at]) throw py::error_already_set();
+      if (!made_[at]) raise_error();
       acquire(made_[at], DType::float32, true, &array, &session_);
     }
   }
@@ -632,7 +469,7 @@ class Call {
   PyObject* results() {
     if (spec_.outputs == 0) Py_RETURN_NONE;
     PyObject* all = spec_.outputs > 1 ? PyTuple_New(spec_.outputs) : nullptr;
-    if (spec_.outputs > 1 && !all) throw py::error_already_set();
+    if (spec_.outputs > 1 && !all) raise_error();
     Py_ssize_t k = 0;
     for (size_t i = 0; i < spec_.args.size(); ++i) {
       if (!returned(i)) continue;
@@ -642,11 +479,6 @@ class Call {
     }
     return all;
   }
-
-  struct Prefix {
-    int count;
-    const Py_ssize_t* shape;
-  };
 
   const Spec& spec_;
   PyObject* given_[kMaxSlots];
@@ -684,6 +516,8 @@ PyObject* call_kernel(PyObject* self, PyObject* const* args, Py_ssize_t count, P
 
 }  // namespace
 
+void raise_error() { throw py::error_already_set(); }
+
 void set_elsewhere(PyObject* hook) { elsewhere() = py::reinterpret_borrow<py::object>(hook); }
 
 namespace detail {
@@ -712,7 +546,7 @@ void define(PyObject* module, const char* name, const char* text, const char* do
   py::str module_name = m.attr("__name__");
   py::object function =
       py::reinterpret_steal<py::object>(PyCFunction_NewEx(&spec.method, self.ptr(), module_name.ptr()));
-  if (!function) throw py::error_already_set();
+  if (!function) raise_error();
   m.add_object(name, function);
   m.attr("SPECS").cast<py::dict>()[name] = text;
   // For callers below Python: the functions themselves.

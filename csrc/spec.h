@@ -84,6 +84,12 @@ struct Value {
   const Argument* by;
 };
 
+// The axes that a letter with ... stands for.
+struct Prefix {
+  int count;
+  const Py_ssize_t* shape;
+};
+
 // The value, or false where it needs a name that is not bound yet. Division is floor division.
 bool evaluate(const Expr& e, const Value* values, i64* result);
 
