@@ -1,8 +1,8 @@
 // The formulas that host and device share, each written once: elementary functions, activations and their slopes, losses,
-// optimiser updates, and the Philox generator. Everything is a template over T = float or vec (cpu/simd.h) in plain IEEE
-// multiplications and additions: no fused operation, no table, no library call. So the same input gives the same bits on
-// every target, in a vector's lanes and in a scalar loop alike. Compile with contraction off (-ffp-contract=off,
-// nvcc -fmad=false, no fast-math).
+// optimiser updates. Random numbers (philox.h) and recurrent cells (cells.h) have files of their own. Everything is a template
+// over T = float or vec (cpu/simd.h) in plain IEEE multiplications and additions: no fused operation, no table, no library
+// call. So the same input gives the same bits on every target, in a vector's lanes and in a scalar loop alike. Compile with
+// contraction off (-ffp-contract=off, nvcc -fmad=false, no fast-math).
 //
 // Errors stated below are the largest seen against float64 libm over the sweep named, in units in the last place (ulp) of
 // the correctly rounded float32 result or relative to the true value; tests/test_math.py repeats the sweeps.
@@ -165,6 +165,65 @@ template <class T>
 FASTDL_HD T log1p_of_unit(T e) {
   const auto large = e > 0.41421356f;
   return log_of_reduced(select(large, 0.5f * e - 0.5f, e), select(large, all<T>(1.0f), all<T>(0.0f)));
+}
+
+// ---------------------------------------------------------------------------------------------------------------------
+// Sine and cosine
+
+template <class T>
+struct SinCos {
+  T sin;
+  T cos;
+};
+// sin and cos of f quarter turns, -1/2 <= f <= 1/2, then turned by n (its two low bits) whole quarters.
+template <class T, class I>
+FASTDL_HD SinCos<T> sincos_of_quarters(T f, I n) {
+  const T s2 = f * f;
+  T s = -0x1.2d9bb8p-8f * s2 + 0x1.465ec6p-4f;
+  s = s * s2 - 0x1.4abbbap-1f;
+  s = (s * s2 + 0x1.921fb6p+0f) * f;
+  T c = 0x1.d9f7bcp-11f * s2 - 0x1.55c664p-6f;
+  c = c * s2 + 0x1.03c1dep-2f;
+  c = (c * s2 - 0x1.3bd3ccp+0f) * s2 + 1.0f;
+  const auto swap = (n & 1) != 0;
+  const T sin = select(swap, c, s);
+  const T cos = select(swap, s, c);
+  return {from_bits(bits(sin) ^ shift_left(n & 2, 30)), from_bits(bits(cos) ^ shift_left((n + 1) & 2, 30))};
+}
+// sin and cos of 2 pi u for 0 <= u < 1, u a multiple of 2^-24: the reduction is exact.
+template <class T>
+FASTDL_HD SinCos<T> sincos_of_turn(T u) {
+  const T quarters = 4.0f * u;
+  const T n = quarters + kRoundToInteger;
+  return sincos_of_quarters(quarters - (n - kRoundToInteger), bits(n));
+}
+
+// sin and cos of any x in radians, at most 2.5 ulp. x is counted in quarter turns in double precision with 2/pi in two parts, the first
+// product exact; from 2^26 on by an integer product with the window of 2/pi's bits that matters (Payne & Hanek 1983).
+FASTDL_HD SinCos<float> sincos(float x) {
+  const int32_t magnitude = bits(x) & 0x7fffffff;
+  if (magnitude >= 0x7f800000) return {x - x, x - x};  // infinite or NaN
+  if (magnitude < 0x4c800000) {
+    const double n = (0x1.45f306dc9c883p-1 * x + 0x1.8p52) - 0x1.8p52;
+    const double f = (0x1.45f306cp-1 * x - n) + 0x1.c9c882a53f84fp-29 * x;
+    return sincos_of_quarters(static_cast<float>(f), static_cast<int32_t>(n));
+  }
+  const uint32_t two_over_pi[7] = {0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u,
+                                   0xdb629599u, 0x3c439041u, 0xfe5163abu};
+  const int first = (magnitude >> 23) - 150 - 2;  // bits before this one stand for whole turns
+  uint32_t window[3];
+  for (int i = 0; i < 3; ++i) {
+    const int word = (first >> 5) + i;
+    const uint64_t two = static_cast<uint64_t>(two_over_pi[word]) << 32 | two_over_pi[word + 1];
+    window[i] = static_cast<uint32_t>(two >> (32 - (first & 31)));
+  }
+  const uint64_t m = static_cast<uint64_t>((magnitude & 0x7fffff) | 0x800000);
+  const uint64_t middle = m * window[1] + (m * window[2] >> 32);
+  const uint64_t turn = ((m * window[0]) << 32) + middle;  // x / (2 pi), its whole part dropped, times 2^64
+  const float f = static_cast<float>(static_cast<double>(static_cast<int64_t>(turn << 2)) * 0x1p-64);
+  const int32_t n = static_cast<int32_t>((turn + (uint64_t{1} << 61)) >> 62);
+  return x < 0.0f ? SinCos<float>{-sincos_of_quarters(f, n).sin, sincos_of_quarters(f, n).cos}
+                  : sincos_of_quarters(f, n);
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -396,255 +455,6 @@ inline int blur_weights(float sigma, int most, float* weight) {
   for (int k = 1; k <= radius; ++k) sum += 2.0 * __builtin_exp(-0.5 * k * k / (s * s));
   for (int k = 0; k <= radius; ++k) weight[k] = static_cast<float>(__builtin_exp(-0.5 * k * k / (s * s)) / sum);
   return radius;
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Philox4x32-10: counter-based random words (Salmon, Moraes, Dror & Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// 2011). The key is the seed; the counter is the block's number, its high 64 bits zero. Element i of a stream
-// (seed, offset) takes word (offset + i) & 3 of block (offset + i) >> 2.
-
-struct Words4 {
-  uint32_t w[4];
-};
-constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;  // multipliers
-constexpr uint32_t kPhiloxW0 = 0x9E3779B9u, kPhiloxW1 = 0xBB67AE85u;  // what is added to the key after each round
-
-// The ten rounds on any counter and key: Random123's function, which the tests compare with its known answers.
-FASTDL_HD Words4 philox_rounds(Words4 counter, uint32_t key0, uint32_t key1) {
-  uint32_t c0 = counter.w[0], c1 = counter.w[1], c2 = counter.w[2], c3 = counter.w[3];
-  for (int round = 0; round < 10; ++round) {
-    const uint64_t p0 = static_cast<uint64_t>(kPhiloxM0) * c0;
-    const uint64_t p1 = static_cast<uint64_t>(kPhiloxM1) * c2;
-    c0 = static_cast<uint32_t>(p1 >> 32) ^ c1 ^ key0;
-    c1 = static_cast<uint32_t>(p1);
-    c2 = static_cast<uint32_t>(p0 >> 32) ^ c3 ^ key1;
-    c3 = static_cast<uint32_t>(p0);
-    key0 += kPhiloxW0;
-    key1 += kPhiloxW1;
-  }
-  return {{c0, c1, c2, c3}};
-}
-FASTDL_HD Words4 philox_block(uint64_t seed, uint64_t block) {
-  const Words4 counter = {{static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32), 0u, 0u}};
-  return philox_rounds(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
-}
-FASTDL_HD uint32_t philox_word(uint64_t seed, uint64_t position) {
-  return philox_block(seed, position >> 2).w[position & 3];
-}
-
-// A word's upper 24 bits as k * 2^-24, k = 0 .. 2^24 - 1: in [0, 1), every value exact.
-FASTDL_HD float uniform_from_word(uint32_t word) { return to_float(static_cast<int32_t>(word >> 8)) * 0x1p-24f; }
-
-template <class T>
-struct SinCos {
-  T sin;
-  T cos;
-};
-// sin and cos of f quarter turns, -1/2 <= f <= 1/2, then turned by n (its two low bits) whole quarters.
-template <class T, class I>
-FASTDL_HD SinCos<T> sincos_of_quarters(T f, I n) {
-  const T s2 = f * f;
-  T s = -0x1.2d9bb8p-8f * s2 + 0x1.465ec6p-4f;
-  s = s * s2 - 0x1.4abbbap-1f;
-  s = (s * s2 + 0x1.921fb6p+0f) * f;
-  T c = 0x1.d9f7bcp-11f * s2 - 0x1.55c664p-6f;
-  c = c * s2 + 0x1.03c1dep-2f;
-  c = (c * s2 - 0x1.3bd3ccp+0f) * s2 + 1.0f;
-  const auto swap = (n & 1) != 0;
-  const T sin = select(swap, c, s);
-  const T cos = select(swap, s, c);
-  return {from_bits(bits(sin) ^ shift_left(n & 2, 30)), from_bits(bits(cos) ^ shift_left((n + 1) & 2, 30))};
-}
-// sin and cos of 2 pi u for 0 <= u < 1, u a multiple of 2^-24: the reduction is exact.
-template <class T>
-FASTDL_HD SinCos<T> sincos_of_turn(T u) {
-  const T quarters = 4.0f * u;
-  const T n = quarters + kRoundToInteger;
-  return sincos_of_quarters(quarters - (n - kRoundToInteger), bits(n));
-}
-
-// sin and cos of any x in radians, at most 2.5 ulp. x is counted in quarter turns in double precision with 2/pi in two parts, the first
-// product exact; from 2^26 on by an integer product with the window of 2/pi's bits that matters (Payne & Hanek 1983).
-FASTDL_HD SinCos<float> sincos(float x) {
-  const int32_t magnitude = bits(x) & 0x7fffffff;
-  if (magnitude >= 0x7f800000) return {x - x, x - x};  // infinite or NaN
-  if (magnitude < 0x4c800000) {
-    const double n = (0x1.45f306dc9c883p-1 * x + 0x1.8p52) - 0x1.8p52;
-    const double f = (0x1.45f306cp-1 * x - n) + 0x1.c9c882a53f84fp-29 * x;
-    return sincos_of_quarters(static_cast<float>(f), static_cast<int32_t>(n));
-  }
-  const uint32_t two_over_pi[7] = {0xa2f9836eu, 0x4e441529u, 0xfc2757d1u, 0xf534ddc0u,
-                                   0xdb629599u, 0x3c439041u, 0xfe5163abu};
-  const int first = (magnitude >> 23) - 150 - 2;  // bits before this one stand for whole turns
-  uint32_t window[3];
-  for (int i = 0; i < 3; ++i) {
-    const int word = (first >> 5) + i;
-    const uint64_t two = static_cast<uint64_t>(two_over_pi[word]) << 32 | two_over_pi[word + 1];
-    window[i] = static_cast<uint32_t>(two >> (32 - (first & 31)));
-  }
-  const uint64_t m = static_cast<uint64_t>((magnitude & 0x7fffff) | 0x800000);
-  const uint64_t middle = m * window[1] + (m * window[2] >> 32);
-  const uint64_t turn = ((m * window[0]) << 32) + middle;  // x / (2 pi), its whole part dropped, times 2^64
-  const float f = static_cast<float>(static_cast<double>(static_cast<int64_t>(turn << 2)) * 0x1p-64);
-  const int32_t n = static_cast<int32_t>((turn + (uint64_t{1} << 61)) >> 62);
-  return x < 0.0f ? SinCos<float>{-sincos_of_quarters(f, n).sin, sincos_of_quarters(f, n).cos}
-                  : sincos_of_quarters(f, n);
-}
-
-// Two independent standard normals from two words' uniforms u1, u2 in [0, 1), by Box and Muller (1958): the first is the
-// cosine's. u1 is moved to (0, 1], so that its logarithm is finite; the largest value is sqrt(48 ln 2) = 5.77.
-template <class T>
-struct Pair {
-  T first;
-  T second;
-};
-template <class T>
-FASTDL_HD Pair<T> normal_pair(T u1, T u2) {
-  const T radius = square_root(-2.0f * log_of_normal(u1 + 0x1p-24f));
-  const SinCos<T> a = sincos_of_turn(u2);
-  return {radius * a.cos, radius * a.sin};
-}
-
-// The standard normal of stream position p: positions 2k and 2k + 1 share a pair.
-FASTDL_HD float normal_at(uint64_t seed, uint64_t position) {
-  const Words4 b = philox_block(seed, position >> 2);
-  const int k = static_cast<int>(position & 2);
-  const Pair<float> n = normal_pair(uniform_from_word(b.w[k]), uniform_from_word(b.w[k + 1]));
-  return (position & 1) ? n.second : n.first;
-}
-
-// ---------------------------------------------------------------------------------------------------------------------
-// Recurrent cells, one unit of one sequence: what is done between two products.
-
-// LSTM. i f g o hold the pre-activations and then the gates; c and h the new cell and output.
-template <class T>
-struct LstmUnit {
-  T i, f, g, o, c, h;
-};
-// What a cell may have besides: peepholes, a factor on the candidate (dropout), shares of the old state kept (zoneout).
-template <class T>
-struct LstmOptions {
-  T peep_i, peep_f, peep_o, drop, keep_h, keep_c;
-};
-template <class T>
-FASTDL_HD void lstm_unit(LstmUnit<T>& u, T c_before) {
-  u.i = sigmoid(u.i);
-  u.f = sigmoid(u.f);
-  u.g = tanh(u.g);
-  u.o = sigmoid(u.o);
-  u.c = u.f * c_before + u.i * u.g;
-  u.h = u.o * tanh(u.c);
-}
-template <class T>
-FASTDL_HD void lstm_unit(LstmUnit<T>& u, T c_before, T h_before, const LstmOptions<T>& with) {
-  u.i = sigmoid(u.i + with.peep_i * c_before);
-  u.f = sigmoid(u.f + with.peep_f * c_before);
-  u.g = tanh(u.g);
-  const T fresh = u.f * c_before + u.i * (u.g * with.drop);
-  u.o = sigmoid(u.o + with.peep_o * fresh);
-  u.c = with.keep_c * c_before + (1.0f - with.keep_c) * fresh;
-  u.h = with.keep_h * h_before + (1.0f - with.keep_h) * (u.o * tanh(fresh));
-}
-// From dh and dc to the gradients of the pre-activations (in u.i u.f u.g u.o) and of the cell before (in dc). u.c, u.h are
-// not used by the first; `fresh` is the cell before zoneout.
-template <class T>
-FASTDL_HD void lstm_unit_backward(LstmUnit<T>& u, T c_before, T dh, T& dc) {
-  const T t = tanh(u.c);
-  const T d = dc + dh * u.o * tanh_slope(t);
-  const T dg = d * u.i, di = d * u.g;
-  dc = d * u.f;
-  u.o = dh * t * sigmoid_slope(u.o);
-  u.i = di * sigmoid_slope(u.i);
-  u.f = d * c_before * sigmoid_slope(u.f);
-  u.g = dg * tanh_slope(u.g);
-}
-// Also gives the share of dh that goes straight to the output before.
-template <class T>
-FASTDL_HD T lstm_unit_backward(LstmUnit<T>& u, T c_before, T dh, T& dc, const LstmOptions<T>& with) {
-  const T t = tanh(u.f * c_before + u.i * (u.g * with.drop));
-  const T through = dh * (1.0f - with.keep_h);
-  const T dzo = through * t * sigmoid_slope(u.o);
-  const T d = dc * (1.0f - with.keep_c) + through * u.o * tanh_slope(t) + dzo * with.peep_o;
-  const T dg = d * u.i * with.drop, di = d * (u.g * with.drop);
-  const T before = dc * with.keep_c + d * u.f;
-  u.o = dzo;
-  u.i = di * sigmoid_slope(u.i);
-  u.f = d * c_before * sigmoid_slope(u.f);
-  u.g = dg * tanh_slope(u.g);
-  dc = before + u.i * with.peep_i + u.f * with.peep_f;
-  return dh * with.keep_h;
-}
-
-// A cell whose output looks at another number q than the cell itself (layer normalisation): the cell from pre-activations, and
-// back, where u.g, u.i, u.f, u.o are gates and become gradients; dc the cell's, becomes that of the cell before.
-template <class T>
-FASTDL_HD void lstm_cell_only(LstmUnit<T>& u, T c_before) {
-  u.i = sigmoid(u.i);
-  u.f = sigmoid(u.f);
-  u.g = tanh(u.g);
-  u.o = sigmoid(u.o);
-  u.c = u.f * c_before + u.i * u.g;
-}
-template <class T>
-FASTDL_HD void lstm_cell_only_backward(LstmUnit<T>& u, T c_before, T& dc) {
-  const T d = dc, dg = d * u.i, di = d * u.g;
-  dc = d * u.f;
-  u.i = di * sigmoid_slope(u.i);
-  u.f = d * c_before * sigmoid_slope(u.f);
-  u.g = dg * tanh_slope(u.g);
-}
-
-// A node of a binary tree LSTM; l, r: what is kept of the cells of its children.
-template <class T>
-struct TreeLstmUnit {
-  T i, l, r, g, o, c, h;
-};
-template <class T>
-FASTDL_HD void tree_lstm_unit(TreeLstmUnit<T>& u, T c_left, T c_right) {
-  u.i = sigmoid(u.i);
-  u.l = sigmoid(u.l);
-  u.r = sigmoid(u.r);
-  u.g = tanh(u.g);
-  u.o = sigmoid(u.o);
-  u.c = (u.i * u.g + u.l * c_left) + u.r * c_right;
-  u.h = u.o * tanh(u.c);
-}
-// From dh and dc to the gradients of the pre-activations (in u.i u.l u.r u.g u.o); dc becomes the whole gradient of u.c.
-template <class T>
-FASTDL_HD void tree_lstm_unit_backward(TreeLstmUnit<T>& u, T c_left, T c_right, T dh, T& dc) {
-  const T t = tanh(u.c);
-  const T d = dc + dh * u.o * tanh_slope(t), g = u.g;
-  dc = d;
-  u.o = dh * t * sigmoid_slope(u.o);
-  u.g = d * u.i * tanh_slope(g);
-  u.i = d * g * sigmoid_slope(u.i);
-  u.l = d * c_left * sigmoid_slope(u.l);
-  u.r = d * c_right * sigmoid_slope(u.r);
-}
-
-// GRU, reset after the product: r z n hold pre-activations (n the input's share alone) and then the gates, q the recurrent
-// share of the candidate.
-template <class T>
-struct GruUnit {
-  T r, z, n, q;
-};
-template <class T>
-FASTDL_HD T gru_unit(GruUnit<T>& u, T h_before) {
-  u.r = sigmoid(u.r);
-  u.z = sigmoid(u.z);
-  u.n = tanh(u.n + u.r * u.q);
-  return (1.0f - u.z) * u.n + u.z * h_before;
-}
-// Gradients of the pre-activations into u (u.q: of the recurrent share); the result is what goes straight to h_before.
-template <class T>
-FASTDL_HD T gru_unit_backward(GruUnit<T>& u, T h_before, T dh) {
-  const T z = u.z, r = u.r;
-  const T dn = dh * (1.0f - z) * tanh_slope(u.n);
-  u.z = dh * (h_before - u.n) * sigmoid_slope(z);
-  u.r = dn * u.q * sigmoid_slope(r);
-  u.n = dn;
-  u.q = dn * r;
-  return dh * z;
 }
 
 }  // namespace

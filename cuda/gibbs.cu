@@ -7,6 +7,7 @@
 // Products of samples stay in float32: a probability that tf32 has rounded would draw another unit.
 #include "gemm.cuh"
 #include "loops.cuh"
+#include "philox.h"
 
 namespace fastdl {
 namespace {

@@ -1,6 +1,7 @@
 // GRU, reset gate after the product: whole sequences and single steps. A step is its product with u into scratch and a pass, a
 // thread a unit, forward and backward alike, small ones go by sequences (recurrent.cuh); rows of gates are r z n q, of their gradients dr dz dn dq (csrc/cpu/gru.cpp).
 #include "recurrent.cuh"
+#include "cells.h"
 
 namespace fastdl {
 namespace {

@@ -7,6 +7,7 @@
 // A step backward is two: the gates' gradients, a thread a unit, and their product with u^T. Small ones go by sequences
 // (recurrent.cuh).
 #include "recurrent.cuh"
+#include "cells.h"
 
 namespace fastdl {
 namespace {

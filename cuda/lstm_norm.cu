@@ -2,6 +2,7 @@
 // warp or a block, has a row: it takes the means and variances of the row's gates and of its cell. A step backward is one such
 // launch and the product with u^T.
 #include "recurrent.cuh"
+#include "cells.h"
 
 namespace fastdl {
 namespace {

@@ -7,6 +7,7 @@
 // Words, and the formulas that make numbers of them, are those of the CPU: the same bits. A StepState lies in host memory
 // and goes into the launch by value; a recorded graph would read one in device memory here instead.
 #include "loops.cuh"
+#include "philox.h"
 
 namespace fastdl {
 namespace {

@@ -1,6 +1,7 @@
 // Binary tree LSTM: each height of all trees is one product and one pass of gates. As in rntn.cu a launch has blocks for all
 // inner nodes, and those with nothing to do leave at once; a thread makes one column of kNodes nodes.
 #include "trees.cuh"
+#include "cells.h"
 
 namespace fastdl {
 namespace {

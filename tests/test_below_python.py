@@ -121,6 +121,26 @@ def test_what_is_installed_is_what_was_compiled():
             assert path.read_bytes() == (ROOT / here).read_bytes()
 
 
+@pytest.mark.skipif(not installed(), reason="a source tree on the path, not an installation")
+def test_headers_that_sources_name_are_installed():
+    """On the include path that get_sources() states; CUDA's own are the toolkit's."""
+    folder = pathlib.Path(fastdl.__file__).parent / "sources"
+    path = [folder / "csrc", folder / "csrc" / "cpu", folder / "cuda"]
+    files = [p for f in path for p in f.iterdir() if p.is_file()]
+    named = [(p, name) for p in files for name in re.findall(r'^#include "(.+)"', p.read_text(), re.M)]
+    assert {"formulas.h", "../philox.h", "../cells.h", "gemm.cuh"} <= {name for _, name in named}
+    assert [n for n in named if not any((f / n[1]).is_file() for f in (n[0].parent, *path))] == []
+
+
+@pytest.mark.skipif(not installed(), reason="a source tree on the path, not an installation")
+@pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+@pytest.mark.parametrize("header", ["kernels.h", "formulas.h", "philox.h", "cells.h"])
+def test_a_header_stands_alone(header, tmp_path):
+    (tmp_path / "main.cpp").write_text(f"#include <fastdl/{header}>\n")
+    flags = ["-std=c++17", "-fsyntax-only", "-Wall", "-Wextra", "-Werror", f"-I{fastdl.get_include()}"]
+    subprocess.run([COMPILER, *flags, tmp_path / "main.cpp"], check=True)
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="no nvcc")
 @pytest.mark.skipif(not installed(), reason="a source tree on the path, not an installation")
 def test_cuda_code_is_compiled_with_what_is_installed(tmp_path):

@@ -58,7 +58,8 @@ def tool(name):
 
 
 def newest_source():
-    files = [*(ROOT / "cuda").glob("*.cu*"), ROOT / "csrc" / "kernels.h", ROOT / "csrc" / "formulas.h"]
+    headers = [ROOT / "csrc" / name for name in ("kernels.h", "formulas.h", "philox.h", "cells.h")]
+    files = [*(ROOT / "cuda").glob("*.cu*"), *headers]
     return max(f.stat().st_mtime for f in files)
 
 

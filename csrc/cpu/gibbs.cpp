@@ -10,6 +10,7 @@
 // docs/kernels/gibbs.md derives the formulas and keeps the diary.
 #include "../formulas.h"
 #include "../kernels.h"
+#include "../philox.h"
 #include "active.h"
 #include "column_sums.h"
 #include "gemm.h"

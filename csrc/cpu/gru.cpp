@@ -5,6 +5,7 @@
 //   dgates dr dz dn dq    dq = r dn; inputs' gradients use the first three, recurrent ones r, z and q
 //
 // Source: Cho et al. (2014); the form with the reset after the product is that of cuDNN.
+#include "../cells.h"
 #include "recurrent.h"
 
 namespace fastdl {

@@ -7,6 +7,7 @@
 // of the weights and of x are then products over all packed rows.
 // Source: Hochreiter & Schmidhuber (1997); Gers, Schmidhuber & Cummins (2000); peepholes: Gers & Schmidhuber (2000);
 // dropout of the candidate: Semeniuta, Severyn & Barth (2016); zoneout: Krueger et al. (2017).
+#include "../cells.h"
 #include "recurrent.h"
 
 namespace fastdl {

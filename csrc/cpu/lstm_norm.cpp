@@ -1,5 +1,6 @@
 // LSTM with layer normalisation (Ba, Kiros & Hinton 2016), gate by gate: the passes of lstm.cpp, with each row's means and
 // variances taken while it is in L1. The norms are kept for the way back.
+#include "../cells.h"
 #include "recurrent.h"
 
 namespace fastdl {

@@ -8,8 +8,8 @@
 // The lanes hold the blocks in the order that makes two rounds of unpacking put all words in their places. Even and odd
 // lanes are kept apart as 64-bit lanes: the 32 x 32 -> 64 bit product takes the low half and ignores what is above it.
 // How it came to be so: docs/kernels/elementwise.md.
-#include "../formulas.h"
 #include "../kernels.h"
+#include "../philox.h"
 #include "loops.h"
 
 namespace fastdl {

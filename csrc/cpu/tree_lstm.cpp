@@ -4,6 +4,7 @@
 //   down, each height:  dgates in one pass; (dh[left], dh[right]) += dgates w^T; dc of the children += their forget gates dc
 //
 // The gradients of the weights are then one product over all nodes. docs/kernels/rntn.md tells of heights.
+#include "../cells.h"
 #include "recurrent.h"
 #include "trees.h"
 
