@@ -121,6 +121,18 @@ def test_the_same_bits(name):
         assert same(state(nets[0]), values)
 
 
+def test_constants_that_are_made_on_the_way_back():
+    nets, (step, plain) = pair(lambda: nn.Sequential(nn.Dense(4), nn.BatchNorm(), nn.Dense(3)).build((6,), 0).train())
+    for net in nets:
+        net.layers[1].eval()  # its way back begins with one, of a size that gradients have had by then
+    data = list(batches("Dense", size=2))
+    assert step(*data[0]) == plain(*data[0])
+    only_replay(step)
+    for x, y in data[1:]:
+        assert step(x, y) == plain(x, y)
+    assert same(state(nets[0]), state(nets[1]))
+
+
 @pytest.mark.parametrize("loss", sorted(replay.LOSSES))
 def test_every_loss(loss):
     nets, (step, plain) = pair(lambda: network("Dense"), loss)

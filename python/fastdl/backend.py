@@ -435,11 +435,12 @@ _constants = ContextVar("constants", default=None)
 
 class keeping_constants:
     """``with keeping_constants() as kept:`` what `full` makes in this thread is kept in that list as well: a recorded step reads
-    it whenever it is replayed, and no kernel of it writes it again."""
+    it whenever it is replayed, and no kernel of it writes it again. So its memory is apart from that of the step, where an array
+    may lie in the place of an earlier one, which a replay writes anew."""
 
     def __enter__(self):
         self._before, kept = _constants.get(), []
-        _constants.set(kept)
+        _constants.set((kept, _runtime.new_arena()))
         return kept
 
     def __exit__(self, *_):
@@ -449,10 +450,16 @@ class keeping_constants:
 def full(shape, like, value):
     """A new float32 array on the device of `like`, filled with one value; not to be written to while a step is recorded."""
     if type(like) is np.ndarray or home(like) is _cpu:
-        made, kept = np.full(shape, value, np.float32), _constants.get()
-        if kept is not None:
-            kept.append(made)
-        return made
+        constants = _constants.get()
+        if constants is None:
+            return np.full(shape, value, np.float32)
+        kept, arena = constants
+        outer = _runtime.arena_enter(arena)
+        try:
+            kept.append(np.full(shape, value, np.float32))
+        finally:
+            _runtime.pool_leave(outer)
+        return kept[-1]
     with like.device:
         return home(like).library.full(shape, value, np.float32)
 
