@@ -381,7 +381,7 @@ struct Arena {
   Handler handler;  // first
   pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   std::vector<void*> small[kSmallClasses], large[kLargeClasses];  // free blocks
-  size_t taken = 0;                                               // bytes from the pool
+  size_t taken = 0, most;                                         // bytes from the pool
 
   std::vector<void*>& of(size_t bytes) {
     return bytes > kSmall ? large[class_of(bytes)] : small[bytes ? (bytes - 1) / kAlign : 0];
@@ -404,8 +404,10 @@ struct Arena {
     if (!payload) return;
     const Tag* tag = tag_of(payload);
     pthread_mutex_lock(&lock);
-    (tag->kind == kLargeKind ? large : small)[tag->size_class].push_back(payload);
+    const bool kept = taken <= most;
+    if (kept) (tag->kind == kLargeKind ? large : small)[tag->size_class].push_back(payload);
     pthread_mutex_unlock(&lock);
+    if (!kept) pool_free(payload);
   }
   ~Arena() {
     for (std::vector<void*>& blocks : small)
@@ -469,9 +471,10 @@ PyObject* pool_handler() {
   return capsule;
 }
 
-PyObject* new_arena() {
+PyObject* new_arena(size_t most) {
   Arena* arena = new (std::nothrow) Arena;
   if (!arena) return PyErr_NoMemory();
+  arena->most = most;
   arena->handler = {"fastdl",
                     1,
                     {arena, [](void* context, size_t bytes) { return arena_of(context)->allocate(bytes); },
@@ -482,7 +485,7 @@ PyObject* new_arena() {
                        return payload ? memset(payload, 0, total) : nullptr;
                      },
                      [](void* context, void* payload, size_t bytes) -> void* {
-                       void* moved = arena_of(context)->allocate(bytes);
+                       void* moved = pool_malloc(bytes);  // it outlives the step, whose blocks are no place for it
                        if (moved && payload) memcpy(moved, payload, std::min(bytes, held_by(payload)));
                        if (moved) arena_of(context)->release(payload);
                        return moved;

@@ -35,8 +35,9 @@ PyObject* enter();
 int leave(PyObject* previous);
 
 // An arena: blocks of the pool that come back to it and to nobody else, so that what arrays made inside it leave behind is
-// theirs alone until the arena ends. A new capsule like pool_handler()'s, which ends with its last array.
-PyObject* new_arena();
+// theirs alone until the arena ends. One that has taken more than `most` bytes is no longer that: its blocks go back to the
+// pool as they become free. A new capsule like pool_handler()'s, which ends with its last array.
+PyObject* new_arena(size_t most);
 
 // As enter(), for an arena, whether the pool is on or not.
 PyObject* enter_arena(PyObject* capsule);

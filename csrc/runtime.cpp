@@ -24,11 +24,14 @@ PYBIND11_MODULE(FASTDL_MODULE, m) {
     if (!before) throw py::error_already_set();
     return py::reinterpret_steal<py::object>(before);
   });
-  m.def("new_arena", [] {
-    PyObject* capsule = new_arena();
-    if (!capsule) throw py::error_already_set();
-    return py::reinterpret_steal<py::object>(capsule);
-  });
+  m.def(
+      "new_arena",
+      [](size_t most) {
+        PyObject* capsule = new_arena(most);
+        if (!capsule) throw py::error_already_set();
+        return py::reinterpret_steal<py::object>(capsule);
+      },
+      py::arg("most") = SIZE_MAX);
   m.def("arena_enter", [](const py::capsule& arena) {
     PyObject* before = enter_arena(arena.ptr());
     if (!before) throw py::error_already_set();

@@ -532,6 +532,32 @@ def test_an_arena_gives_its_memory_to_nobody_else():
         _runtime.arena_bytes(backend.cpu.ADDRESSES["matmul"])
 
 
+def test_an_array_that_grows_leaves_the_arena():
+    arena = _runtime.new_arena()
+    outer = _runtime.arena_enter(arena)
+    try:
+        at = np.empty(1000, np.float32).ctypes.data  # free again, to a replay's use
+        kept = np.empty(10, np.float32)
+    finally:
+        _runtime.pool_leave(outer)
+    kept.resize(1000, refcheck=False)
+    assert kept.ctypes.data != at
+
+
+def test_an_arena_that_has_grown_too_large_keeps_nothing():
+    arena = _runtime.new_arena(20_000)
+    in_use = [_runtime.pool_statistics()["bytes_in_use"]]
+    outer = _runtime.arena_enter(arena)
+    try:
+        for floats in (4000, 5000, 6000):
+            a = np.empty(floats, np.float32)
+            del a
+            in_use.append(_runtime.pool_statistics()["bytes_in_use"])
+    finally:
+        _runtime.pool_leave(outer)
+    assert in_use[0] < in_use[1] == in_use[2] == in_use[3]
+
+
 # ------------------------------------------------------------------------------------------------------------- recordings
 
 
