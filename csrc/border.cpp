@@ -361,6 +361,7 @@ class Call {
     uint64_t pointers = 0;
     int slot = spec_.sizes, step_slot = -1;
     std::vector<IndexRange> ranges;
+    std::vector<Written> written;
     for (size_t i = 0; i < spec_.args.size(); ++i) {
       const Argument& a = spec_.args[i];
       if (a.kind == Kind::step) {
@@ -371,6 +372,8 @@ class Call {
       if (a.kind <= Kind::work && arrays_[i].data) {
         pointers |= uint64_t(1) << slot;
         if (!a.by.empty()) program.give_up();
+        const char* const begin = static_cast<const char*>(arrays_[i].data);
+        if (writes(i)) written.push_back({begin, begin + bytes(i)});
         if (a.bounded) {
           IndexRange range = {&a, slot, bytes(i) / dtype_bytes(a.dtype), 0, 0};
           evaluate(a.low, values_, &range.low);
@@ -380,7 +383,7 @@ class Call {
       }
       ++slot;
     }
-    program.add(spec_, slots_, pointers, step_slot, step_slot < 0 ? nullptr : &step_, ranges, takes_long());
+    program.add(spec_, slots_, pointers, step_slot, step_slot < 0 ? nullptr : &step_, ranges, written, takes_long());
   }
 
   void fill_slots() {

@@ -19,7 +19,7 @@ constexpr DType kInputTypes[] = {DType::float32, DType::int64, DType::uint8};
 Program* recording() { return current; }
 
 void Program::add(const Spec& spec, const Slot* slots, uint64_t pointers, int step_slot, const StepState* step,
-                  const std::vector<IndexRange>& ranges, bool takes_long) {
+                  const std::vector<IndexRange>& ranges, const std::vector<Written>& written, bool takes_long) {
   const size_t first = slots_.size();
   calls_.push_back({&spec, first, step_slot, pointers, step ? step->offset : 0, steps_.size()});
   slots_.insert(slots_.end(), slots, slots + spec.slots + 1);
@@ -28,7 +28,24 @@ void Program::add(const Spec& spec, const Slot* slots, uint64_t pointers, int st
     range.slot += static_cast<int>(first);
     ranges_.push_back(range);
   }
+  written_.insert(written_.end(), written.begin(), written.end());
   takes_long_ = takes_long_ || takes_long;
+}
+
+bool Program::draws_from(uint64_t seed, uint64_t start, uint64_t used) const {
+  for (const Recorded& call : calls_) {
+    if (call.step_slot < 0) continue;
+    const StepState& step = steps_[call.step];
+    if (step.seed != seed || step.offset - start > used) return false;
+  }
+  return true;
+}
+
+bool Program::overwritten(const void* data, i64 bytes) const {
+  const char* begin = static_cast<const char*>(data);
+  for (const Written& w : written_)
+    if (w.begin < begin + bytes && begin < w.end) return true;
+  return false;
 }
 
 bool Program::finish(PyObject* inputs, PyObject* result) {
@@ -58,6 +75,7 @@ bool Program::finish(PyObject* inputs, PyObject* result) {
       const char* at = static_cast<const char*>(other.data);
       if (at < begin + bytes && begin < at + other.bytes) return false;  // whose the pointers are would be a guess
     }
+    if (overwritten(begin, bytes)) return false;
     for (const Recorded& call : calls_)
       for (int i = 0; i < call.spec->slots; ++i) {
         if (!(call.pointers >> i & 1)) continue;
@@ -66,6 +84,9 @@ bool Program::finish(PyObject* inputs, PyObject* result) {
       }
     inputs_.push_back(std::move(input));
   }
+  for (const IndexRange& range : ranges_)  // those made on the way are not there yet when a replay looks at them
+    if (overwritten(slots_[static_cast<size_t>(range.slot)].p, range.count * dtype_bytes(DType::int64))) return false;
+  written_ = {};
   for (const Recorded& call : calls_)  // now that they stay where they are
     if (call.step_slot >= 0) slots_[call.first + static_cast<size_t>(call.step_slot)].p = &steps_[call.step];
   return true;
@@ -104,7 +125,9 @@ PyObject* Program::run(PyObject* const* args, Py_ssize_t count) {
   const Py_ssize_t inputs = static_cast<Py_ssize_t>(inputs_.size());
   if (count != inputs + 1)
     return PyErr_Format(PyExc_TypeError, "expected %zd arrays and an offset; got %zd arguments", inputs, count);
-  if (get_num_threads() != threads_) Py_RETURN_NONE;  // scratch may be of another size
+  if (current) current->give_up();  // a recording inside which a program runs
+  if (running_ || get_num_threads() != threads_)
+    Py_RETURN_NONE;  // another thread runs it, or scratch is of another size
   const void* data[kMostInputs];
   for (Py_ssize_t k = 0; k < inputs; ++k)
     if (!same(args[k], inputs_[static_cast<size_t>(k)], &data[k])) Py_RETURN_NONE;
@@ -116,9 +139,11 @@ PyObject* Program::run(PyObject* const* args, Py_ssize_t count) {
       if (call.step_slot >= 0) steps_[call.step].offset = call.offset + moved;
   if (!check_indices()) return nullptr;
   if (takes_long_) {
+    running_ = true;
     PyThreadState* state = PyEval_SaveThread();
     execute();
     PyEval_RestoreThread(state);
+    running_ = false;
   } else {
     execute();
   }
@@ -131,10 +156,13 @@ namespace {
 Program* program_of(PyObject* capsule) { return static_cast<Program*>(PyCapsule_GetPointer(capsule, nullptr)); }
 
 PyObject* record(PyObject*, PyObject*) {
-  if (current) return PyErr_Format(PyExc_RuntimeError, "record: expected no recording in this thread; got one");
+  if (current) {
+    current->give_up();
+    Py_RETURN_FALSE;
+  }
   current = new (std::nothrow) Program(get_num_threads());
   if (!current) return PyErr_NoMemory();
-  Py_RETURN_NONE;
+  Py_RETURN_TRUE;
 }
 
 PyObject* run(PyObject* self, PyObject* const* args, Py_ssize_t count) { return program_of(self)->run(args, count); }
@@ -146,11 +174,16 @@ PyObject* recorded(PyObject*, PyObject* const* args, Py_ssize_t count) {
   std::unique_ptr<Program> program(current);
   current = nullptr;
   if (count == 0) Py_RETURN_NONE;
-  if (count != 2 || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) > kMostInputs)
-    return PyErr_Format(PyExc_TypeError, "recorded: expected (inputs, result), inputs a tuple of at most %d arrays",
+  if ((count != 2 && count != 5) || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) > kMostInputs)
+    return PyErr_Format(PyExc_TypeError,
+                        "recorded: expected (inputs, result, seed, start, used), inputs a tuple of at most %d arrays",
                         kMostInputs);
+  uint64_t drawn[3] = {};
+  for (Py_ssize_t k = 2; k < count; ++k) drawn[k - 2] = PyLong_AsUnsignedLongLongMask(args[k]);
+  if (PyErr_Occurred()) return nullptr;
   try {
-    if (!program || !program->finish(args[0], args[1])) Py_RETURN_NONE;
+    if (!program || (count == 5 && !program->draws_from(drawn[0], drawn[1], drawn[2]))) Py_RETURN_NONE;
+    if (!program->finish(args[0], args[1])) Py_RETURN_NONE;
   } catch (const std::bad_alloc&) {
     return PyErr_NoMemory();
   }
@@ -163,12 +196,16 @@ PyObject* recorded(PyObject*, PyObject* const* args, Py_ssize_t count) {
 }
 
 PyMethodDef functions[] = {
-    {"record", record, METH_NOARGS, "record()\n--\n\nFrom now on calls of kernels in this thread are recorded."},
+    {"record", record, METH_NOARGS,
+     "record()\n--\n\nFrom now on calls of kernels in this thread are recorded. False if they were already, in vain "
+     "then."},
     {"recorded", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(recorded)), METH_FASTCALL,
-     "recorded(inputs, result)\n--\n\nEnd the recording. run(*inputs, moved) calls the same kernels with other inputs, "
-     "offsets of random streams moved on, and gives the first element of result, or None where inputs are not alike. "
-     "None "
-     "if it cannot be replayed; recorded() forgets it."},
+     "recorded(inputs, result, seed, start, used)\n--\n\nEnd the recording. run(*inputs, moved) calls the same kernels "
+     "with other inputs, offsets of random streams moved on, and gives the first element of result, or None where "
+     "inputs are "
+     "not alike. None if it cannot be replayed, or if random numbers came from elsewhere than this place of this "
+     "stream "
+     "(which may be left out); recorded() forgets it."},
     {nullptr, nullptr, 0, nullptr},
 };
 

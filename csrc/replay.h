@@ -21,15 +21,22 @@ struct IndexRange {
   i64 count, low, high;
 };
 
+// What a call writes.
+struct Written {
+  const char *begin, *end;
+};
+
 class Program {
  public:
   explicit Program(int threads) : threads_(threads) {}
 
   // A call that was checked and has run. Bit i of `pointers`: slot i is an array, which may be one of the inputs.
   void add(const Spec& spec, const Slot* slots, uint64_t pointers, int step_slot, const StepState* step,
-           const std::vector<IndexRange>& ranges, bool takes_long);
+           const std::vector<IndexRange>& ranges, const std::vector<Written>& written, bool takes_long);
   // It has had a call that cannot be replayed.
   void give_up() { whole_ = false; }
+  // Whether all random numbers are these elements of this stream: others would be drawn from the same place every time.
+  bool draws_from(uint64_t seed, uint64_t start, uint64_t used) const;
   // Ends the recording. False where there is nothing to replay.
   bool finish(PyObject* inputs, PyObject* result);
 
@@ -58,15 +65,17 @@ class Program {
 
   bool same(PyObject* object, const Input& input, const void** data) const;
   void put(Input& input, const void* data);
+  bool overwritten(const void* data, i64 bytes) const;
   bool check_indices() const;
   void execute() const;
 
   int threads_;
-  bool whole_ = true, takes_long_ = false;
+  bool whole_ = true, takes_long_ = false, running_ = false;
   std::vector<Recorded> calls_;
   std::vector<Slot> slots_;
   std::vector<StepState> steps_;
   std::vector<IndexRange> ranges_;  // their slots counted over all calls
+  std::vector<Written> written_;    // of use while it is recorded
   std::vector<Input> inputs_;
   const float* result_ = nullptr;
 };

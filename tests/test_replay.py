@@ -615,6 +615,66 @@ def test_what_looks_at_values_is_not_replayed():
     assert k.recorded((x,), x) is None
 
 
+def test_indices_that_are_made_on_the_way_are_not_there_yet_when_a_replay_looks_at_them():
+    k, x, table = backend.cpu, np.eye(3, dtype=np.float32), np.arange(6, dtype=np.float32).reshape(3, 2)
+    k.record()
+    y = k.embedding_forward(table, k.argmax(x.reshape(3, 3, 1)).reshape(3))
+    assert k.recorded((x,), y) is None
+    index = np.arange(3)
+    k.record()
+    y = k.embedding_forward(table, index)  # not of the batch, and there
+    run = k.recorded((x,), y)
+    index[0] = 2
+    assert run(x, 0) == table[2, 0]
+    index[1] = 3
+    with pytest.raises(ValueError, match="index: expected integers from 0 to 2; got 3"):
+        run(x, 0)
+
+
+def test_a_batch_that_kernels_write_to_is_not_replayed():
+    k, x = backend.cpu, np.full((2, 3), 3.0, np.float32)
+    k.record()
+    y = k.unary_forward(x, "square", x)
+    assert k.recorded((x,), y) is None
+
+
+def test_random_numbers_from_elsewhere():
+    k, z = backend.cpu, np.empty(5, np.float32)
+    for drawn, found in (((7, 8, 8), True), ((7, 0, 8), True), ((6, 8, 8), False), ((7, 12, 8), False), ((7, 0, 4), False)):
+        k.record()
+        k.uniform(0.0, 1.0, 7, 8, z)
+        assert (k.recorded((), z, *drawn) is not None) == found
+    with pytest.raises(TypeError):
+        k.recorded((), z, 7, 8)
+
+
+def test_a_recording_inside_another_one():
+    k, x = backend.cpu, np.full((2, 3), 3.0, np.float32)
+    assert k.record() and not k.record()
+    y = k.unary_forward(x, "square")
+    assert k.recorded((x,), y) is None
+    k.record()
+    run = k.recorded((x,), k.unary_forward(x, "square"))
+    k.record()
+    run(x, 0)  # not through the border
+    assert k.recorded((x,), k.unary_forward(x, "square")) is None
+
+
+def test_two_threads_do_not_run_one_recording_at_once():
+    k, x = backend.cpu, np.ones((500, 500), np.float32)
+    k.record()
+    between = k.matmul(x, x), np.empty_like(x)
+    y = k.matmul(k.matmul(between[0], x, c=between[1]), x)
+    run = k.recorded((x,), y)
+    got = []
+    threads = [threading.Thread(target=lambda: got.extend(run(x, 0) for _ in range(20))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert None in got and set(got) == {None, 500.0**3}
+
+
 def test_snapshots_compare_objects():
     parameter, numbers, own = nn.Dense(2, inputs=3).w, [1.5, 2.5], {"a": 1000.5}
     parameter.data, parameter.beta = np.zeros((3, 2), np.float32), 1.0
