@@ -1,8 +1,10 @@
 """Replayed steps (python/fastdl/replay.py, csrc/replay.cpp): the same bits as steps called one kernel at a time, and nothing
 replayed that has changed."""
 
+import copy
 import gc
 import inspect
+import pickle
 import threading
 import weakref
 from functools import partial
@@ -338,6 +340,179 @@ def test_what_cannot_be_replayed(make, loss):
     for x, y in batches("Dense"):
         assert step(x, y) == plain(x, y)
     assert not step._programs
+    assert same(state(nets[0]), state(nets[1]))
+
+
+class Masked(nn.Module):
+    """Has its random numbers where nobody finds them."""
+
+    replayable = True
+
+    def __init__(self):
+        self.streams = [Stream(5)]
+
+    def forward(self, x):
+        return ops.dropout(x, 0.5, self.streams[0])
+
+
+class Least(nn.Sequential):
+    """A loss that says nothing of itself, of a class that does."""
+
+    def forward(self, output, target):
+        return ops.softmax_cross_entropy(output, np.minimum(target, 1))
+
+
+def squashed(output, target):
+    y = ops.reshape(ops.add(ops.mean(output), ops.softmax_cross_entropy(output, target)), (1, 1, 1, 1))
+    return ops.conv2d(y, Tensor(np.full((1, 1, 1, 1), 0.5, np.float32)), act="tanh")  # whose way back writes over where it begins
+
+
+squashed.replayable = True
+
+
+def doubled(x):
+    return Tensor(x.data * np.float32(2.0))
+
+
+class Twice:
+    forward = staticmethod(doubled)
+
+
+@pytest.mark.parametrize(
+    ("alter", "loss"),
+    [
+        (lambda net: net.layers.insert(0, nn.Residual(doubled)), "softmax_cross_entropy"),
+        (lambda net: net.layers.insert(0, Twice()), "softmax_cross_entropy"),
+        (lambda net: setattr(net.layers[0], "b", Tensor(net.layers[0].b.data)), "softmax_cross_entropy"),
+        (lambda net: net.layers.insert(1, Masked()), "softmax_cross_entropy"),
+        (lambda net: None, Least()),
+        (lambda net: None, squashed),
+    ],
+)
+def test_what_only_seems_to_be_replayable(alter, loss):
+    def make():
+        net = network("Dense")
+        alter(net)
+        return net
+
+    nets, (step, plain) = pair(make, loss)
+    for x, y in batches("Dense"):
+        assert step(x, y) == plain(x, y)
+    assert not any(step._programs.values())
+    assert same(state(nets[0]), state(nets[1]))
+
+
+def test_a_batch_that_lies_in_the_weights():
+    nets, (step, plain) = pair(lambda: nn.Sequential(nn.Dense(6, "tanh"), nn.BatchNorm(), nn.Dense(3)).build((6,), 0).train())
+    labels = np.array([0, 1, 2, 0, 1, 2])
+    for x, _ in batches("Dense", size=6):
+        assert step(nets[0].layers[0].w.data, labels) == plain(nets[1].layers[0].w.data, labels)
+        assert step(x, labels) == plain(x, labels)
+    assert same(state(nets[0]), state(nets[1]))
+
+
+def heads():
+    """Two networks with a layer in common, and an optimiser of them together."""
+    body, *ends = nn.Dense(5, "tanh"), nn.Dense(3), nn.Dense(3)
+    nets = [nn.Sequential(body, end).build((6,), seed=k).train() for k, end in enumerate(ends)]
+    return nets, optim.SGD(nn.Sequential(body, *ends), lr=0.1)
+
+
+def test_gradients_that_another_step_has_left():
+    results = []
+    for never in (False, True):
+        nets, optimizer = heads()
+        steps = [train.Step(net, "softmax_cross_entropy", optimizer) for net in nets]
+        if never:
+            steps = [eager(step) for step in steps]
+        results.append([step(x, y) for x, y in batches("Dense") for step in steps])
+        results[-1].append(optimizer.flat.data.copy())
+        assert never or all(program for step in steps for program in step._programs.values())
+    assert all(np.array_equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_gradients_that_nobody_clears_are_added_up():
+    results = []
+    for never in (False, True):
+        net = network("Dense")
+        step = train.Step(net, "softmax_cross_entropy", optim.SGD(net.layers[-1], lr=0.1))
+        for x, y in batches("Dense"):
+            (eager(step) if never else step)(x, y)
+        results.append([p.grad for p in net.parameters()])
+    assert same(*results)
+
+
+def test_weights_of_the_optimiser_alone_are_looked_at():
+    nets, optimizer = heads()
+    step = train.Step(nets[0], "softmax_cross_entropy", optimizer)
+    x, y = next(batches("Dense"))
+    step(x, y)
+    nets[1].layers[1].w.wants_grad = False
+    assert step._replay(x, y) is None
+
+
+@pytest.mark.parametrize("duplicate", [copy.copy, copy.deepcopy, lambda step: pickle.loads(pickle.dumps(step))])
+def test_copies_of_a_step(duplicate):
+    net = network("Dropout")
+    step = train.Step(net, "softmax_cross_entropy", optim.Adam(net))
+    data = list(batches("Dropout", 8))
+    for x, y in data[:3]:
+        step(x, y)
+    assert step._programs
+    other, before = duplicate(step), state(net)
+    assert not other._programs
+    if other._module is not net:
+        got = [other(x, y) for x, y in data[3:]]
+        assert same(state(net), before)
+        assert got == [step(x, y) for x, y in data[3:]]
+        assert same(state(net), state(other._module))
+    else:
+        assert np.isfinite(other(*data[3]))
+
+
+def test_steps_inside_steps():
+    results = []
+    for never in (False, True):
+        inner, outer = network("Dense"), network("Dense", 1)
+        inside = train.Step(inner, "softmax_cross_entropy", optim.SGD(inner, lr=0.1))
+        data = list(batches("Dense"))
+
+        def loss(output, target, inside=inside, data=data):
+            inside(*data[0])
+            return ops.softmax_cross_entropy(output, target)
+
+        loss.replayable = True
+        step = train.Step(outer, loss, optim.SGD(outer, lr=0.1))
+        for s in (inside, step) if never else ():
+            eager(s)
+        for x, y in data:
+            step(x, y)
+        inside(*data[1])
+        results.append(state(inner) + state(outer))
+    assert same(*results)
+
+
+@pytest.mark.parametrize("change", ["cleared gradients", "a number", "targets of another shape"])
+def test_what_is_forgotten_time_and_again_is_seldom_recorded(monkeypatch, change):
+    recordings, new_arena = [], replay.new_arena
+    monkeypatch.setattr(replay, "new_arena", lambda most: recordings.append(most) or new_arena(most))
+    nets, (step, plain) = pair(lambda: network("Dense"), "mse")
+    for k, (x, _) in enumerate(batches("Dense", 100)):
+        target = np.zeros((BATCH, 3), np.float32)
+        if change == "cleared gradients":
+            step._optimizer.zero_grad()
+        elif change == "a number":
+            nets[0].steps = k
+        elif k % 2:
+            target = target.reshape(-1)
+        try:
+            got = step(x, target)
+        except ValueError:
+            with pytest.raises(ValueError, match="t: expected"):
+                plain(x, target)
+        else:
+            assert got == plain(x, target)
+    assert 5 < len(recordings) < 25
     assert same(state(nets[0]), state(nets[1]))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from . import backend, ops
 from ._runtime import arena_bytes, arena_enter, new_arena, pool_leave, snapshot, unchanged
-from .module import observed
+from .module import Module, Parameter, observed
 from .random import Stream
 from .tensor import Tensor, recording
 
@@ -29,6 +29,11 @@ LOSSES = {
 _MASK = 2**64 - 1
 _MOST_SHAPES = 4  # of batches: whoever has more of them does not come back to the same one soon
 _MOST_BYTES = 32 << 20  # of memory that a recorded step may hold; larger ones gain less than a hundredth
+# A recording costs about as much as a step gains in several replays. Where it is forgotten again and again, by somebody who
+# changes something between steps, every so many calls may be one, after some that are free.
+_EVERY, _FREE = 8, 8
+# What may be among the attributes of layers: into other objects (functions, say) nobody looks.
+_KNOWN = (bool, bytes, dict, float, int, list, np.generic, np.ndarray, Module, Parameter, Stream, str, tuple, type(None))
 
 
 def loss_of(loss):
@@ -41,7 +46,14 @@ def loss_of(loss):
 
 def _replayable(module):
     """Whether this very class says so: what a subclass or an object does in forward is another matter."""
-    return vars(type(module)).get("replayable", False) and "forward" not in vars(module)
+    own = vars(module)
+    if not vars(type(module)).get("replayable", False) or "forward" in own:
+        return False
+    for name, value in own.items():
+        parts = value if isinstance(value, (list, tuple)) else (value,)
+        if not name.startswith("_") and not all(isinstance(part, _KNOWN) for part in parts):
+            return False
+    return True
 
 
 class Step:
@@ -54,13 +66,16 @@ class Step:
     loss : str or callable
         As in `fastdl.train.fit`.
     optimizer : Optimizer
-        Made for this module.
+        Made for this module, or for one that it is a part of.
 
     Notes
     -----
     Steps are replayed where every layer's class says ``replayable = True`` (see `Module`) and the loss is one of
-    `fastdl.ops` or has an attribute ``replayable`` that is true. Layers and their options may change between steps, as may the
-    number of threads: what was recorded is then forgotten. Values that a layer keeps of its own are not.
+    `fastdl.ops`, or a function with an attribute ``replayable`` that is true: like a layer it then calls kernels alone, and the
+    arrays that it brings itself stay where they are. Layers and their options may change between steps, as may the number of
+    threads: what was recorded is then forgotten. Values that a layer keeps of its own are not looked at.
+
+    Copies, also by pickle, begin without what was recorded.
 
     Examples
     --------
@@ -78,6 +93,10 @@ class Step:
     def __init__(self, module, loss, optimizer):
         self._module, self._loss_of, self._optimizer = module, loss_of(loss), optimizer
         self._programs, self._watched, self._then = {}, (), ()
+        self._credit = _EVERY * _FREE  # calls that no recording was yet made for
+
+    def __getstate__(self):
+        return vars(self) | {"_programs": {}, "_watched": (), "_then": ()}
 
     def __call__(self, x, y):
         """One update.
@@ -109,43 +128,63 @@ class Step:
         program = self._programs.get(x.shape)
         if program is None:
             return None
-        run, _, stream, seed, start, used = program
-        if stream is None:
-            return run(x, y, 0)
-        moved = (stream.offset - start) & _MASK
-        if stream.seed != seed or moved % 4:  # takers begin at blocks of four, and would lie otherwise
-            return None
+        run, _, untouched, stream, seed, start, used = program
+        moved = 0
+        if stream is not None:
+            moved = (stream.offset - start) & _MASK
+            if stream.seed != seed or moved % 4:  # takers begin at blocks of four, and would lie otherwise
+                return None
         value = run(x, y, moved)
         if value is not None:
-            stream.take(used)
+            if stream is not None:
+                stream.take(used)
+            for p in untouched:  # whatever lies there by now
+                p.beta = 0.0
         return value
 
     def _first(self, x, y):
         """The loss of a batch sent forward and back as usual, and recorded if it can be."""
+        self._credit = min(self._credit + 1, _EVERY * _FREE)
         known = self._programs.get(x.shape, self)  # None: not to be recorded
-        streams = None if known is None or len(self._programs) >= _MOST_SHAPES else self._streams(x)
+        wanted = known is not None and len(self._programs) < _MOST_SHAPES and self._credit >= _EVERY
+        streams = self._streams(x) if wanted and not self._overlaps(x, y) else None
         if streams is None:
             return self._forward_and_back(x, y).item()  # read only now: a GPU has the way back to do meanwhile
+        self._credit -= _EVERY
         stream = streams[0] if streams else None
-        start = stream.offset if streams else 0
-        kernels, arena = backend.kernels(x), new_arena()
-        outer = arena_enter(arena)
+        seed, start = (stream.seed, stream.offset) if streams else (0, 0)
+        kernels, arena, outer = backend.kernels(x), new_arena(_MOST_BYTES), None
         try:
-            kernels.record()
+            if not kernels.record():  # inside another recording, which comes to nothing now
+                return self._forward_and_back(x, y).item()
+            outer = arena_enter(arena)
             with backend.keeping_constants() as constants:
                 loss = self._forward_and_back(x, y)
-            run = kernels.recorded((x, y), loss.data)
+            used = (stream.offset - start) & _MASK if streams else 0
+            run = kernels.recorded((x, y), loss.data, seed, start, used)
         except BaseException:
             kernels.recorded()
             raise
         finally:
-            pool_leave(outer)
+            if outer is not None:
+                pool_leave(outer)
         self._watch()
         self._programs[x.shape] = None
-        if run is not None and arena_bytes(arena) <= _MOST_BYTES:
-            seed, used = (stream.seed, (stream.offset - start) & _MASK) if streams else (0, 0)
-            self._programs[x.shape] = run, (arena, constants), stream, seed, start, used
+        # Of another shape than usual, the loss had a gradient of its own to begin with, which a kernel may have written over.
+        if run is not None and loss.data.shape == (1,) and arena_bytes(arena) <= _MOST_BYTES:
+            held = arena, constants, self._then
+            untouched = [p for p in self._optimizer.flat.parameters if p.beta == 0.0]
+            self._programs[x.shape] = run, held, untouched, stream, seed, start, used
         return loss.item()
+
+    def _overlaps(self, x, y):
+        """Whether the batch lies in arrays that the step uses besides: a replay with another one would take those for it."""
+        own = [b for _, b in self._module.named_buffers()]
+        for p in self._optimizer.flat.parameters:
+            own += [p.data, p.grad]
+        return any(
+            isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b) for a in (x, y) for b in own
+        )
 
     def _streams(self, x):
         """The random streams that the network draws from; None where it cannot be replayed."""
@@ -153,7 +192,11 @@ class Step:
             return None
         if not _replayable(self._module):
             return None
-        if self._loss_of not in LOSSES.values() and not getattr(self._loss_of, "replayable", False):
+        loss = self._loss_of
+        if loss not in LOSSES.values() and (isinstance(loss, Module) or not getattr(loss, "replayable", False)):
+            return None
+        trained = {id(p) for p in self._optimizer.flat.parameters}
+        if not all(id(p) in trained for p in self._module.parameters()):  # gradients of the others are added up for ever
             return None
         streams = {}
         for _, m in self._module.named_modules():
@@ -167,7 +210,7 @@ class Step:
         if self._programs:
             return
         modules = self._module.named_modules()
-        self._watched = (*self._module._holders(modules), *self._module.parameters())
+        self._watched = (*self._module._holders(modules), *self._optimizer.flat.parameters)
         self._then = snapshot(self._watched)
 
     def _forward_and_back(self, x, y):
