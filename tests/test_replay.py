@@ -516,6 +516,16 @@ def test_what_is_forgotten_time_and_again_is_seldom_recorded(monkeypatch, change
     assert same(state(nets[0]), state(nets[1]))
 
 
+def test_what_cannot_be_replayed_is_seldom_looked_at():
+    net = nn.Sequential(nn.Noise("gaussian", 0.1), nn.Dense(3)).build((6,), seed=0).train()
+    step, looks = train.Step(net, "softmax_cross_entropy", optim.SGD(net)), []
+    look = step._streams
+    step._streams = lambda x: looks.append(x) or look(x)
+    for x, y in batches("Dense", 100):
+        step(x, y)
+    assert 5 < len(looks) < 25
+
+
 def test_two_streams_are_not_replayed():
     net = network("Dropout")
     net.layers[0].stream = Stream(77)

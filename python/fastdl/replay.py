@@ -29,8 +29,9 @@ LOSSES = {
 _MASK = 2**64 - 1
 _MOST_SHAPES = 4  # of batches: whoever has more of them does not come back to the same one soon
 _MOST_BYTES = 32 << 20  # of memory that a recorded step may hold; larger ones gain less than a hundredth
-# A recording costs about as much as a step gains in several replays. Where it is forgotten again and again, by somebody who
-# changes something between steps, every so many calls may be one, after some that are free.
+# A recording costs what several replays gain, and to look whether one is possible costs something too. Where it is forgotten
+# again and again, by somebody who changes something between steps, or never possible, every so many calls may try, after some
+# that are free.
 _EVERY, _FREE = 8, 8
 # What may be among the attributes of layers: into other objects (functions, say) nobody looks.
 _KNOWN = (bool, bytes, dict, float, int, list, np.generic, np.ndarray, Module, Parameter, Stream, str, tuple, type(None))
@@ -93,7 +94,7 @@ class Step:
     def __init__(self, module, loss, optimizer):
         self._module, self._loss_of, self._optimizer = module, loss_of(loss), optimizer
         self._programs, self._watched, self._then = {}, (), ()
-        self._credit = _EVERY * _FREE  # calls that no recording was yet made for
+        self._credit = _EVERY * _FREE  # calls for which nothing was tried
 
     def __getstate__(self):
         return vars(self) | {"_programs": {}, "_watched": (), "_then": ()}
@@ -146,11 +147,12 @@ class Step:
         """The loss of a batch sent forward and back as usual, and recorded if it can be."""
         self._credit = min(self._credit + 1, _EVERY * _FREE)
         known = self._programs.get(x.shape, self)  # None: not to be recorded
-        wanted = known is not None and len(self._programs) < _MOST_SHAPES and self._credit >= _EVERY
-        streams = self._streams(x) if wanted and not self._overlaps(x, y) else None
-        if streams is None:
+        streams = None
+        if known is not None and len(self._programs) < _MOST_SHAPES and self._credit >= _EVERY:
+            self._credit -= _EVERY
+            streams = self._streams(x)
+        if streams is None or self._overlaps(x, y):
             return self._forward_and_back(x, y).item()  # read only now: a GPU has the way back to do meanwhile
-        self._credit -= _EVERY
         stream = streams[0] if streams else None
         seed, start = (stream.seed, stream.offset) if streams else (0, 0)
         kernels, arena, outer = backend.kernels(x), new_arena(_MOST_BYTES), None
