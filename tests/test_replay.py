@@ -640,6 +640,23 @@ def test_an_error_ends_the_recording():
     assert step(x, y) == step._loss_of(network("Dense")(Tensor(x)), y).item()
 
 
+def test_an_interrupt_as_a_recording_begins_leaves_nothing(monkeypatch):
+    net, enter = network("Dense"), replay.arena_enter
+
+    def interrupted(arena):
+        enter(arena)
+        raise KeyboardInterrupt
+
+    step = train.Step(net, "softmax_cross_entropy", optim.SGD(net))
+    monkeypatch.setattr(replay, "arena_enter", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        step(*next(batches("Dense")))
+    assert np._core.multiarray.get_handler_name(np.empty(4)) == "default_allocator"
+    assert backend._constants.get() is None
+    assert backend.cpu.record()
+    backend.cpu.recorded()
+
+
 # ---------------------------------------------------------------------------------------------------------------- memory
 
 

@@ -433,18 +433,13 @@ def empty_like(a):
 _constants = ContextVar("constants", default=None)
 
 
-class keeping_constants:
-    """``with keeping_constants() as kept:`` what `full` makes in this thread is kept in that list as well: a recorded step reads
-    it whenever it is replayed, and no kernel of it writes it again. So its memory is apart from that of the step, where an array
-    may lie in the place of an earlier one, which a replay writes anew."""
-
-    def __enter__(self):
-        self._before, kept = _constants.get(), []
-        _constants.set((kept, _runtime.new_arena()))
-        return kept
-
-    def __exit__(self, *_):
-        _constants.set(self._before)
+def keep_constants():
+    """From now on what `full` makes in this context is kept, in the list that this gives: a recorded step reads it whenever it is
+    replayed, and no kernel of it writes it again. So its memory is apart from that of the step, where an array may lie in the
+    place of an earlier one, which a replay writes anew."""
+    kept = []
+    _constants.set((kept, _runtime.new_arena()))
+    return kept
 
 
 def full(shape, like, value):

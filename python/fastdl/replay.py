@@ -9,11 +9,12 @@ The results are the same, bit for bit.
 """
 
 import math
+from contextvars import copy_context
 
 import numpy as np
 
 from . import backend, ops
-from ._runtime import arena_bytes, arena_enter, new_arena, pool_leave, snapshot, unchanged
+from ._runtime import arena_bytes, arena_enter, new_arena, snapshot, unchanged
 from .module import Module, Parameter, observed
 from .random import Stream
 from .tensor import Tensor, recording
@@ -155,21 +156,17 @@ class Step:
             return self._forward_and_back(x, y).item()  # read only now: a GPU has the way back to do meanwhile
         stream = streams[0] if streams else None
         seed, start = (stream.seed, stream.offset) if streams else (0, 0)
-        kernels, arena, outer = backend.kernels(x), new_arena(_MOST_BYTES), None
+        kernels, arena = backend.kernels(x), new_arena(_MOST_BYTES)
         try:
             if not kernels.record():  # inside another recording, which comes to nothing now
                 return self._forward_and_back(x, y).item()
-            outer = arena_enter(arena)
-            with backend.keeping_constants() as constants:
-                loss = self._forward_and_back(x, y)
+            # in a context that ends with it, wherever an interrupt may come
+            loss, constants = copy_context().run(self._inside, arena, x, y)
             used = (stream.offset - start) & _MASK if streams else 0
             run = kernels.recorded((x, y), loss.data, seed, start, used)
         except BaseException:
             kernels.recorded()
             raise
-        finally:
-            if outer is not None:
-                pool_leave(outer)
         self._watch()
         self._programs[x.shape] = None
         # Of another shape than usual, the loss had a gradient of its own to begin with, which a kernel may have written over.
@@ -178,6 +175,11 @@ class Step:
             untouched = [p for p in self._optimizer.flat.parameters if p.beta == 0.0]
             self._programs[x.shape] = run, held, untouched, stream, seed, start, used
         return loss.item()
+
+    def _inside(self, arena, x, y):
+        arena_enter(arena)
+        constants = backend.keep_constants()
+        return self._forward_and_back(x, y), constants
 
     def _overlaps(self, x, y):
         """Whether the batch lies in arrays that the step uses besides: a replay with another one would take those for it."""
