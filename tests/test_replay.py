@@ -566,6 +566,22 @@ def test_many_shapes_are_not_all_kept():
     assert len(step._programs) == replay._MOST_SHAPES
 
 
+def test_all_shapes_are_recorded_again_for_another_number_of_threads():
+    net, before = network("Dense"), fastdl.get_num_threads()
+    step = train.Step(net, "softmax_cross_entropy", optim.SGD(net))
+    data = [next(batches("Dense", 1, size)) for size in range(1, 1 + replay._MOST_SHAPES)]
+    try:
+        for threads in (1, 2):
+            fastdl.set_num_threads(threads)
+            for x, y in data:
+                step(x, y)
+        only_replay(step)
+        for x, y in data:
+            step(x, y)
+    finally:
+        fastdl.set_num_threads(before)
+
+
 def test_a_step_that_needs_much_memory_is_not_kept(monkeypatch):
     monkeypatch.setattr(replay, "_MOST_BYTES", 1000)
     nets, (step, plain) = pair()

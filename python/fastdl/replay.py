@@ -147,9 +147,9 @@ class Step:
     def _first(self, x, y):
         """The loss of a batch sent forward and back as usual, and recorded if it can be."""
         self._credit = min(self._credit + 1, _EVERY * _FREE)
-        known = self._programs.get(x.shape, self)  # None: not to be recorded
+        room = x.shape in self._programs or len(self._programs) < _MOST_SHAPES
         streams = None
-        if known is not None and len(self._programs) < _MOST_SHAPES and self._credit >= _EVERY:
+        if room and self._programs.get(x.shape, self) is not None and self._credit >= _EVERY:  # None: not to be recorded
             self._credit -= _EVERY
             streams = self._streams(x)
         if streams is None or self._overlaps(x, y):
