@@ -442,6 +442,24 @@ def test_gradients_that_nobody_clears_are_added_up():
     assert same(*results)
 
 
+class Counting(nn.Dense):
+    replayable = True
+
+    def forward(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().forward(x)
+
+
+def test_what_changes_while_a_step_is_recorded_is_not_replayed():
+    def make():
+        return nn.Sequential(Counting(5, "tanh"), nn.Dense(3)).build((6,), seed=0).train()
+
+    nets, (step, plain) = pair(make)
+    for x, y in batches("Dense"):
+        assert step(x, y) == plain(x, y)
+    assert nets[0].layers[0].calls == nets[1].layers[0].calls
+
+
 def test_weights_of_the_optimiser_alone_are_looked_at():
     nets, optimizer = heads()
     step = train.Step(nets[0], "softmax_cross_entropy", optimizer)

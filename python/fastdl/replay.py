@@ -156,7 +156,7 @@ class Step:
             return self._forward_and_back(x, y).item()  # read only now: a GPU has the way back to do meanwhile
         stream = streams[0] if streams else None
         seed, start = (stream.seed, stream.offset) if streams else (0, 0)
-        kernels, arena = backend.kernels(x), new_arena(_MOST_BYTES)
+        kernels, arena, then = backend.kernels(x), new_arena(_MOST_BYTES), self._watch()
         try:
             if not kernels.record():  # inside another recording, which comes to nothing now
                 return self._forward_and_back(x, y).item()
@@ -167,11 +167,10 @@ class Step:
         except BaseException:
             kernels.recorded()
             raise
-        self._watch()
         self._programs[x.shape] = None
         # Of another shape than usual, the loss had a gradient of its own to begin with, which a kernel may have written over.
         if run is not None and loss.data.shape == (1,) and arena_bytes(arena) <= _MOST_BYTES:
-            held = arena, constants, self._then
+            held = arena, constants, then
             untouched = [p for p in self._optimizer.flat.parameters if p.beta == 0.0]
             self._programs[x.shape] = run, held, untouched, stream, seed, start, used
         return loss.item()
@@ -210,12 +209,12 @@ class Step:
         return list(streams.values()) if len(streams) <= 1 else None
 
     def _watch(self):
-        """Remember all that a step depends on: what was recorded holds while these are the same objects."""
-        if self._programs:
-            return
-        modules = self._module.named_modules()
-        self._watched = (*self._module._holders(modules), *self._optimizer.flat.parameters)
-        self._then = snapshot(self._watched)
+        """Remember all that a step depends on, and give it: what is recorded now holds while these are the same objects."""
+        watched = (*self._module._holders(self._module.named_modules()), *self._optimizer.flat.parameters)
+        then = snapshot(watched)
+        if not self._programs:
+            self._watched, self._then = watched, then
+        return then
 
     def _forward_and_back(self, x, y):
         loss = self._loss_of(self._module(Tensor(x) if x.dtype == np.float32 else x), y)
