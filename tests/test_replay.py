@@ -229,6 +229,27 @@ def test_models_replay(monkeypatch):
             model.fit(x, labels, epochs=2, **options)
 
 
+def test_a_fit_inside_a_callback_of_the_same_model(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, labels = rng.random((40, 6), np.float32), rng.integers(0, 3, 40)
+
+    def run():
+        model, nets = fastdl.models.MLP((8,)), []
+
+        def again(state):
+            nets.append(state.module)
+            if len(nets) == 1:
+                model.fit(x, labels, epochs=1)
+
+        model.fit(x, labels, epochs=3, smoothing=0.2, callbacks=again)
+        return nets[-1].get_weights()
+
+    replayed = run()
+    monkeypatch.setattr(train.Step, "_streams", lambda self, x: None)
+    plain = run()
+    assert all(np.array_equal(replayed[name], plain[name]) for name in plain)
+
+
 # ------------------------------------------------------------------------------------- what has changed is not replayed
 
 

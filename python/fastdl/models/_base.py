@@ -362,11 +362,11 @@ class Classifier(Model):
         """What training makes small, as `fastdl.train.fit` takes it."""
         if not chance("smoothing", smoothing):
             return "softmax_cross_entropy"
-        smooth, plain = float(smoothing), train.LOSSES["softmax_cross_entropy"]
+        smooth, plain, network = float(smoothing), train.LOSSES["softmax_cross_entropy"], self.module_
 
         def loss(output, target):
             # Validation is judged without smoothing, so that its figure can be compared.
-            return plain(output, target, None, smooth if self.module_.training else 0.0)
+            return plain(output, target, None, smooth if network.training else 0.0)
 
         loss.__qualname__ = f"softmax_cross_entropy, smoothing {smooth:g}"  # what a run that goes on compares
         loss.replayable = True
