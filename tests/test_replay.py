@@ -383,6 +383,18 @@ class Least(nn.Sequential):
         return ops.softmax_cross_entropy(output, np.minimum(target, 1))
 
 
+class Aside(nn.Module):
+    """Keeps a layer where nobody looks for it."""
+
+    replayable = True
+
+    def __init__(self):
+        self._layer = nn.Noise("gaussian", 0.1)
+
+    def forward(self, x):
+        return self._layer(x)
+
+
 def squashed(output, target):
     y = ops.reshape(ops.add(ops.mean(output), ops.softmax_cross_entropy(output, target)), (1, 1, 1, 1))
     return ops.conv2d(y, Tensor(np.full((1, 1, 1, 1), 0.5, np.float32)), act="tanh")  # whose way back writes over where it begins
@@ -406,6 +418,7 @@ class Twice:
         (lambda net: net.layers.insert(0, Twice()), "softmax_cross_entropy"),
         (lambda net: setattr(net.layers[0], "b", Tensor(net.layers[0].b.data)), "softmax_cross_entropy"),
         (lambda net: net.layers.insert(1, Masked()), "softmax_cross_entropy"),
+        (lambda net: net.layers.insert(0, Aside()), "softmax_cross_entropy"),
         (lambda net: None, Least()),
         (lambda net: None, squashed),
     ],
@@ -479,6 +492,50 @@ def test_what_changes_while_a_step_is_recorded_is_not_replayed():
     for x, y in batches("Dense"):
         assert step(x, y) == plain(x, y)
     assert nets[0].layers[0].calls == nets[1].layers[0].calls
+
+
+class Accumulating(optim.SGD):
+    """Adds up the gradients of two batches."""
+
+    def zero_grad(self):
+        if self.t % 2 == 0:
+            super().zero_grad()
+
+
+class Wrapper:
+    def __init__(self, optimizer):
+        self.optimizer, self.flat, self.t = optimizer, optimizer.flat, 0
+
+    def zero_grad(self):
+        self.t += 1
+        if self.t % 2:
+            self.optimizer.zero_grad()
+
+    def step(self):
+        self.optimizer.step()
+
+
+class Bare:
+    def __init__(self, optimizer):
+        self.zero_grad, self.step = optimizer.zero_grad, optimizer.step
+
+
+def patched(optimizer):
+    optimizer.zero_grad = Wrapper(optim.SGD(optimizer.flat)).zero_grad
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    "make",
+    [Accumulating, lambda net: Wrapper(optim.SGD(net)), lambda net: Bare(optim.SGD(net)), lambda net: patched(optim.SGD(net))],
+)
+def test_optimisers_that_clear_gradients_in_their_own_way(make):
+    nets = network("Dense"), network("Dense")
+    step, plain = (train.Step(net, "softmax_cross_entropy", make(net)) for net in nets)
+    eager(plain)
+    for x, y in batches("Dense"):
+        assert step(x, y) == plain(x, y)
+    assert same(state(nets[0]), state(nets[1]))
 
 
 def test_weights_of_the_optimiser_alone_are_looked_at():

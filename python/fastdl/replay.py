@@ -16,6 +16,7 @@ import numpy as np
 from . import backend, ops
 from ._runtime import arena_bytes, arena_enter, new_arena, snapshot, unchanged
 from .module import Module, Parameter, observed
+from .optim import Optimizer
 from .random import Stream
 from .tensor import Tensor, recording
 
@@ -53,7 +54,8 @@ def _replayable(module):
         return False
     for name, value in own.items():
         parts = value if isinstance(value, (list, tuple)) else (value,)
-        if not name.startswith("_") and not all(isinstance(part, _KNOWN) for part in parts):
+        hidden = name.startswith("_")  # from the network, which does not know what it has there
+        if any(isinstance(part, (Module, Tensor)) if hidden else not isinstance(part, _KNOWN) for part in parts):
             return False
     return True
 
@@ -195,10 +197,14 @@ class Step:
             return None
         if not _replayable(self._module):
             return None
+        # One that clears gradients in its own way adds them up, say, which a replay would not do.
+        optimizer = self._optimizer
+        if getattr(type(optimizer), "zero_grad", None) is not Optimizer.zero_grad or "zero_grad" in vars(optimizer):
+            return None
         loss = self._loss_of
         if loss not in LOSSES.values() and (isinstance(loss, Module) or not getattr(loss, "replayable", False)):
             return None
-        trained = {id(p) for p in self._optimizer.flat.parameters}
+        trained = {id(p) for p in optimizer.flat.parameters}
         if not all(id(p) in trained for p in self._module.parameters()):  # gradients of the others are added up for ever
             return None
         streams = {}
