@@ -33,6 +33,10 @@ struct Session {
 // Why acquire() refused an array; the caller words the error.
 enum class Refusal : uint8_t { none, not_an_array, dtype, layout, alignment, read_only, mask, host_memory, device };
 
+// Finds what makes the arrays, as the module loads: finding it lets the GIL go, and of two threads whose first calls come at
+// once one would have the GIL and the other the lock of what is found once.
+void find_array_library();
+
 // Looks at an array without converting or copying: right dtype in native byte order, C-contiguous, aligned, and writeable if
 // asked.
 Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Session* session);

@@ -33,6 +33,17 @@ const char* array_kind() { return "NumPy array"; }
 
 namespace {
 
+const py::detail::npy_api& api() {
+  static const auto& found = py::detail::npy_api::get();
+  return found;
+}
+
+const py::dtype& type_of(DType dtype) {
+  static const py::dtype types[] = {py::dtype::of<float>(), py::dtype::of<uint8_t>(), py::dtype::of<int64_t>(),
+                                    py::dtype::of<uint32_t>()};
+  return types[static_cast<int>(dtype)];
+}
+
 constexpr int kLayout = py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
 constexpr int kWriteable = py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
 
@@ -49,10 +60,14 @@ __attribute__((cold)) Refusal look_closer(PyObject* object, DType dtype, bool wr
 
 }  // namespace
 
+void find_array_library() {
+  api();
+  type_of(DType::float32);
+}
+
 Refusal acquire(PyObject* object, DType dtype, bool writeable, Array* out, Session*) {
-  static const auto& api = py::detail::npy_api::get();
-  const bool plain = Py_TYPE(object) == api.PyArray_Type_;
-  if (!plain && !api.PyArray_Check_(object)) return Refusal::not_an_array;
+  const bool plain = Py_TYPE(object) == api().PyArray_Type_;
+  if (!plain && !api().PyArray_Check_(object)) return Refusal::not_an_array;
   const auto* array = py::detail::array_proxy(object);
   const int wanted = writeable ? kLayout | kWriteable : kLayout;
   if (!plain || (array->flags & wanted) != wanted || !same_type(array, dtype)) {
@@ -84,11 +99,9 @@ void describe(PyObject* object, Refusal why, const Session&, char* text, size_t 
 }
 
 PyObject* create(DType dtype, int ndim, const Py_ssize_t* shape, Session*) {
-  static const py::dtype types[] = {py::dtype::of<float>(), py::dtype::of<uint8_t>(), py::dtype::of<int64_t>(),
-                                    py::dtype::of<uint32_t>()};
-  static const auto& api = py::detail::npy_api::get();
-  py::dtype type = types[static_cast<int>(dtype)];
-  return api.PyArray_NewFromDescr_(api.PyArray_Type_, type.release().ptr(), ndim, shape, nullptr, nullptr, 0, nullptr);
+  py::dtype type = type_of(dtype);
+  return api().PyArray_NewFromDescr_(api().PyArray_Type_, type.release().ptr(), ndim, shape, nullptr, nullptr, 0,
+                                     nullptr);
 }
 
 void enter(Session*) {}

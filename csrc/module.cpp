@@ -1,6 +1,7 @@
 // One Python module for each target; the build sets FASTDL_MODULE to its name and links that target's kernels.
 #include <pybind11/pybind11.h>
 
+#include "array.h"
 #include "border.h"
 #include "replay.h"
 #include "threads.h"
@@ -22,6 +23,7 @@ double multiply_adds(int64_t pieces, int64_t rounds);  // cpu/peak.cpp
 
 PYBIND11_MODULE(FASTDL_MODULE, m) {
   m.doc() = "The kernels of fastdl, compiled for one target; see fastdl.kernels.";
+  fastdl::find_array_library();
   fastdl::bind_kernels(m.ptr());
 #if defined(FASTDL_BIND)
   fastdl::FASTDL_BIND(m);

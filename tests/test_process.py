@@ -149,6 +149,31 @@ def test_two_python_threads_at_once():
     assert expected[0] != expected[1]
 
 
+FIRST_CALLS = """
+import sys, threading
+import numpy as np
+from fastdl import kernels
+
+gate = threading.Barrier(4)
+
+def call():
+    x = np.ones((3, 4), np.float32)
+    gate.wait()
+    kernels.softmax_forward(x)
+
+sys.setswitchinterval(1e-6)
+callers = [threading.Thread(target=call) for _ in range(4)]
+[c.start() for c in callers]
+[c.join() for c in callers]
+"""
+
+
+def test_first_calls_of_several_threads_at_once():
+    environment = {**os.environ, "FASTDL_TARGET": backend.target}  # so that no target is tried out while fastdl loads
+    for _ in range(8):
+        subprocess.run([sys.executable, "-c", FIRST_CALLS], env=environment, check=True, timeout=60)
+
+
 def test_gil_is_released_for_long_work():
     """While one thread is in a long kernel, another one goes on in Python."""
     x = np.ones((1200, 1200), np.float32)
