@@ -128,7 +128,8 @@ class Module:
     replayable : bool
         Of this very class, not of those derived from it: `forward` calls the same kernels in the same order on every batch of
         a shape, and does nothing else that depends on the batch or that a step must do each time: no NumPy on what it
-        computes. Training may then replay it, see `fastdl.train.Step`.
+        computes. Training may then replay it, see `fastdl.train.Step`, where its attributes are plain values, arrays,
+        parameters, modules and the network's random stream, or lists of them.
     buffers : tuple of str
         Of the class: names of attributes that are arrays which belong to the state but are not trained.
     """

@@ -77,7 +77,8 @@ class Step:
     Steps are replayed where every layer's class says ``replayable = True`` (see `Module`) and the loss is one of
     `fastdl.ops`, or a function with an attribute ``replayable`` that is true: like a layer it then calls kernels alone, and the
     arrays that it brings itself stay where they are. Layers and their options may change between steps, as may the number of
-    threads: what was recorded is then forgotten. Values that a layer keeps of its own are not looked at.
+    threads: what was recorded is then forgotten. Values that a layer keeps of its own are not looked at. An optimiser whose
+    `zero_grad` is its own, to add up the gradients of several batches, say, has its steps done as usual.
 
     Copies, also by pickle, begin without what was recorded.
 
