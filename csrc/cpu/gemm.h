@@ -231,6 +231,14 @@ inline void pack_copied(const float* source, i64 step, i64 cols, i64 count, floa
         store(out + k * W + v * kLanes, from_bits(bits(load(source + k * step + v * kLanes)) & mask[v]));
       }
     }
+    for (; k < count; ++k) {
+      for (int v = 0; v < W / kLanes; ++v) {
+        const i64 left = cols - v * kLanes;
+        store(out + k * W + v * kLanes, left >= kLanes ? load(source + k * step + v * kLanes)
+                                        : left > 0     ? load_part(source + k * step + v * kLanes, left)
+                                                       : vec{});
+      }
+    }
   }
   for (; k < count; ++k) {
     for (int j = 0; j < W; ++j) out[k * W + j] = j < cols ? source[k * step + j] : 0.0f;
