@@ -179,7 +179,7 @@ void multiply(const Recurrent& weights, i64 rows, const float* a, float beta, fl
   const i64 K = weights.K, N = weights.N;
   if (weights.panels) {
     gemm_panels(rows, N, K, a, K, weights.panels, beta, c, c_step);
-  } else if (weights.strips) {
+  } else if (weights.strips && K > 0) {
     multiply_strips(weights, rows, a, beta, c, c_step, turn);
   } else {
     gemm_strided(rows, N, K, a, K, 0, weights.plain, weights.plain_step, weights.transposed, beta, c, c_step);
