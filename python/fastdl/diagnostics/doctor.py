@@ -231,9 +231,7 @@ def examine(model, X, y, loss=None):
         if len(target) != len(x):
             raise ValueError(f"y: expected {len(x)} targets, as many as samples in X; got {len(target)}")
     loss = loss or getattr(model, "_loss", "softmax_cross_entropy")
-    loss_of = train.LOSSES.get(loss, loss)
-    if not callable(loss_of):
-        raise ValueError(f"loss: expected one of {', '.join(train.LOSSES)} or a function; got {loss!r}")
+    loss_of = train.loss_of(loss)
     findings = _of_input(steps_of(model, x))
     if findings and findings[0].kind == "input not finite":
         return Report(findings, [])

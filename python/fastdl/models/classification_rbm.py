@@ -88,8 +88,7 @@ class ClassificationRBM(Classifier):
         return x, codes, held
 
     def _objective(self, smoothing):
-        plain = super()._objective(smoothing)
-        plain = train.LOSSES.get(plain, plain) if isinstance(plain, str) else plain
+        plain = train.loss_of(super()._objective(smoothing))
 
         def loss(output, target):
             # Validation is judged by the cross entropy alone.
