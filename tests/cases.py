@@ -402,6 +402,14 @@ CASES = [
         ]
         # where tiles change: ten columns and one more, a last panel of one vector and one lane more
         + [dict(M=37, N=n, K=50, trans_a=ta) for ta in (0, 1) for n in (4, 9, 11, 17, 24, 25, 48, 49, 113)]
+        # few columns, alone or beside others: rows as lanes, whole vectors of them and less, steps that fill no block
+        + [
+            dict(M=m, N=n, K=k, trans_a=ta)
+            for ta in (0, 1)
+            for m, k in [(6, 16), (21, 37), (70, 300)]
+            for n in (1, 2, 3, 5, 8, 10, 18, 26)
+        ]
+        + [dict(M=150, N=n, K=33, trans_b=1) for n in (1, 6, 65, 131, 154)]
         + [dict(B=3, M=5, N=7, K=9), dict(B=0, M=2, N=2, K=2), dict(B=2, M=33, N=48, K=65, trans_b=1)]
         + [  # shared by threads: several blocks of rows, two groups of those, two strips of columns
             dict(M=m, N=n, K=k, trans_a=ta)

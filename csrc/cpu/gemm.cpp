@@ -218,51 +218,136 @@ struct TenHalfSums {
   }
 };
 
-// Ten columns where a is read by columns: a vector is some rows of one column. Two vectors, so that each element of b that is
-// broadcast is used twice; as many columns at a time as have their registers.
-void ten_columns(const TileArgs& t) {
-  constexpr int kAtOnce = kLanes == 16 ? 10 : 5;
-  float whole[2 * kLanes * 16];
-  vec sums[2][kLanes > 10 ? kLanes : 10] = {};  // those of a column, of half the rows
-  for (int first = 0; first < 10; first += kAtOnce) {
-    const float *a = t.a, *b = t.b + first;
-    vec s[kAtOnce][2];
-    unrolled<kAtOnce>([&](auto j) FASTDL_INLINED { s[j][0] = s[j][1] = vec{}; });
-    for (i64 k = t.count; k > 0; --k) {
-      const vec a0 = load(a), a1 = load(a + kLanes);
-      unrolled<kAtOnce>([&](auto j) FASTDL_INLINED {
-        const vec bj = splat(b[j]);
-        add_product(s[j][0], bj, a0);
-        add_product(s[j][1], bj, a1);
-      });
-      a += t.a_step;
-      b += t.b_step;
-      __asm__ volatile("" ::: "memory");
-    }
-    unrolled<kAtOnce>([&](auto j) FASTDL_INLINED {
-      sums[0][first + j] = s[j][0];
-      sums[1][first + j] = s[j][1];
-    });
-  }
-  for (int v = 0; v < 2; ++v) {
-    vec columns[kLanes];
-    for (int j = 0; j < kLanes; ++j) columns[j] = sums[v][j];
-    transpose(columns);
-    for (int r = 0; r < kLanes; ++r) {
-      float* row = whole + (v * kLanes + r) * 16;
-      store(row, columns[r]);
-      for (int j = kLanes; j < 10; ++j) row[j] = sums[v][j][r];
-    }
-  }
-  write_edge(t, whole, 2 * kLanes, 16);
-}
-
 // Zen and Zen+ have multipliers of 128 bits.
 TenTile ten_by_rows() {
   __builtin_cpu_init();
   return __builtin_cpu_is("znver1") ? TenTile{tile_by_rows<4, TenHalfSums>, 4} : TenTile{tile_by_rows<8, TenSums>, 8};
 }
 #endif
+
+// c = beta c + sums, where the lanes of the sums are rows.
+void write_few(const vec* sums, int columns, float* c, i64 c_step, i64 rows, float beta) {
+  if (columns == 1 && c_step == 1) {
+    store_part(c, beta == 0.0f ? sums[0] : beta * load_part(c, rows) + sums[0], rows);
+  } else if (columns < kLanes / 3 || columns > kLanes) {
+    for (int n = 0; n < columns; ++n) {
+      float* at = c + n;
+      for (i64 r = 0; r < rows; ++r, at += c_step) *at = beta == 0.0f ? sums[n][r] : beta * *at + sums[n][r];
+    }
+  } else {
+    vec v[kLanes];
+    unrolled<kLanes>([&](auto n) FASTDL_INLINED { v[n] = sums[smaller<int>(n, columns - 1)]; });
+    transpose(v);
+    for (i64 r = 0; r < rows; ++r, c += c_step) {
+      store_part(c, beta == 0.0f ? v[r] : beta * load_part(c, columns) + v[r], columns);
+    }
+  }
+}
+
+// A few columns: a step of k takes as many multiply-adds as there are columns.
+template <int N>
+struct FewSums {
+  vec at[N];
+
+  FASTDL_INLINE void begin() {
+    unrolled<N>([&](auto n) FASTDL_INLINED { at[n] = vec{}; });
+  }
+  FASTDL_INLINE void add(const float* b, vec a) {
+    unrolled<N>([&](auto n) FASTDL_INLINED { add_scaled(at[n], b[n], a); });
+  }
+  FASTDL_INLINE void end(vec* out) const {
+    unrolled<N>([&](auto n) FASTDL_INLINED { out[n] = at[n]; });
+  }
+};
+
+// Steps k .. k + steps - 1 of kLanes rows, fewer than kLanes: out[j * kLanes + r] = row[r][k + j].
+void turn_part(const float* const* row, i64 k, i64 steps, float* out) {
+  vec v[kLanes];
+  for (int r = 0; r < kLanes; ++r) v[r] = load_part(row[r] + k, steps);
+  transpose(v);
+  for (int j = 0; j < steps; ++j) store(out + j * kLanes, v[j]);
+}
+
+// Rows become lanes by transposing square blocks of a on their way; V of them at a time, where the sums of one column would wait for
+// each other.
+template <int N, int V>
+FASTDL_INLINE void few_blocks(const TileArgs& t, int first) {
+  FewSums<N> sums[V];
+  unrolled<V>([&](auto v) FASTDL_INLINED { sums[v].begin(); });
+  const float* const* const rows = t.rows + first;
+  const float* b = t.b;
+  const i64 b_step = t.b_step;
+  for (int i = 0; i < t.run_count; ++i) {
+    const i64 end = t.runs[i].offset + t.runs[i].length;
+    i64 k = t.runs[i].offset;
+    for (; k + kLanes <= end; k += kLanes) {
+      unrolled<V>([&](auto block) FASTDL_INLINED {
+        vec v[kLanes];
+        unrolled<kLanes>([&](auto r) FASTDL_INLINED { v[r] = load(rows[block * kLanes + r] + k); });
+        transpose(v);
+        const float* bj = b;
+        unrolled<kLanes>([&](auto j) FASTDL_INLINED {
+          sums[block].add(bj, v[j]);
+          bj += b_step;
+        });
+      });
+      b += kLanes * b_step;
+    }
+    if (k == end) continue;
+    float part[V][kLanes * kLanes];
+    unrolled<V>([&](auto block) FASTDL_INLINED { turn_part(rows + block * kLanes, k, end - k, part[block]); });
+    for (i64 j = 0; j < end - k; ++j, b += b_step) {
+      unrolled<V>([&](auto block) FASTDL_INLINED { sums[block].add(b, load(part[block] + j * kLanes)); });
+    }
+  }
+  vec whole[V][N];
+  unrolled<V>([&](auto v) FASTDL_INLINED { sums[v].end(whole[v]); });
+  for (int v = 0; v < V; ++v) {
+    const i64 row = first + v * kLanes, left = t.height - row;
+    if (left > 0) write_few(whole[v], N, t.c + row * t.c_step, t.c_step, smaller<i64>(kLanes, left), t.beta);
+  }
+}
+
+template <int N>
+void few_by_rows(const TileArgs& t) {
+  constexpr int V = N == 1 ? 16 / kLanes : 1;
+  static_assert(V * kLanes <= kTurnedRows, "as many rows as are given");
+  for (int i = 0; i < t.height; i += V * kLanes) few_blocks<N, V>(t, i);
+}
+
+// V vectors of rows from a on, or the first rows of one.
+template <int N, int V>
+FASTDL_INLINE void few_vectors(const TileArgs& t, i64 first, i64 rows) {
+  FewSums<N> sums[V];
+  unrolled<V>([&](auto v) FASTDL_INLINED { sums[v].begin(); });
+  const float *a = t.a + first, *b = t.b;
+  if constexpr (V == 1) {
+    for (i64 k = t.count; k > 0; --k, a += t.a_step, b += t.b_step) sums[0].add(b, load_part(a, rows));
+  } else {
+    for (i64 k = t.count; k > 0; --k, a += t.a_step, b += t.b_step) {
+      vec av[V];
+      unrolled<V>([&](auto v) FASTDL_INLINED { av[v] = load(a + v * kLanes); });
+      unrolled<N>([&](auto n) FASTDL_INLINED {
+        const vec bn = splat(b[n]);
+        unrolled<V>([&](auto v) FASTDL_INLINED { add_product(sums[v].at[n], bn, av[v]); });
+      });
+    }
+  }
+  vec whole[V][N];
+  unrolled<V>([&](auto v) FASTDL_INLINED { sums[v].end(whole[v]); });
+  for (int v = 0; v < V; ++v) {
+    write_few(whole[v], N, t.c + (first + v * kLanes) * t.c_step, t.c_step, V == 1 ? rows : kLanes, t.beta);
+  }
+}
+
+template <int N>
+void few_by_columns(const TileArgs& t) {
+  // Enough sums that they need not wait for each other.
+  constexpr int V = N == 1 ? 8 : kLanes == 16 ? (N < 4 ? 4 : 2) : (N == 2 ? 4 : N < 7 ? 2 : 1);
+  i64 i = 0;
+  for (; i + V * kLanes <= t.height; i += V * kLanes) few_vectors<N, V>(t, i, V * kLanes);
+  for (; i < t.height; i += kLanes) few_vectors<N, 1>(t, i, smaller<i64>(kLanes, t.height - i));
+}
 
 // A few vectors of columns: their sums stay in registers, and b is read from front to back.
 template <int R, int V>
@@ -365,10 +450,25 @@ const TileFunction gemm_narrow_by_columns[] = {FASTDL_NARROW_ROWS(columns_tile, 
 static_assert(sizeof(gemm_by_rows) / sizeof(TileFunction) == kTileRows + 1, "a function for every number of rows");
 static_assert(sizeof(gemm_narrow_by_rows) / sizeof(TileFunction) == kNarrowRows + 1, "likewise");
 #if defined(__AVX2__)
-const TenTile gemm_ten_by_rows = ten_by_rows(), gemm_ten_by_columns = {ten_columns, 2 * kLanes};
+const TenTile gemm_ten_by_rows = ten_by_rows();
 #else
-const TenTile gemm_ten_by_rows = {nullptr, 0}, gemm_ten_by_columns = {nullptr, 0};
+const TenTile gemm_ten_by_rows = {nullptr, 0};
 #endif
+#define FASTDL_TO_4(f) nullptr, f<1>, f<2>, f<3>, f<4>
+#if FASTDL_VECTOR_BYTES == 64
+#define FASTDL_FEW_BY_ROWS(f) FASTDL_TO_4(f), f<5>, f<6>, f<7>, f<8>
+#define FASTDL_FEW_BY_COLUMNS(f) FASTDL_FEW_BY_ROWS(f), f<9>, f<10>
+#elif FASTDL_VECTOR_BYTES == 32
+#define FASTDL_FEW_BY_ROWS FASTDL_TO_4
+#define FASTDL_FEW_BY_COLUMNS(f) FASTDL_TO_4(f), f<5>, f<6>, f<7>, f<8>, f<9>, f<10>
+#else
+#define FASTDL_FEW_BY_ROWS(f) nullptr, f<1>
+#define FASTDL_FEW_BY_COLUMNS(f) nullptr, f<1>, f<2>
+#endif
+const TileFunction gemm_few_by_rows[] = {FASTDL_FEW_BY_ROWS(few_by_rows)};
+const TileFunction gemm_few_by_columns[] = {FASTDL_FEW_BY_COLUMNS(few_by_columns)};
+static_assert(sizeof(gemm_few_by_rows) / sizeof(TileFunction) == kFewByRows + 1, "for every number of columns");
+static_assert(sizeof(gemm_few_by_columns) / sizeof(TileFunction) == kFewByColumns + 1, "likewise");
 
 void gemm_row_sums(int rows, const float* a, i64 a_step, i64 depth, const float* b, i64 b_step, i64 cols, float* sums,
                    i64 sums_step) {

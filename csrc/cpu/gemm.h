@@ -44,6 +44,16 @@ constexpr int kTileRows = 8, kTileVecs = 3, kNarrowRows = 8;
 constexpr int kTileRows = 6, kTileVecs = 2, kNarrowRows = 8;
 #endif
 constexpr int kTileCols = kTileVecs * kLanes;
+// Columns that are few: tiles whose lanes are rows are cheaper then. Where a is read by rows, blocks of it are turned for them, which
+// costs about as much as kTurning columns.
+#if FASTDL_VECTOR_BYTES == 64
+constexpr int kFewByRows = 8, kFewByColumns = 10, kTurning = 5;
+#elif FASTDL_VECTOR_BYTES == 32
+constexpr int kFewByRows = 4, kFewByColumns = 10, kTurning = 3;
+#else
+constexpr int kFewByRows = 1, kFewByColumns = 2, kTurning = 2;
+#endif
+constexpr int kTurnedRows = 16;
 constexpr i64 kChunk = 256;  // part of the definition of a sum: never tune it
 constexpr i64 kBlockRows = 192 / kTileRows * kTileRows;
 constexpr i64 kGroupRows = 5 * kBlockRows;                // packed at a time when threads share
@@ -77,19 +87,23 @@ struct TileArgs {
   int64_t b_step;
   float* c;
   int64_t c_step;
-  int64_t cols;  // columns of c to write
+  int64_t cols;    // columns of c to write
+  int64_t height;  // rows, where the function is for any number of them
   float beta;
 };
 
 // One chunk of one tile: c = beta c + sums. The index is the number of rows, up to kTileRows or kNarrowRows.
 using TileFunction = void (*)(const TileArgs&);
 extern const TileFunction gemm_by_rows[], gemm_by_columns[], gemm_narrow_by_rows[], gemm_narrow_by_columns[];
-// For ten columns (a layer with ten outputs) or fewer, where one vector does not hold them or is mostly empty; null without AVX2.
+// Few columns, whose number is the index (t.cols is not looked at): by rows, up to kTurnedRows of them, where the pointers to rows
+// that are not there must point to others; by columns, any number of rows.
+extern const TileFunction gemm_few_by_rows[], gemm_few_by_columns[];
+// For nine or ten columns by rows (a layer with ten outputs); null without AVX2.
 struct TenTile {
   TileFunction tile;
   int64_t rows;
 };
-extern const TenTile gemm_ten_by_rows, gemm_ten_by_columns;
+extern const TenTile gemm_ten_by_rows;
 
 // One chunk of one or two rows: sums[r * sums_step + n] = sum over k of a[k * a_step + r] * b[k * b_step + n].
 void gemm_row_sums(int rows, const float* a, int64_t a_step, int64_t depth, const float* b, int64_t b_step,
@@ -422,6 +436,23 @@ inline i64 even_part(i64 total, i64 most, i64 unit) {
   return (part + unit - 1) / unit * unit;
 }
 
+// How many of the columns of a panel that is not whole are best multiplied as few: none, all, or all but a vector. Counted in
+// multiply-adds a step.
+inline i64 columns_as_few(i64 edge, i64 M, bool packed, Access access) {
+  const bool turned = !packed && access == Access::kRows;
+  const i64 rows = packed ? kTileRows : M, vectors = (rows + kLanes - 1) / kLanes;
+  // To pack the panel for other tiles costs about as much as to turn a vector of rows.
+  i64 best = 0, least = (edge <= kLanes ? rows : rows * kTileVecs) + (turned ? kTurning : 0);
+  for (i64 wide = 0; wide <= kLanes; wide += kLanes) {
+    const i64 few = edge - wide, cost = (wide ? rows : 0) + vectors * (few + (turned ? kTurning : 0));
+    if (few > 0 && few <= (turned ? kFewByRows : kFewByColumns) && cost < least) {
+      best = few;
+      least = cost;
+    }
+  }
+  return best;
+}
+
 // Columns n0..n1 of c.
 template <class A, class B, class E>
 void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
@@ -451,16 +482,17 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
           pack_a = false;
           tiles = gemm_by_rows;
           narrow = gemm_narrow_by_rows;
-          ten = gemm_ten_by_rows;
+          if (strip == 9 || strip == 10) ten = gemm_ten_by_rows;
         }
       } else if constexpr (A::kAccess == Access::kColumns) {
-        if (strip <= 2 * kTileCols) {
-          pack_a = false;
-          ten = gemm_ten_by_columns;
-        }
+        if (strip <= 2 * kTileCols) pack_a = false;
       }
+      // The last panel's columns, if it is not whole: a vector of them and few, or either.
+      const i64 edge = strip % kTileCols;
+      const i64 few = ten.tile ? 0 : columns_as_few(edge, M, pack_a, A::kAccess), edge_wide = edge - few;
+      // Whether the last panel is multiplied where it is.
+      const bool direct_edge = B::kDirect && (edge_wide == 0 || (direct_b && edge_wide % kLanes == 0));
       const i64 tile_rows = !pack_a && strip <= kLanes ? kNarrowRows : kTileRows;
-      if (strip > 10 || strip <= (kLanes < 10 ? kLanes : 0)) ten.tile = nullptr;
       // Tiles of all kinds fill 48 rows, where slices do.
       const i64 unit = pack_a || 48 % kTileRows != 0 ? kTileRows : 48;
       const i64 group_rows = threads > 1 ? even_part(M, kGroupRows, unit) : kBlockRows;
@@ -481,7 +513,7 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
                   continue;
                 }
               }
-              if (!direct_b || cols < kTileCols) b.pack(k0, k1, j0 + j, cols, b_packed + j * depth);
+              if (cols < kTileCols ? !direct_edge : !direct_b) b.pack(k0, k1, j0 + j, cols, b_packed + j * depth);
             } else {
               const i64 i = (item - new_panels) * kTileRows;
               a.pack(i0 + i, smaller<i64>(kTileRows, i1 - i0 - i), k0, k1, a_packed + i * depth);
@@ -513,16 +545,17 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
             const i64 p0 = task % parts * task_panels, p1 = smaller(p0 + task_panels, panels);
             for (i64 p = p0; p < p1; ++p) {
               const i64 j = j0 + p * kTileCols;
-              t.cols = smaller<i64>(kTileCols, j0 + strip - j);
+              const i64 cols = smaller<i64>(kTileCols, j0 + strip - j);
+              t.cols = cols < kTileCols ? edge_wide : kTileCols;
               t.b = b_packed + p * kTileCols * depth;
               t.b_step = kTileCols;
               if constexpr (B::kDirect) {
-                if (direct_b && (kIsPanels<B> || t.cols == kTileCols)) {
+                if (kIsPanels<B> || (cols < kTileCols ? direct_edge : direct_b)) {
                   t.b = b.row(k0, j);
                   t.b_step = b.row_step();
                 }
               }
-              for (i64 i = m0, rows; i < m1; i += rows) {
+              for (i64 i = m0, rows; i < m1 && t.cols > 0; i += rows) {
                 const bool whole = ten.tile && m1 - i >= ten.rows;
                 rows = whole ? ten.rows : smaller(tile_rows, m1 - i);
                 t.c = c + i * ldc + j;
@@ -537,6 +570,27 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
                 }
                 (whole ? ten.tile : (t.cols <= kLanes ? narrow : tiles)[rows])(t);
                 if (last) finish_block(i, i + rows, j, j + t.cols, c, ldc, epilogue);
+              }
+              if (cols == kTileCols || few == 0) continue;
+              t.b += edge_wide;
+              for (i64 i = m0; i < m1; i += t.height) {
+                t.height = m1 - i;
+                t.c = c + i * ldc + j + edge_wide;
+                const TileFunction* tile = gemm_few_by_columns;
+                if (pack_a) {
+                  t.height = smaller<i64>(kTileRows, t.height);
+                  t.a = a_packed + (i - i0) * depth;
+                  t.a_step = kTileRows;
+                } else if constexpr (A::kAccess == Access::kRows) {
+                  t.height = smaller<i64>(kTurnedRows, t.height);
+                  for (i64 r = 0; r < kTurnedRows; ++r) t.rows[r] = a.row(r < t.height ? i + r : i);
+                  tile = gemm_few_by_rows;
+                } else if constexpr (A::kAccess == Access::kColumns) {
+                  t.a = a.column(i, k0);
+                  t.a_step = a.column_step();
+                }
+                tile[few](t);
+                if (last) finish_block(i, i + t.height, j + edge_wide, j + cols, c, ldc, epilogue);
               }
             }
           }
