@@ -1,19 +1,38 @@
-"""Fill the table of README.md from the reports that `fastdl bench --json` wrote on some machines, or that of docs/kernels/gpu.md
-from the one of benchmarks/gpu.py.
+"""Fill the tables of README.md and docs/kernels/ from the reports in results/ that `fastdl bench --json` and gpu.py wrote.
 
-    python benchmarks/readme_table.py benchmarks/results/FILE.json [...]
+    python benchmarks/readme_table.py
 
-Nothing in the tables is typed by hand: the rows of README.md are looked up by name. One that a report lacks is an error, but an
-area that was not measured there stays blank.
+Nothing in the tables is typed by hand. Those of README.md are rows looked up by name: one that a report lacks is an error, but
+an area that was not measured there stays blank. A page on kernels has all rows of its areas.
 """
 
 import json
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- measured:", "<!-- measured: end -->"
+ONE_THREAD = ("amd-epyc-zen4-1-thread", "amd-epyc-zen1-1-thread")
+BOTH = ("amd-epyc-zen4-1-thread", "amd-epyc-zen4-2-threads", "amd-epyc-zen1-1-thread")
+GPU = "nvidia-h100-80gb-hbm3"
+PAGES = {  # of docs/kernels: areas and reports
+    "gemm": (("gemm",), BOTH),
+    "conv": (("conv",), BOTH),
+    "elementwise": (("layers",), ONE_THREAD),
+    "tape": (("dispatch", "steps"), ONE_THREAD),
+    "lstm": (("rnn",), BOTH),
+    "gibbs": (("rbm",), BOTH),
+    "rntn": (("rntn",), BOTH),
+}
+# What a reader has to know of a report.
+NOTES = {
+    "amd-epyc-zen1-1-thread": "Older than the others: training steps were not yet replayed, nor were normalisation of few rows, "
+    "pools of few channels, and products of one row or a few columns what they are now.",
+}
 CLOCKS = {"cpu": "processor time of one thread, so that other processes do not count", "wall": "wall-clock time"}
+RATIO = (
+    "A ratio is how many times faster fastdl is than the peer, the median of rounds that were measured in turn. Of PyTorch's "
+    "ways (memory layouts, fused optimisers) the fastest counts."
+)
 ROWS = {
     "gemm": ["32x32x32", "256x256x256", "1024x1024x1024", "fwd B128 784->512", "dW B128 784->512", "fwd B64 512->10"],
     "conv": [
@@ -55,41 +74,77 @@ def duration(seconds):
     return f"{seconds / 1e-9:.3g} ns"
 
 
+def report_of(name):
+    """What was measured on a machine."""
+    return json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text()) | {"note": NOTES.get(name)}
+
+
+def races(report):
+    """The rows of a report that are races, by area and name."""
+    return {(r["area"], r["name"]): r for r in report["rows"] if "seconds" in r}
+
+
+def threads(report):
+    """How many threads were used."""
+    (count,) = {r["threads"] for r in races(report).values()}
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
 def about(report):
     """What was measured, and how."""
     machine = report["machine"]
     return (
-        f"{machine['cpu']}, {machine['cpus']} CPUs, target {machine['target']}, 1 thread, NumPy {machine['numpy']} "
+        f"{machine['cpu']}, {machine['cpus']} CPUs, target {machine['target']}, {threads(report)}, NumPy {machine['numpy']} "
         f"({machine['blas']}), PyTorch {machine.get('torch', 'not there')}; {CLOCKS[report['clock']]}."
-    )
+    ) + (f" {report['note']}" if report["note"] else "")
 
 
-def cells(report, area, name):
+def ratio(row, peer, goals):
+    """How many times faster than a peer in the best of its ways; where wanted also the goal, if that is missed."""
+    ways = [v for name, v in row["versus"].items() if name == peer or name.startswith(f"{peer}-")]
+    if not ways:
+        return ""
+    best = min(ways, key=lambda v: v["ratio"])
+    aims = [v["goal"] for v in ways if v["met"] is False and round(v["ratio"], 2) < v["goal"]]
+    return f"{best['ratio']:.2f}" + (f" (goal {max(aims):g})" if goals and aims else "")
+
+
+def cells(report, area, name, goals=False):
     """A row's columns of one report."""
-    rows = {(r["area"], r["name"]): r for r in report["rows"] if r["threads"] == 1}
+    rows = races(report)
     if all(a != area for a, _ in rows):
         return ["", "", ""]
     row = rows[area, name]
-    versus = [f"{row['versus'][peer]['ratio']:.2f}" if peer in row["versus"] else "" for peer in ("numpy", "torch")]
-    return [duration(row["seconds"]), *versus]
+    return [duration(row["seconds"]), ratio(row, "numpy", goals), ratio(row, "torch", goals)]
+
+
+def header(columns):
+    """The first two lines of a table."""
+    return [f"| | {' | '.join(columns)} |", f"| {' | '.join('---' for _ in range(len(columns) + 1))} |"]
 
 
 def table(reports):
-    """The section between the marks."""
+    """The section of README.md."""
     columns = [h for r in reports for h in (f"fastdl, {r['machine']['target']}", "to NumPy", "to PyTorch")]
-    lines = [
-        *(f"- {about(r)}" for r in reports),
-        "",
-        "A ratio is how many times faster fastdl is than the peer, the median of rounds that were measured in turn. PyTorch "
-        "runs in its default layout, for single convolutions in its better one.",
-        "",
-        f"| | {' | '.join(columns)} |",
-        f"| {' | '.join('---' for _ in range(len(columns) + 1))} |",
-    ]
+    lines = [*(f"- {about(r)}" for r in reports), "", RATIO, "", *header(columns)]
     for area, names in ROWS.items():
         for name in names:
             found = [cell for r in reports for cell in cells(r, area, name)]
             lines.append(f"| {area}: {name} | {' | '.join(found)} |")
+    return "\n".join(lines)
+
+
+def area_table(reports, areas):
+    """All rows of some areas, of the reports that have them."""
+    reports = [r for r in reports if any(a in areas for a, _ in races(r))]
+    columns = [
+        h for r in reports for h in (f"fastdl, {r['machine']['target']}, {threads(r)}", "to NumPy", "to PyTorch")
+    ]
+    lines = [*(f"- {about(r)}" for r in reports), "", f"{RATIO} A goal that is missed stands behind it.", "", *header(columns)]
+    for area, name in races(reports[0]):
+        if area in areas:
+            found = [cell for r in reports for cell in cells(r, area, name, True)]
+            lines.append(f"| {name} | {' | '.join(found)} |")
     return "\n".join(lines)
 
 
@@ -113,15 +168,25 @@ def gpu_table(report):
     return "\n".join(lines)
 
 
+def sections():
+    """The text between the marks of each page."""
+    found = {"README.md": table([report_of(name) for name in ONE_THREAD]), "docs/kernels/gpu.md": gpu_table(report_of(GPU))}
+    for page, (areas, names) in PAGES.items():
+        found[f"docs/kernels/{page}.md"] = area_table([report_of(name) for name in names], areas)
+    return found
+
+
+def filled(text, section):
+    """A page with another text between its marks."""
+    begin = text.index("\n", text.index(BEGIN)) + 1
+    return f"{text[:begin]}\n{section}\n\n{text[text.index(END):]}"
+
+
 def main():
     """Replace what stands between the marks."""
-    reports = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
-    of_gpu = "gpu" in reports[0]
-    page = ROOT / ("docs/kernels/gpu.md" if of_gpu else "README.md")
-    text = page.read_text()
-    begin = text.index("\n", text.index(BEGIN)) + 1
-    end = text.index(END)
-    page.write_text(f"{text[:begin]}\n{gpu_table(reports[0]) if of_gpu else table(reports)}\n\n{text[end:]}")
+    for page, section in sections().items():
+        path = ROOT / page
+        path.write_text(filled(path.read_text(), section))
 
 
 if __name__ == "__main__":

@@ -79,6 +79,16 @@ def test_readme(tmp_path, monkeypatch):
     assert all(abs(got - 2 * was) <= 4 for got, was in zip(brighter.getpixel((3, 3)), (40, 80, 120)))
 
 
+def test_tables_are_made_of_the_reports():
+    """Whoever adds a report fills the tables again."""
+    spec = importlib.util.spec_from_file_location("readme_table", ROOT / "benchmarks" / "readme_table.py")
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    for page, section in tables.sections().items():
+        text = (ROOT / page).read_text()
+        assert tables.filled(text, section) == text, f"{page}: run benchmarks/readme_table.py"
+
+
 def test_contributing_quotes_the_code():
     """What shows how to add a kernel is that kernel, line by line."""
     text = (ROOT / "CONTRIBUTING.md").read_text()
