@@ -35,7 +35,6 @@ def few(name, load=data.load):
     )
 
 
-@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning" if importlib.util.find_spec("sklearn") else "default")
 @pytest.mark.filterwarnings("ignore:mode collapse:RuntimeWarning")  # an epoch is too short to learn variety
 @pytest.mark.parametrize("page", [name for name, blocks in PAGES.items() if blocks])
 def test_page(page, tmp_path, monkeypatch):
