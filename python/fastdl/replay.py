@@ -2,7 +2,7 @@
 
 A training step is a fixed sequence of kernel calls. Where it is known to be (networks of layers that say so, losses of
 `fastdl.ops`, on a CPU) its way forward and back is recorded when it first runs on a batch of some shape, and later batches of
-that shape are one call. Networks of a few units take a third of the time; for large ones it comes to nothing, and steps that
+that shape are one call. A step of a few units takes a quarter of the time; for large ones it comes to nothing, and steps that
 need much memory are not recorded, since it would be held.
 
 The results are the same, bit for bit.
