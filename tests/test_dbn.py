@@ -8,8 +8,8 @@ import pytest
 from fastdl import models, schedules, train
 from fastdl.checkpoint import Checkpoint
 from fastdl.models import DBN, RBM
-from fastdl.models._base import Classifier
 from fastdl.models._boltzmann import Trainer
+from fastdl.models._supervised import Classifier
 from fastdl.recipes import Config
 
 RNG = np.random.default_rng(0)

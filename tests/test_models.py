@@ -199,7 +199,7 @@ def test_memory_mapped_file_is_not_copied(tmp_path):
     X, y = stripes(64)
     np.save(tmp_path / "x.npy", X)
     disk = np.load(tmp_path / "x.npy", mmap_mode="r")
-    from fastdl.models._base import as_input
+    from fastdl.models._door import as_input
 
     assert as_input(disk) is disk
     a, b = CNN("lenet5").fit(disk, y, epochs=1), CNN("lenet5").fit(X, y, epochs=1)

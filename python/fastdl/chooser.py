@@ -336,7 +336,7 @@ def _model(family, x, y, notes, texts=()):
         return cls().build(Vocabulary.of("".join(texts)))
     if x is None or y is True:
         return cls()
-    if y is None and issubclass(cls, (models._base.Classifier, models._base.Regressor)):
+    if y is None and issubclass(cls, (models._supervised.Classifier, models._supervised.Regressor)):
         notes.append(f"{family} is not built: its shape depends on the labels")
         return cls()
     if family in ("RNTN", "Captioner"):

@@ -27,7 +27,7 @@ __all__ = [
 
 
 def _rows(x, name):
-    from .models._base import as_input
+    from .models._door import as_input
 
     a = as_input(x, name)
     if len(a) == 0:

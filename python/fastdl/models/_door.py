@@ -6,6 +6,7 @@ from numbers import Real
 import numpy as np
 
 from .. import backend
+from .._arguments import reals
 
 REAL = "fiub"  # NumPy kinds
 
@@ -85,6 +86,11 @@ def as_labels(y, n, name="y"):
     return y
 
 
+def sort_of(labels):
+    """Strings, bytes or numbers: NumPy compares those of one sort only, and calls all others unequal."""
+    return labels.dtype.kind if labels.dtype.kind in "US" else "numbers"
+
+
 def must_have_some(x, name="X"):
     """Refuse data without a sample, of which there is no mean."""
     if len(x) == 0:
@@ -99,6 +105,19 @@ def scale_of(targets, name="y"):
     if not np.isfinite(spread).all():
         raise ValueError(f"{name}: expected numbers whose squares are below 1e308; got one of {np.abs(targets).max():.2g}")
     return mean, np.where(spread > 0, spread, 1.0)
+
+
+def check_scale(mean, spread, count):
+    """Means and spreads of so many columns, float64 [count], of one number for all or one for each."""
+    found = [reals(name, value) for name, value in (("mean", mean), ("spread", spread))]
+    for name, a in zip(("mean", "spread"), found, strict=True):
+        if not np.isfinite(a).all():
+            raise ValueError(f"{name}: expected finite numbers; got {a[~np.isfinite(a)].flat[0]}")
+        if a.shape not in ((), (count,)):
+            raise ValueError(f"{name}: expected a number or shape [{count}]; got {list(a.shape)}")
+    if not np.all(found[1] > 0.0):
+        raise ValueError(f"spread: expected more than 0; got {spread}")
+    return [np.broadcast_to(a, count).copy() for a in found]
 
 
 def must_be_within(x, low, high, why, name="X"):

@@ -15,16 +15,9 @@ from ..nn.activation import check_act
 from ..random import Stream, normal
 from ..rows import Rows
 from ..tensor import Tensor, inference
-from ._base import (
-    Model,
-    Transformer,
-    as_input,
-    must_be_able_to_train,
-    must_be_within,
-    must_have_some,
-    one_each,
-    pretraining,
-)
+from ._base import Model, Transformer
+from ._door import as_input, must_be_within, must_have_some
+from ._pretraining import must_be_able_to_train, one_each, pretraining
 from .cnn import CNN, check_image_shape
 
 

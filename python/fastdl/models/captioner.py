@@ -11,8 +11,8 @@ from ..data.text import Vocabulary
 from ..module import Module, shape_of
 from ..random import uniform
 from ..tensor import Tensor, inference
-from ._base import Model, must_have_some
-from ._door import must_be_images_of
+from ._base import Model
+from ._door import must_be_images_of, must_have_some
 
 END, UNKNOWN = "<end>", "<unknown>"
 

@@ -10,9 +10,9 @@ from ..module import Module, Parameter
 from ..random import Stream, uniform
 from ..rows import Rows
 from ..tensor import Tensor
-from ._base import Classifier
 from ._boltzmann import stream_of
 from ._door import array_of
+from ._supervised import Classifier
 
 OBJECTIVES = ("discriminative", "generative", "hybrid")
 

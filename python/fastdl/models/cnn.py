@@ -8,8 +8,8 @@ import numpy as np
 from .. import nn
 from .._arguments import chance, positive, sizes
 from ..module import Module
-from ._base import Classifier, Regressor
 from ._door import must_be_images_of
+from ._supervised import Classifier, Regressor
 
 
 def lenet5(classes):

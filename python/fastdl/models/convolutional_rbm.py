@@ -11,8 +11,9 @@ from ..module import Module, Parameter, shape_of
 from ..random import Stream
 from ..rows import Rows
 from ..tensor import Tensor, inference
-from ._base import Model, Transformer, as_input
+from ._base import Model, Transformer
 from ._boltzmann import stream_of
+from ._door import as_input
 from .cnn import CNN, check_image_shape
 
 

@@ -14,9 +14,11 @@ from .._interrupts import beforehand, interruptible, unless_begun
 from ..checkpoint import as_checkpoint, must_be_the_same_model, to_go_on_from
 from ..module import Module, shape_of
 from ..random import permutation
-from ._base import Classifier, Model, as_input, must_be_able_to_train, must_have_some, one_each, pretraining
+from ._base import Model
 from ._boltzmann import stream_of
-from ._door import must_be_on_scale
+from ._door import as_input, must_be_on_scale, must_have_some
+from ._pretraining import must_be_able_to_train, one_each, pretraining
+from ._supervised import Classifier
 from .rbm import RBM
 
 

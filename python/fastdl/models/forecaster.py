@@ -7,8 +7,8 @@ from .._arguments import chance, not_negative, one_of, positive
 from .._interrupts import unless_begun
 from ..data.sequences import float32_of, windows
 from ..tensor import inference
-from ._base import Model, check_scale, scale_of
-from ._door import array_of, numbers_of
+from ._base import Model
+from ._door import array_of, check_scale, numbers_of, scale_of
 from .rnn import _CELLS, recurrent
 
 

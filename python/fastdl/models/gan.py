@@ -15,7 +15,8 @@ from ..module import shape_of
 from ..random import Stream, normal, permutation
 from ..rows import Rows
 from ..tensor import Tensor, frozen, inference
-from ._base import Model, as_input, must_be_within
+from ._base import Model
+from ._door import as_input, must_be_within
 from .cnn import CNN
 
 LOSSES = ("non_saturating", "least_squares", "hinge", "wasserstein")

@@ -7,7 +7,7 @@ import numpy as np
 from .. import init, nn
 from .._arguments import chance, sizes
 from ..nn.activation import check_act
-from ._base import Classifier, Regressor
+from ._supervised import Classifier, Regressor
 
 
 class MLP(Classifier):

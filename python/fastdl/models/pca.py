@@ -7,8 +7,8 @@ import numpy as np
 from .. import backend
 from .._arguments import positive, reals
 from ..rows import Rows
-from ._base import Transformer, as_input, must_have_some
-from ._door import must_be_on_scale, scale_name
+from ._base import Transformer
+from ._door import as_input, must_be_on_scale, must_have_some, scale_name
 
 
 class PCA(Transformer):

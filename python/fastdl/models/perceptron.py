@@ -11,7 +11,7 @@ from .._interrupts import interruptible, unless_begun
 from ..checkpoint import Run, fingerprint, parts_state, set_parts_state
 from ..random import Stream
 from ..rows import Rows
-from ._base import Classifier
+from ._supervised import Classifier
 
 
 class Perceptron(Classifier):

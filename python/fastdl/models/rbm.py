@@ -15,7 +15,7 @@ from ..checkpoint import Run, called, fingerprint, parts_state, set_parts_state
 from ..module import shape_of
 from ..random import permutation
 from ..rows import Rows
-from ._base import Model, Transformer, as_input, must_have_some
+from ._base import Model, Transformer
 from ._boltzmann import (
     HIDDEN,
     VISIBLE,
@@ -31,6 +31,7 @@ from ._boltzmann import (
     sample_base,
     stream_of,
 )
+from ._door import as_input, must_have_some
 
 
 class RBM(Transformer, Model):

@@ -7,8 +7,8 @@ from .._arguments import chance, one_of, positive
 from ..data.sequences import pad
 from ..module import shape_of
 from ..tensor import Tensor
-from ._base import Classifier, Regressor, as_input, must_have_some
-from ._door import must_be_on_scale, scale_name
+from ._door import as_input, must_be_on_scale, must_have_some, scale_name
+from ._supervised import Classifier, Regressor
 
 _CELLS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 

@@ -1,7 +1,7 @@
 """Softmax regression: the network without hidden layers."""
 
 from .. import nn
-from ._base import Classifier
+from ._supervised import Classifier
 
 
 class SoftmaxRegression(Classifier):
