@@ -343,6 +343,8 @@ def from_torch(model, state, input_shape=None):
         Built, with the same layers in the same order.
     state : dict of str to array
         ``{k: v.numpy() for k, v in torch_model.state_dict().items()}``, in its own order.
+    input_shape : tuple of int, optional
+        As in `to_torch`.
 
     Raises
     ------
@@ -414,7 +416,10 @@ def _floats(name, a):
 
 
 def to_keras(model, input_shape=None):
-    """The list of arrays that ``keras_model.set_weights`` takes, for the same network with channels last."""
+    """The list of arrays that ``keras_model.set_weights`` takes, for the same network with channels last.
+
+    Arguments as of `to_torch`.
+    """
     module, shape = _network(model, input_shape)
     must_be_built(module)
     arrays = (a for _, layer, *_ in _layers(module, shape) for _, a in _keras_arrays(layer))
@@ -422,7 +427,7 @@ def to_keras(model, input_shape=None):
 
 
 def from_keras(model, weights, input_shape=None):
-    """Take over what ``keras_model.get_weights()`` gives; returns the model.
+    """Take over what ``keras_model.get_weights()`` gives; returns the model. Arguments as of `from_torch`.
 
     Raises
     ------

@@ -479,6 +479,8 @@ class Module:
         ----------
         input_shape : tuple of int
             Of one sample.
+        dtype : dtype
+            Of the samples: np.int64 for tokens.
 
         Returns
         -------

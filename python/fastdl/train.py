@@ -155,6 +155,8 @@ def fit(
         validation, else 'loss'.
     patience : int, optional
         Stop after that many epochs without improvement by more than `min_delta`.
+    min_delta : float
+        0: any improvement counts.
     restore_best : bool, optional
         End with the weights of the best epoch; by default where patience is given.
     augment : callable, optional
@@ -512,8 +514,12 @@ def predict(module, x, batch_size=256):
 
     Parameters
     ----------
+    module : Module
+        Built and initialised.
     x : array [L,...]
         As in `fit`.
+    batch_size : int
+        Samples at a time; it decides about memory and speed alone.
 
     Returns
     -------
@@ -539,7 +545,9 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
 
     Parameters
     ----------
-    x, y, loss, metrics : as in `fit`
+    module, x, y, loss, metrics : as in `fit`
+    batch_size : int
+        Samples at a time.
 
     Returns
     -------

@@ -107,6 +107,7 @@ def windows(series, width, ahead=1):
     Parameters
     ----------
     series : array [L] or [L,K]
+    width, ahead : int
 
     Returns
     -------

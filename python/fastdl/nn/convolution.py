@@ -88,6 +88,8 @@ class Conv2d(_Convolution):
         Of w [R,S,C/groups,F], as in `Dense`. b [F] starts at 0.
     channels : int, optional
         C; from the first input if left out.
+    slope : float
+        Of leaky_relu.
 
     x is [N,Y,X,C], y [N,P,Q,F].
     """

@@ -17,6 +17,10 @@ def conv2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, act="none", 
     b : Tensor [F], optional
     stride, padding, dilation : int or (int, int)
         Rows, columns.
+    groups : int
+        Channels and filters are split into that many independent groups.
+    act, slope
+        As in `dense`.
 
     Returns
     -------
@@ -56,6 +60,8 @@ def conv_transpose2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ou
     w : Tensor [R,S,C/groups,F]
         Output channels C before input channels F.
     b : Tensor [C], optional
+    stride, padding, dilation, groups, act, slope
+        As in `conv2d`, of which this is the way back.
     out_padding : int or (int, int)
         Rows and columns more than the smallest output.
 

@@ -73,6 +73,7 @@ def reconstructions(images, *others, names=None, ax=None, count=12, cmap="gray")
     ax : matplotlib Axes, optional
     count : int
         The first so many.
+    cmap : str
 
     Returns
     -------
