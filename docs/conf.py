@@ -2,6 +2,7 @@
 
 import inspect
 import pathlib
+import re
 
 import fastdl
 from fastdl import kernels
@@ -32,8 +33,7 @@ sphinx_gallery_conf = {
     "copyfile_regex": r".*\.txt",
 }
 myst_heading_anchors = 3
-# The pages of the repository's root are included here; their links among each other mean files there.
-suppress_warnings = ["myst.xref_missing", "myst.header"]
+suppress_warnings = ["myst.header"]
 exclude_patterns = ["_build", "gallery", "examples/*.py", "examples/*.ipynb", "**sg_execution_times.rst"]
 html_theme = "furo"
 html_title = "fastdl"
@@ -62,5 +62,28 @@ def keep_bars(app, what, name, obj, options, lines):
     lines[:] = [line.replace("|", r"\|") for line in lines]
 
 
+def pages_of_the_root(app, docname, source):
+    """What the pages in about/ include, with links that lead to the pages here."""
+    root, here = HERE.parent, (HERE / docname).parent
+
+    def link(match):
+        target = match[1]
+        if not (root / target).exists():  # code that looks like a link
+            return match[0]
+        if target.startswith("docs/"):
+            return f"](../{target.removeprefix('docs/')})"
+        page = target.lower()
+        return f"]({page})" if (here / page).exists() else f"](../../{target})"
+
+    def included(match):
+        path = here / match[1]
+        app.env.note_dependency(str(path.resolve()))
+        return re.sub(r"\]\(([^)#]+)\)", link, path.read_text())
+
+    if docname.startswith("about/"):
+        source[0] = re.sub(r"```\{include\} (\S+)\n```\n?", included, source[0])
+
+
 def setup(app):
+    app.connect("source-read", pages_of_the_root)
     app.connect("autodoc-process-docstring", keep_bars)
