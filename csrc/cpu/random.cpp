@@ -32,15 +32,28 @@ FASTDL_INLINE wide multiply_low(wide a, uint32_t m) {
 #endif
 }
 
+// Three words at once, where there is an instruction for it.
+#if defined(__AVX512F__) && FASTDL_VECTOR_BYTES == 64
+constexpr bool kXorsThree = true;
+FASTDL_INLINE wide xor3(wide a, wide b, wide c) {
+  return (wide)_mm512_ternarylogic_epi64((__m512i)a, (__m512i)b, (__m512i)c, 0x96);
+}
+#else
+constexpr bool kXorsThree = false;
+FASTDL_INLINE wide xor3(wide a, wide b, wide c) { return a ^ b ^ c; }
+#endif
+
 // What all blocks share, in all lanes: the keys, and the first rounds' words that depend on a block's upper half alone.
 //
-// Two rounds' keys for a product are one constant: the product of every other round takes its round's key into the
-// upper half, which this round uses, and the next round's into the lower half, which the next round uses.
+// Where three words are joined at once, every round takes its keys so. Elsewhere two rounds' keys for a product are one constant:
+// the product of every other round takes its round's key into the upper half, which this round uses, and the next round's into
+// the lower half, which the next round uses.
 struct Keys {
   uint64_t seed;
   bool shared;  // all blocks have the same upper half; else nothing below holds
   wide second, c2, c3;
-  wide pair[10];  // [r - 1], [r], r odd: keys 0 and 1 of round r (upper half) and round r + 1 (lower half)
+  wide key0[10], key1[10];  // of the rounds, where three words are joined at once
+  wide pair[10];  // elsewhere; [r - 1], [r], r odd: keys 0 and 1 of round r (upper half) and round r + 1 (lower half)
   FASTDL_INLINE Keys(uint64_t seed_, uint64_t first_block, uint64_t last_block) : seed(seed_) {
     const uint64_t high = first_block >> 32;
     shared = high == last_block >> 32;
@@ -48,12 +61,20 @@ struct Keys {
     const uint64_t product = (high ^ k0) * kPhiloxM0;
     second = wide{} + k1;
     c2 = wide{} + ((product >> 32) ^ (k1 + kPhiloxW1));
-    c3 = wide{} + (static_cast<uint32_t>(product) ^ (k1 + 2 * kPhiloxW1));
+    c3 = wide{} + (static_cast<uint32_t>(product) ^ (kXorsThree ? 0 : k1 + 2 * kPhiloxW1));
 #pragma GCC unroll 5
     for (int j = 0; j < 10; j += 2) {
-      const uint32_t next0 = j == 8 ? 0 : k0 + 2 * kPhiloxW0, next1 = j == 8 ? 0 : k1 + 2 * kPhiloxW1;  // no round 10
-      pair[j] = wide{} + (static_cast<uint64_t>(k0 + kPhiloxW0) << 32 | next0);
-      pair[j + 1] = wide{} + (static_cast<uint64_t>(k1 + kPhiloxW1) << 32 | next1);
+      const uint32_t odd0 = k0 + kPhiloxW0, odd1 = k1 + kPhiloxW1;
+      const uint32_t next0 = j == 8 ? 0 : odd0 + kPhiloxW0, next1 = j == 8 ? 0 : odd1 + kPhiloxW1;  // no round 10
+      if constexpr (kXorsThree) {
+        key0[j] = wide{} + k0;
+        key1[j] = wide{} + k1;
+        key0[j + 1] = wide{} + odd0;
+        key1[j + 1] = wide{} + odd1;
+      } else {
+        pair[j] = wide{} + (static_cast<uint64_t>(odd0) << 32 | next0);
+        pair[j + 1] = wide{} + (static_cast<uint64_t>(odd1) << 32 | next1);
+      }
       k0 = next0;
       k1 = next1;
     }
@@ -75,20 +96,26 @@ struct Chain {
   // The first two rounds, of which half is shared.
   FASTDL_INLINE Chain(wide block, const Keys& key) {
     const wide p0 = multiply_low(block, kPhiloxM0);
-    c1 = multiply_low((p0 >> 32) ^ key.second, kPhiloxM1) ^ key.pair[0];
-    c0 = c1 >> 32;
+    const wide p1 = multiply_low((p0 >> 32) ^ key.second, kPhiloxM1);
+    c1 = kXorsThree ? p1 : p1 ^ key.pair[0];
+    c0 = kXorsThree ? (p1 >> 32) ^ key.key0[1] : c1 >> 32;
     c2 = p0 ^ key.c2;
     c3 = key.c3;
   }
   FASTDL_INLINE void step(const Keys& key, int round) {
     wide p1 = multiply_low(c2, kPhiloxM1), p0 = multiply_low(c0, kPhiloxM0);
-    if (round % 2 == 1) {
-      p1 ^= key.pair[round - 1];
-      p0 ^= key.pair[round];
+    if constexpr (kXorsThree) {
+      c0 = xor3(p1 >> 32, c1, key.key0[round]);
+      c2 = xor3(p0 >> 32, c3, key.key1[round]);
+    } else {
+      if (round % 2 == 1) {
+        p1 ^= key.pair[round - 1];
+        p0 ^= key.pair[round];
+      }
+      c0 = (p1 >> 32) ^ c1;
+      c2 = (p0 >> 32) ^ c3;
     }
-    c0 = (p1 >> 32) ^ c1;
     c1 = p1;
-    c2 = (p0 >> 32) ^ c3;
     c3 = p0;
   }
 };
