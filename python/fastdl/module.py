@@ -363,7 +363,7 @@ class Module:
 
     def any_array(self):
         """Some array of the module, to find its device; None if there is none."""
-        for p in self.parameters():
+        for _, p in self._walked().parameters:
             return p.data
         for _, a in self.named_buffers():
             return a

@@ -6,7 +6,6 @@ Everything random comes from (seed, offset), so the same seed gives the same wei
 threads.
 """
 
-import contextlib
 import inspect
 import math
 import time
@@ -496,16 +495,19 @@ def _explain(module, xb, yb, value, epoch, step):
     return f"{head}. The first output that is not finite is that of {name or 'the module'} ({kind})"
 
 
-@contextlib.contextmanager
-def evaluating(module):
+class evaluating:
     """Evaluation mode inside, the modes of before after it."""
-    trained = [m for _, m in module.named_modules() if m.training]
-    for m in trained:
-        m.training = False
-    try:
-        yield
-    finally:
-        for m in trained:
+
+    def __init__(self, module):
+        self._module = module
+
+    def __enter__(self):
+        self._trained = [m for _, m in self._module.named_modules() if m.training]
+        for m in self._trained:
+            m.training = False
+
+    def __exit__(self, *_):
+        for m in self._trained:
             m.training = True
 
 
@@ -526,14 +528,21 @@ def predict(module, x, batch_size=256):
     array [L,...]
         On the module's device. A row does not depend on the batch it was in.
     """
-    rows, result, batch_size = Rows(x, "x", module.any_array()), None, positive("batch_size", batch_size)
+    rows, batch_size = Rows(x, "x", module.any_array()), positive("batch_size", batch_size)
+
+    def outputs(xb):
+        return module(Tensor(xb) if xb.dtype == np.float32 else xb).data
+
     with evaluating(module), inference():
-        # At least one batch, of no rows if there are none: it gives the output's shape.
-        for start in range(0, max(len(x), 1), batch_size):
+        if len(x) <= batch_size:  # also of no rows: it gives the output's shape
+            with backend.pooled():
+                y = outputs(rows.all())
+            return y.copy()
+        result = None
+        for start in range(0, len(x), batch_size):
             index = np.arange(start, min(start + batch_size, len(x)))
             with backend.pooled():
-                xb = rows.take(index) if len(index) < len(x) else rows.all()
-                y = module(Tensor(xb) if xb.dtype == np.float32 else xb).data
+                y = outputs(rows.take(index))
                 if result is None:
                     result = backend.empty((len(x), *y.shape[1:]), y)
                 result[start : start + len(index)] = y

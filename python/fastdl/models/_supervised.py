@@ -175,8 +175,8 @@ class Classifier(Model):
     def predict(self, X):
         """The most probable label of each sample, [N]."""
         outputs = self.decision_function(X)
-        unknown = np.isnan(outputs).any(1)
-        if unknown.any():
+        if np.isnan(outputs).any():
+            unknown = np.isnan(outputs).any(1)
             raise ValueError(
                 f"X: expected samples for which the network gives numbers; got NaN for {unknown.sum()} of {len(outputs)}, the "
                 f"first at {int(np.argmax(unknown))}"
