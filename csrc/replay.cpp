@@ -1,5 +1,6 @@
 #include "replay.h"
 
+#include <cstring>
 #include <memory>
 #include <new>
 
@@ -48,29 +49,36 @@ bool Program::overwritten(const void* data, i64 bytes) const {
   return false;
 }
 
-bool Program::finish(PyObject* inputs, PyObject* result) {
-  if (!whole_ || calls_.empty()) return false;
+bool Program::describe(PyObject* object, Input* input) {
   Session session;
   Array array;
-  if (acquire(result, DType::float32, false, &array, &session) != Refusal::none) return false;
-  result_ = static_cast<const float*>(array.data);
+  for (DType dtype : kInputTypes) {
+    if (acquire(object, dtype, false, &array, &session) != Refusal::none) continue;
+    input->dtype = dtype;
+    input->shape.assign(array.shape, array.shape + array.ndim);
+    input->data = array.data;
+    input->bytes = dtype_bytes(dtype);
+    for (Py_ssize_t n : input->shape) input->bytes *= n;
+    return true;
+  }
+  return false;
+}
+
+bool Program::finish(PyObject* inputs, PyObject* result, bool copied) {
+  if (!whole_ || calls_.empty()) return false;
+  if (!describe(result, &result_) || result_.dtype != DType::float32) return false;
+  copied_ = copied;
+  if (copied) {  // one call must have written all of it: it may be an input, or have been there before
+    const char* const begin = static_cast<const char*>(result_.data);
+    bool made = false;
+    for (const Written& w : written_) made = made || (w.begin <= begin && begin + result_.bytes <= w.end);
+    if (!made) return false;
+  }
   for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(inputs); ++k) {
-    PyObject* object = PyTuple_GET_ITEM(inputs, k);
     Input input{};
-    bool known = false;
-    for (DType dtype : kInputTypes) {
-      if (acquire(object, dtype, false, &array, &session) != Refusal::none) continue;
-      input.dtype = dtype;
-      known = true;
-      break;
-    }
-    if (!known) return false;
-    input.shape.assign(array.shape, array.shape + array.ndim);
-    input.data = array.data;
-    i64 bytes = dtype_bytes(input.dtype);
-    for (Py_ssize_t n : input.shape) bytes *= n;
-    const char* begin = static_cast<const char*>(array.data);
-    input.bytes = bytes;
+    if (!describe(PyTuple_GET_ITEM(inputs, k), &input)) return false;
+    const char* begin = static_cast<const char*>(input.data);
+    const i64 bytes = input.bytes;
     for (const Input& other : inputs_) {
       const char* at = static_cast<const char*>(other.data);
       if (at < begin + bytes && begin < at + other.bytes) return false;  // whose the pointers are would be a guess
@@ -92,10 +100,10 @@ bool Program::finish(PyObject* inputs, PyObject* result) {
   return true;
 }
 
-bool Program::same(PyObject* object, const Input& input, const void** data) const {
+bool Program::same(PyObject* object, const Input& input, bool writable, const void** data) {
   Session session;
   Array array;
-  if (acquire(object, input.dtype, false, &array, &session) != Refusal::none) return false;
+  if (acquire(object, input.dtype, writable, &array, &session) != Refusal::none) return false;
   if (static_cast<size_t>(array.ndim) != input.shape.size()) return false;
   for (int k = 0; k < array.ndim; ++k)
     if (array.shape[k] != input.shape[static_cast<size_t>(k)]) return false;
@@ -122,16 +130,18 @@ void Program::execute() const {
 }
 
 PyObject* Program::run(PyObject* const* args, Py_ssize_t count) {
-  const Py_ssize_t inputs = static_cast<Py_ssize_t>(inputs_.size());
-  if (count != inputs + 1)
-    return PyErr_Format(PyExc_TypeError, "expected %zd arrays and an offset; got %zd arguments", inputs, count);
+  const Py_ssize_t inputs = static_cast<Py_ssize_t>(inputs_.size()), arrays = inputs + copied_;
+  if (count != arrays + 1)
+    return PyErr_Format(PyExc_TypeError, "expected %zd arrays and an offset; got %zd arguments", arrays, count);
   if (current) current->give_up();  // a recording inside which a program runs
   if (running_ || get_num_threads() != threads_)
     Py_RETURN_NONE;  // another thread runs it, or scratch is of another size
   const void* data[kMostInputs];
   for (Py_ssize_t k = 0; k < inputs; ++k)
-    if (!same(args[k], inputs_[static_cast<size_t>(k)], &data[k])) Py_RETURN_NONE;
-  const unsigned long long moved = PyLong_AsUnsignedLongLongMask(args[inputs]);
+    if (!same(args[k], inputs_[static_cast<size_t>(k)], false, &data[k])) Py_RETURN_NONE;
+  const void* copy = nullptr;
+  if (copied_ && !same(args[inputs], result_, true, &copy)) Py_RETURN_NONE;
+  const unsigned long long moved = PyLong_AsUnsignedLongLongMask(args[arrays]);
   if (PyErr_Occurred()) return nullptr;
   for (Py_ssize_t k = 0; k < inputs; ++k) put(inputs_[static_cast<size_t>(k)], data[k]);
   if (!steps_.empty())
@@ -148,7 +158,9 @@ PyObject* Program::run(PyObject* const* args, Py_ssize_t count) {
     execute();
   }
   if (const char* error = take_error()) return PyErr_Format(PyExc_RuntimeError, "%s", error);
-  return PyFloat_FromDouble(static_cast<double>(*result_));
+  if (!copied_) return PyFloat_FromDouble(static_cast<double>(*static_cast<const float*>(result_.data)));
+  memcpy(const_cast<void*>(copy), result_.data, static_cast<size_t>(result_.bytes));
+  return Py_NewRef(args[inputs]);
 }
 
 namespace {
@@ -174,16 +186,17 @@ PyObject* recorded(PyObject*, PyObject* const* args, Py_ssize_t count) {
   std::unique_ptr<Program> program(current);
   current = nullptr;
   if (count == 0) Py_RETURN_NONE;
-  if ((count != 2 && count != 5) || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) > kMostInputs)
+  if ((count != 2 && count != 5 && count != 6) || !PyTuple_Check(args[0]) || PyTuple_GET_SIZE(args[0]) > kMostInputs)
     return PyErr_Format(PyExc_TypeError,
-                        "recorded: expected (inputs, result, seed, start, used), inputs a tuple of at most %d arrays",
+                        "recorded: expected (inputs, result, seed, start, used, copied), inputs a tuple of at most %d "
+                        "arrays",
                         kMostInputs);
   uint64_t drawn[3] = {};
-  for (Py_ssize_t k = 2; k < count; ++k) drawn[k - 2] = PyLong_AsUnsignedLongLongMask(args[k]);
+  for (Py_ssize_t k = 2; k < count && k < 5; ++k) drawn[k - 2] = PyLong_AsUnsignedLongLongMask(args[k]);
   if (PyErr_Occurred()) return nullptr;
   try {
-    if (!program || (count == 5 && !program->draws_from(drawn[0], drawn[1], drawn[2]))) Py_RETURN_NONE;
-    if (!program->finish(args[0], args[1])) Py_RETURN_NONE;
+    if (!program || (count > 2 && !program->draws_from(drawn[0], drawn[1], drawn[2]))) Py_RETURN_NONE;
+    if (!program->finish(args[0], args[1], count == 6 && args[5] == Py_True)) Py_RETURN_NONE;
   } catch (const std::bad_alloc&) {
     return PyErr_NoMemory();
   }
@@ -200,12 +213,11 @@ PyMethodDef functions[] = {
      "record()\n--\n\nFrom now on calls of kernels in this thread are recorded. False if they were already, in vain "
      "then."},
     {"recorded", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(recorded)), METH_FASTCALL,
-     "recorded(inputs, result, seed, start, used)\n--\n\nEnd the recording. run(*inputs, moved) calls the same kernels "
-     "with other inputs, offsets of random streams moved on, and gives the first element of result, or None where "
-     "inputs are "
-     "not alike. None if it cannot be replayed, or if random numbers came from elsewhere than this place of this "
-     "stream "
-     "(which may be left out); recorded() forgets it."},
+     "recorded(inputs, result, seed, start, used, copied)\n--\n\nEnd the recording. run(*inputs, moved) calls the same "
+     "kernels with other inputs, offsets of random streams moved on, and gives the first element of result, or None "
+     "where inputs are not alike; run(*inputs, out, moved) copies all of it to out, where copied is True. None if it "
+     "cannot be replayed, or if random numbers came from elsewhere than this place of this stream (which may be left "
+     "out); recorded() forgets it."},
     {nullptr, nullptr, 0, nullptr},
 };
 

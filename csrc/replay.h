@@ -37,10 +37,12 @@ class Program {
   void give_up() { whole_ = false; }
   // Whether all random numbers are these elements of this stream: others would be drawn from the same place every time.
   bool draws_from(uint64_t seed, uint64_t start, uint64_t used) const;
-  // Ends the recording. False where there is nothing to replay.
-  bool finish(PyObject* inputs, PyObject* result);
+  // Ends the recording. False where there is nothing to replay. `copied`: all of the result is wanted of a replay, in an array
+  // that it is given.
+  bool finish(PyObject* inputs, PyObject* result, bool copied);
 
-  // With these inputs: the result's value, None where they are not alike those of the recording; null with a Python error.
+  // With these inputs: the result's first element, or the array into which all of it was copied; None where they are not alike
+  // those of the recording; null with a Python error.
   PyObject* run(PyObject* const* args, Py_ssize_t count);
 
  private:
@@ -63,7 +65,8 @@ class Program {
     std::vector<Use> uses;
   };
 
-  bool same(PyObject* object, const Input& input, const void** data) const;
+  static bool describe(PyObject* object, Input* input);
+  static bool same(PyObject* object, const Input& input, bool writable, const void** data);
   void put(Input& input, const void* data);
   bool overwritten(const void* data, i64 bytes) const;
   bool check_indices() const;
@@ -77,7 +80,8 @@ class Program {
   std::vector<IndexRange> ranges_;  // their slots counted over all calls
   std::vector<Written> written_;    // of use while it is recorded
   std::vector<Input> inputs_;
-  const float* result_ = nullptr;
+  Input result_;
+  bool copied_ = false;
 };
 
 // Where this thread's calls are recorded; null where they are not.

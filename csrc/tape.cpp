@@ -320,7 +320,8 @@ PyObject* use_tape(PyObject*, PyObject* const* args, Py_ssize_t count) {
 PyObject* walk_name = nullptr;  // "_walk", under which a module keeps what it found out by this: not looked at
 
 // The same objects as then, each in its place? A dict's keys and values, a list's or tuple's elements, a tensor's array,
-// gradient, which is whole, and whether it is wanted; compared as objects, never by what they are equal to.
+// gradient, which is whole, and whether it is wanted, or the array alone where `then` has no more; compared as objects, never by
+// what they are equal to.
 bool unchanged_since(PyObject* now, PyObject* then) {
   Py_ssize_t at = 0;
   const Py_ssize_t size = PyTuple_GET_SIZE(then);
@@ -331,6 +332,7 @@ bool unchanged_since(PyObject* now, PyObject* then) {
       if (key != walk_name && (!next_is(key) || !next_is(value))) return false;
   } else if (PyObject_TypeCheck(now, node_type)) {
     const Node* n = as_node(now);
+    if (size == 1) return next_is(n->data);
     if (n->beta != 1.0) return false;  // somebody has begun to collect gradients anew
     if (!next_is(n->data) || !next_is(n->grad ? n->grad : Py_None) || !next_is(n->wants_grad ? Py_True : Py_False))
       return false;
@@ -435,7 +437,8 @@ PyMethodDef functions[] = {
     {"snapshot", snapshot, METH_O,
      "snapshot(objects)\n--\n\nWhat dicts, lists, tuples and Tensors hold now, for `unchanged`, and kept alive by it."},
     {"unchanged", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(unchanged)), METH_FASTCALL,
-     "unchanged(objects, snapshot)\n--\n\nWhether they hold the very same objects as then."},
+     "unchanged(objects, snapshot)\n--\n\nWhether they hold the very same objects as then; of a Tensor for which the "
+     "snapshot is (data,), whether that is its array."},
     {nullptr, nullptr, 0, nullptr},
 };
 

@@ -95,10 +95,11 @@ class observing:
 class _Walk:
     """What a module remembers of its tree, under a name that `snapshot` leaves out. A copy of the module begins with none."""
 
-    __slots__ = ("modules", "parameters", "then", "watched")
+    __slots__ = ("modules", "parameters", "programs", "then", "watched")
 
     def __init__(self):
         self.modules, self.parameters, self.watched, self.then = [], [], (), None  # nothing has been looked at
+        self.programs = {}  # what fastdl.replay has recorded of the tree as it is
 
     def __reduce__(self):
         return _Walk, ()
@@ -192,6 +193,7 @@ class Module:
                     parameters.append((f"{prefix}.{name}" if prefix else name, child))
         holders = tuple(self._holders(modules))
         walk.modules, walk.parameters, walk.watched, walk.then = modules[1:], parameters, holders[1:], snapshot(holders)
+        walk.programs = {}
         return walk
 
     @staticmethod

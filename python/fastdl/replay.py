@@ -1,4 +1,4 @@
-"""One update of a network, and its replay: the same kernels on the same memory, called without Python.
+"""Updates and predictions of a network, and their replay: the same kernels on the same memory, called without Python.
 
 A training step is a fixed sequence of kernel calls. Where it is known to be (networks of layers that say so, losses of
 `fastdl.ops`, on a CPU) its way forward and back is recorded when it first runs on a batch of some shape, and later batches of
@@ -18,7 +18,7 @@ from ._runtime import arena_bytes, arena_enter, new_arena, snapshot, unchanged
 from .module import Module, Parameter, observed
 from .optim import Optimizer
 from .random import Stream
-from .tensor import Tensor, recording
+from .tensor import Tensor, inference, recording
 
 LOSSES = {
     "softmax_cross_entropy": ops.softmax_cross_entropy,
@@ -35,6 +35,9 @@ _MOST_BYTES = 32 << 20  # of memory that a recorded step may hold; larger ones g
 # again and again, by somebody who changes something between steps, or never possible, every so many calls may try, after some
 # that are free.
 _EVERY, _FREE = 8, 8
+_MOST_PREDICTED = 1 << 18  # bytes of a batch to predict for, and of what is made on the way, where that is recorded
+_SEEN = 3  # batches of a shape that are predicted for before one is recorded
+_INPUTS = (np.dtype(np.float32), np.dtype(np.int64))
 # What may be among the attributes of layers: into other objects (functions, say) nobody looks.
 _KNOWN = (bool, bytes, dict, float, int, list, np.generic, np.ndarray, Module, Parameter, Stream, str, tuple, type(None))
 
@@ -58,6 +61,87 @@ def _replayable(module):
         if any(isinstance(part, (Module, Tensor)) if hidden else not isinstance(part, _KNOWN) for part in parts):
             return False
     return True
+
+
+def _record(inputs, compute, drawn, most, copied=False):
+    """What compute() gives, a Tensor; its replay, as kernels.recorded gives it, or None; and what must be kept for that."""
+    kernels, arena = backend.kernels(inputs[0]), new_arena(most)
+    try:
+        if not kernels.record():  # inside another recording, which comes to nothing now
+            return compute(), None, None
+        # in a context that ends with it, wherever an interrupt may come
+        result, constants = copy_context().run(_inside, arena, compute)
+        run = kernels.recorded(inputs, result.data, *drawn(), copied)
+    except BaseException:
+        kernels.recorded()
+        raise
+    return result, run if arena_bytes(arena) <= most else None, (arena, constants)
+
+
+def _inside(arena, compute):
+    arena_enter(arena)
+    constants = backend.keep_constants()
+    return compute(), constants
+
+
+def _overlap(inputs, own):
+    """Whether inputs lie in arrays that are used besides: a replay with others would take those for them."""
+    return any(
+        isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b) for a in inputs for b in own
+    )
+
+
+def predicted(module, x):
+    """What a network in evaluation mode gives for a batch that is like earlier ones, replayed.
+
+    Parameters
+    ----------
+    module : Module
+        Built and initialised.
+    x : array
+        The module's input.
+
+    Returns
+    -------
+    float32 array or None
+        None where it must be computed as usual: for the first batches of a shape, large ones, networks that are not known to
+        call kernels alone, in training mode, or watched.
+    """
+    if type(x) is not np.ndarray or not 0 < x.nbytes <= _MOST_PREDICTED or observed():
+        return None
+    walk = module._walked()
+    programs = walk.programs  # new ones where an attribute of the network has changed
+    program = programs.get(x.shape, 0)
+    if type(program) is tuple:
+        run, shape, (_, parameters, then) = program
+        out = run(x, np.empty(shape, np.float32), 0) if unchanged(parameters, then) else None
+        if out is None:
+            programs[x.shape] = 0
+        return out
+    if program is None or (program == 0 and len(programs) >= _MOST_SHAPES):
+        return None
+    programs[x.shape] = program + 1
+    if program < _SEEN:
+        return None
+    programs[x.shape] = None
+    parts = [module, *(m for _, m in walk.modules)]
+    own = [p.data for _, p in walk.parameters] + [b for _, b in module.named_buffers()]
+    if any(m.training or not _replayable(m) for m in parts):
+        return None
+    if x.dtype not in _INPUTS or not all(type(a) is np.ndarray for a in own) or _overlap((x,), own):
+        return None
+    parameters = tuple(p for _, p in walk.parameters)
+    then = tuple((p.data,) for p in parameters)
+
+    def compute():
+        with inference():
+            return module(Tensor(x) if x.dtype == np.float32 else x)
+
+    result, run, held = _record((x,), compute, lambda: (0, 0, 0), _MOST_PREDICTED, copied=True)
+    out = result.data.copy()
+    if run is not None:
+        programs[x.shape] = run, out.shape, (held, parameters, then)
+    return out
 
 
 class Step:
@@ -159,38 +243,25 @@ class Step:
             return self._forward_and_back(x, y).item()  # read only now: a GPU has the way back to do meanwhile
         stream = streams[0] if streams else None
         seed, start = (stream.seed, stream.offset) if streams else (0, 0)
-        kernels, arena, then = backend.kernels(x), new_arena(_MOST_BYTES), self._watch()
-        try:
-            if not kernels.record():  # inside another recording, which comes to nothing now
-                return self._forward_and_back(x, y).item()
-            # in a context that ends with it, wherever an interrupt may come
-            loss, constants = copy_context().run(self._inside, arena, x, y)
-            used = (stream.offset - start) & _MASK if streams else 0
-            run = kernels.recorded((x, y), loss.data, seed, start, used)
-        except BaseException:
-            kernels.recorded()
-            raise
+        then = self._watch()
+
+        def drawn():
+            return seed, start, (stream.offset - start) & _MASK if streams else 0
+
+        loss, run, held = _record((x, y), lambda: self._forward_and_back(x, y), drawn, _MOST_BYTES)
         self._programs[x.shape] = None
         # Of another shape than usual, the loss had a gradient of its own to begin with, which a kernel may have written over.
-        if run is not None and loss.data.shape == (1,) and arena_bytes(arena) <= _MOST_BYTES:
-            held = arena, constants, then
+        if run is not None and loss.data.shape == (1,):
             untouched = [p for p in self._optimizer.flat.parameters if p.beta == 0.0]
-            self._programs[x.shape] = run, held, untouched, stream, seed, start, used
+            self._programs[x.shape] = run, (held, then), untouched, stream, *drawn()
         return loss.item()
 
-    def _inside(self, arena, x, y):
-        arena_enter(arena)
-        constants = backend.keep_constants()
-        return self._forward_and_back(x, y), constants
-
     def _overlaps(self, x, y):
-        """Whether the batch lies in arrays that the step uses besides: a replay with another one would take those for it."""
+        """Whether the batch lies in arrays that the step uses besides."""
         own = [b for _, b in self._module.named_buffers()]
         for p in self._optimizer.flat.parameters:
             own += [p.data, p.grad]
-        return any(
-            isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.may_share_memory(a, b) for a in (x, y) for b in own
-        )
+        return _overlap((x, y), own)
 
     def _streams(self, x):
         """The random streams that the network draws from; None where it cannot be replayed."""

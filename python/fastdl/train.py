@@ -19,7 +19,7 @@ from ._arguments import functions, number, positive, schedule_or_none, scheduled
 from ._interrupts import interruptible
 from .checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from .random import Stream
-from .replay import LOSSES, Step, loss_of
+from .replay import LOSSES, Step, loss_of, predicted
 from .rows import AugmentedRows, Rows, must_be_array
 from .tensor import Tensor, inference
 
@@ -527,8 +527,17 @@ def predict(module, x, batch_size=256):
     -------
     array [L,...]
         On the module's device. A row does not depend on the batch it was in.
+
+    Notes
+    -----
+    Small batches of a shape that comes again and again are predicted for without Python, as steps are replayed (`Step`), where
+    the module is in evaluation mode already.
     """
-    rows, batch_size = Rows(x, "x", module.any_array()), positive("batch_size", batch_size)
+    batch_size = positive("batch_size", batch_size)
+    replayed = predicted(module, x)
+    if replayed is not None:
+        return replayed
+    rows = Rows(x, "x", module.any_array())
 
     def outputs(xb):
         return module(Tensor(xb) if xb.dtype == np.float32 else xb).data

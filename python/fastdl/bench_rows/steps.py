@@ -4,11 +4,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from .. import nn, ops, optim, pooled
+from .. import nn, ops, optim, pooled, train
 from ..bench import Case, Fact, Row
 from ..models import CNN
 from ..replay import Step
-from ..tensor import Tensor, inference
 from . import compiled, dcgan, plain
 from .conv import _Shape
 
@@ -137,8 +136,7 @@ class _Mlp:
         net = nn.Sequential(*layers).build((self.widths[0],), seed=0).eval()
 
         def ours():
-            with inference():
-                return net(Tensor(x)).data.argmax(1)
+            return train.predict(net, x).argmax(1)
 
         cases = {"fastdl": Case(ours)}
         if "numpy" in peers:

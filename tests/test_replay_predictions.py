@@ -1,0 +1,267 @@
+"""Predictions that are replayed: the bits of a forward pass, as long as the network is what it was."""
+
+import copy
+import gc
+import pickle
+import threading
+import weakref
+
+import numpy as np
+import pytest
+
+import fastdl
+from fastdl import models, nn, optim, replay, train
+from fastdl.module import observing
+from fastdl.tensor import Tensor, inference
+from replayed import NETWORKS, batches, network
+
+
+def usual(net, x):
+    with train.evaluating(net), inference():
+        return net(Tensor(x) if x.dtype == np.float32 else x).data
+
+
+def dense(*widths, seed=0):
+    return nn.Sequential(*(nn.Dense(w, "tanh") for w in widths[1:])).build(widths[:1], seed).eval()
+
+
+def data(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def is_replayed(net, x):
+    return type(net._walked().programs.get(x.shape)) is tuple
+
+
+def settled(net, x):
+    """The network, having predicted for such batches until they are replayed."""
+    for _ in range(replay._SEEN + 2):
+        train.predict(net, x)
+    assert is_replayed(net, x)
+    return net
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_same_bits(name):
+    net = network(name).eval()
+    for i, (x, _) in enumerate(batches(name, 8)):
+        np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+        assert is_replayed(net, x) == (i >= replay._SEEN)
+
+
+def test_a_model_of_images():
+    model = models.CNN("lenet5", seed=0).build((28, 28, 1), 10)
+    x = data(1, 28, 28, 1)
+    first = model.predict_proba(x)
+    settled(model.module_, x)
+    np.testing.assert_array_equal(model.predict_proba(x), first)
+    other = data(1, 28, 28, 1, seed=1)
+    np.testing.assert_array_equal(model.decision_function(other), usual(model.module_, other))
+
+
+def test_what_was_given_stays():
+    net, x = dense(4, 5, 3), data(2, 4)
+    settled(net, x)
+    first = train.predict(net, x)
+    kept = first.copy()
+    train.predict(net, data(2, 4, seed=1))
+    np.testing.assert_array_equal(first, kept)
+    assert first.flags.owndata
+    assert first.flags.writeable
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda net: net.layers[0].w.data.__setitem__(0, 3.0),
+        lambda net: setattr(net.layers[0].w, "data", net.layers[0].w.data * 2),
+        lambda net: setattr(net.layers[1], "act", "relu"),
+        lambda net: net.layers.append(nn.Activation("sigmoid")),
+        lambda net: net.train(),
+        lambda net: net.train().eval(),
+        lambda net: fastdl.set_num_threads(2 if fastdl.get_num_threads() == 1 else 1),
+    ],
+    ids=["weights written", "weights replaced", "activation", "layer", "training", "training and back", "threads"],
+)
+def test_changes_are_seen(change):
+    before = fastdl.get_num_threads()
+    try:
+        net, x = settled(dense(4, 5, 3), data(2, 4)), data(2, 4, seed=1)
+        change(net)
+        for _ in range(replay._SEEN + 2):
+            np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+    finally:
+        fastdl.set_num_threads(before)
+
+
+def test_steps_between_predictions_are_seen():
+    net = nn.Sequential(nn.Dense(6, "relu"), nn.BatchNorm(), nn.Dropout(0.5), nn.Dense(3)).build((4,), seed=0).eval()
+    x, y = data(8, 4), np.arange(8) % 3
+    step = train.Step(net, "softmax_cross_entropy", optim.SGD(net, lr=0.1))
+    for _ in range(12):
+        net.train()
+        step(x, y)
+        net.eval()
+        for _ in range(2):
+            np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+    settled(net, x)
+    net.layers[1].running_mean += 1.0  # in place
+    np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+
+
+def test_modes_are_left_alone():
+    net, x = settled(dense(4, 5, 3), data(2, 4)), data(2, 4)
+    net.train()
+    for _ in range(replay._SEEN + 2):
+        train.predict(net, x)
+        assert all(m.training for _, m in net.named_modules())
+        assert not is_replayed(net, x)
+
+
+def test_an_input_that_comes_out_again_is_not_replayed():
+    net = nn.Sequential(nn.Flatten()).build((2, 3), seed=0).eval()
+    for seed in range(replay._SEEN + 3):
+        x = data(2, 2, 3, seed=seed)
+        np.testing.assert_array_equal(train.predict(net, x), x.reshape(2, 6))
+        assert not is_replayed(net, x)
+
+
+def test_a_batch_among_the_weights_is_not_replayed():
+    net = dense(4, 4)
+    x = net.layers[0].w.data[:2]
+    for _ in range(replay._SEEN + 3):
+        np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+    assert not is_replayed(net, x)
+
+
+class Halves(nn.Module):
+    """Its result is made by two kernels, and begins as zeros."""
+
+    replayable = True
+
+    def forward(self, x):
+        out = np.zeros((4, x.shape[1]), np.float32)
+        k = fastdl.kernels
+        k.unary_forward(x.data[:2], "square", out=out[:2])
+        return Tensor(out)
+
+
+def test_a_result_that_no_kernel_makes_alone_is_not_replayed():
+    net = nn.Sequential(Halves())
+    net.eval()
+    for seed in range(replay._SEEN + 3):
+        x = data(4, 3, seed=seed)
+        np.testing.assert_array_equal(train.predict(net, x)[:2], x[:2] ** 2)
+    assert not is_replayed(net, x)
+
+
+class Unsure(nn.Dense):
+    """Says nothing of what it calls."""
+
+
+def test_layers_that_say_nothing_are_not_replayed():
+    net = nn.Sequential(Unsure(3)).build((4,), seed=0).eval()
+    x = data(2, 4)
+    for _ in range(replay._SEEN + 3):
+        np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+    assert not is_replayed(net, x)
+
+
+def test_whoever_watches_sees_every_call():
+    net, x = settled(dense(4, 5, 3), data(2, 4)), data(2, 4)
+    seen = []
+
+    def observer(module, inputs):
+        seen.append(type(module).__name__)
+        return module.forward(*inputs)
+
+    with observing(observer):
+        train.predict(net, x)
+    assert seen == ["Sequential", "Dense", "Dense"]
+
+
+def test_other_kinds_of_the_same_shape():
+    net, x = settled(dense(4, 5, 3), data(2, 4)), data(2, 4)
+    with pytest.raises(TypeError, match="x: expected float32, uint8 or int64; got float64"):
+        train.predict(net, x.astype(np.float64))
+    with pytest.raises(TypeError, match="C-contiguous"):
+        train.predict(net, data(4, 2).T)
+    bytes_ = np.arange(8, dtype=np.uint8).reshape(2, 4)
+    np.testing.assert_array_equal(train.predict(net, bytes_), usual(net, bytes_ * np.float32(1 / 255)))
+    with pytest.raises(ValueError, match="batch_size: expected at least 1; got 0"):
+        train.predict(net, x, 0)
+
+
+def test_large_batches_and_many_shapes_are_not_held():
+    net = dense(64, 8)
+    x = data(1 << 11, 64)
+    for _ in range(replay._SEEN + 3):
+        train.predict(net, x, len(x))
+    assert not net._walked().programs
+    for n in range(1, 4 * replay._MOST_SHAPES):
+        for _ in range(replay._SEEN + 2):
+            train.predict(net, data(n, 64))
+    assert len(net._walked().programs) <= replay._MOST_SHAPES
+
+
+def test_what_needs_much_memory_is_not_kept(monkeypatch):
+    monkeypatch.setattr(replay, "_MOST_PREDICTED", 64)
+    net, x = dense(2, 50, 50, 2), data(2, 2)
+    for _ in range(replay._SEEN + 3):
+        np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+    assert not is_replayed(net, x)
+
+
+def test_threads_at_once():
+    net = dense(8, 16, 4)
+    settled(net, data(2, 8))
+    inputs = [data(2, 8, seed=s) for s in range(4)]
+    expected = [usual(net, x) for x in inputs]
+    wrong = []
+
+    def work(i):
+        for _ in range(500):
+            if not np.array_equal(train.predict(net, inputs[i]), expected[i]):
+                wrong.append(i)
+
+    workers = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert not wrong
+
+
+def test_copies_begin_without():
+    net, x = settled(dense(4, 5, 3), data(2, 4)), data(2, 4)
+    for other in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):
+        assert not is_replayed(other, x)
+        other.layers[0].w.data[:] = 0.5
+        settled(other, x)
+        np.testing.assert_array_equal(train.predict(other, x), usual(other, x))
+    np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+
+
+def test_networks_are_freed():
+    net = settled(dense(4, 5, 3), data(2, 4))
+    gone = weakref.ref(net)
+    gc.disable()
+    try:
+        del net
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_an_error_on_the_way_leaves_nothing_recorded():
+    net, x = dense(4, 3), data(2, 4)
+    for _ in range(replay._SEEN):
+        train.predict(net, x)
+    weight = net.layers[0].w.data
+    net.layers[0].w.data = data(5, 3)
+    with pytest.raises(ValueError, match="expected"):
+        train.predict(net, x)
+    net.layers[0].w.data = weight
+    net.layers[0].note = "so that it is looked at anew"
+    settled(net, x)
+    np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
