@@ -64,9 +64,8 @@ struct ActiveB {
 constexpr i64 active_panel_floats(i64 K, i64 N) { return K * ((N + kActiveCols - 1) / kActiveCols * kActiveCols); }
 
 // `active`: how many elements of x are not 0; it decides only how the work is cut.
-template <class E>
-void multiply_active(i64 M, i64 N, i64 K, i64 active, const float* x, const ActiveB& w, float beta, float* c,
-                     const E& epilogue) {
+inline void multiply_active(i64 M, i64 N, i64 K, i64 active, const float* x, const ActiveB& w, float beta, float* c,
+                            const Epilogue& epilogue = {}) {
   const i64 chunks = K > 0 ? (K + kChunk - 1) / kChunk : 1;
   const i64 most = smaller(M, (i64(1) << 20) / (chunks * kChunk) + 1);  // rows whose lists wait at a time
   int32_t* const counts = reinterpret_cast<int32_t*>(thread_scratch(2, size_t(most * chunks * (kChunk / 4 + 1))));
@@ -104,7 +103,7 @@ void multiply_active(i64 M, i64 N, i64 K, i64 active, const float* x, const Acti
                                i == 0 ? beta : 1.0f, cm);
           }
         }
-        finish_block(m0 + g0, m0 + g1, n, n + cols, c, N, epilogue);
+        epilogue(m0 + g0, m0 + g1, n, n + cols, c, N);
       }
     });
   }

@@ -181,7 +181,7 @@ void backward_by_taps(i64 N, i64 Y, i64 X, i64 C, i64 R, i64 S, i64 F, i64 P, i6
     for (i64 i = 0; i < X * C + kLanes; ++i) bias[i] = f.bias && i < X * C ? f.bias[i % C] : 0.0f;
     for (i64 n0 = begin; n0 < end; n0 += samples) {
       const i64 n1 = smaller(n0 + samples, end);
-      gemm((n1 - n0) * pixels, taps, F, RowsA{dy + n0 * pixels * F, F}, ColumnsB{w, F}, 0.0f, t, taps, NoEpilogue{});
+      gemm_strided((n1 - n0) * pixels, taps, F, dy + n0 * pixels * F, F, 0, w, F, 1, 0.0f, t, taps);
       for (i64 g = n0 * Y; g < n1 * Y; ++g) {
         const float* const image = t + (g / Y - n0) * pixels * taps;
         memset(row, 0, static_cast<size_t>(row_floats) * sizeof(float));

@@ -6,8 +6,9 @@
 namespace fastdl {
 void dense_forward(i64 N, i64 I, i64 O, const float* x, const float* w, const float* b, int act, float slope, float* y,
                    float* z, void*) {
-  with_bias_activation(act, b, slope, z, O,
-                       [=](const auto& epilogue) { gemm(N, O, I, RowsA{x, I}, RowsB{w, O}, 0.0f, y, O, epilogue); });
+  with_bias_activation(act, b, slope, z, O, [=](const auto& functor) {
+    gemm_strided(N, O, I, x, I, 0, w, O, 0, 0.0f, y, O, epilogue_of(functor));
+  });
 }
 
 i64 dense_backward_workspace(i64 N, i64, i64 O, i64 act) { return act == kNone ? 0 : N * O; }
@@ -20,8 +21,8 @@ void dense_backward(i64 N, i64 I, i64 O, const float* x, const float* w, const f
     activation_backward(N * O, saved, dy, act, slope, work, 0.0f, stream);
     dz = work;
   }
-  if (dx) gemm(N, I, O, RowsA{dz, O}, ColumnsB{w, O}, beta_dx, dx, I, NoEpilogue{});
-  if (dw) gemm(I, O, N, ColumnsA{x, I}, RowsB{dz, O}, beta_dw, dw, O, NoEpilogue{});
+  if (dx) gemm_strided(N, I, O, dz, O, 0, w, O, 1, beta_dx, dx, I);
+  if (dw) gemm_strided(I, O, N, x, I, 1, dz, O, 0, beta_dw, dw, O);
   if (db) sum_columns(N, O, dz, beta_db, db);
 }
 

@@ -484,15 +484,15 @@ void gemm_row_sums(int rows, const float* a, i64 a_step, i64 depth, const float*
 }
 
 void gemm_strided(i64 M, i64 N, i64 K, const float* a, i64 a_step, int trans_a, const float* b, i64 b_step, int trans_b,
-                  float beta, float* c, i64 c_step) {
+                  float beta, float* c, i64 c_step, const Epilogue& epilogue) {
   if (trans_a && trans_b) {
-    gemm(M, N, K, ColumnsA{a, a_step}, ColumnsB{b, b_step}, beta, c, c_step, NoEpilogue{});
+    gemm(M, N, K, ColumnsA{a, a_step}, ColumnsB{b, b_step}, beta, c, c_step, epilogue);
   } else if (trans_a) {
-    gemm(M, N, K, ColumnsA{a, a_step}, RowsB{b, b_step}, beta, c, c_step, NoEpilogue{});
+    gemm(M, N, K, ColumnsA{a, a_step}, RowsB{b, b_step}, beta, c, c_step, epilogue);
   } else if (trans_b) {
-    gemm(M, N, K, RowsA{a, a_step}, ColumnsB{b, b_step}, beta, c, c_step, NoEpilogue{});
+    gemm(M, N, K, RowsA{a, a_step}, ColumnsB{b, b_step}, beta, c, c_step, epilogue);
   } else {
-    gemm(M, N, K, RowsA{a, a_step}, RowsB{b, b_step}, beta, c, c_step, NoEpilogue{});
+    gemm(M, N, K, RowsA{a, a_step}, RowsB{b, b_step}, beta, c, c_step, epilogue);
   }
 }
 
@@ -511,7 +511,7 @@ void pack_panels(i64 K, i64 N, const float* b, i64 b_step, int trans_b, float* p
 
 void gemm_panels(i64 M, i64 N, i64 K, const float* a, i64 a_step, const float* panels, float beta, float* c,
                  i64 c_step) {
-  gemm(M, N, K, RowsA{a, a_step}, PanelsB{panels, K}, beta, c, c_step, NoEpilogue{});
+  gemm(M, N, K, RowsA{a, a_step}, PanelsB{panels, K}, beta, c, c_step);
 }
 
 void matmul(i64 B, i64 M, i64 N, i64 K, const float* a, const float* b, int trans_a, int trans_b, float beta, float* c,

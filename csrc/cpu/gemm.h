@@ -105,14 +105,24 @@ struct TenTile {
 };
 extern const TenTile gemm_ten_by_rows;
 
+// What becomes of the finished elements of a product, in rows m0 to m1 - 1 and columns n0 to n1 - 1 of c: epilogue_of (below) makes
+// one of a functor, so that the loops are compiled once for all of them. As it is here it does nothing.
+struct Epilogue {
+  void (*block)(const void* functor, int64_t m0, int64_t m1, int64_t n0, int64_t n1, float* c, int64_t ldc) = nullptr;
+  const void* functor = nullptr;
+  void operator()(int64_t m0, int64_t m1, int64_t n0, int64_t n1, float* c, int64_t ldc) const {
+    if (block) block(functor, m0, m1, n0, n1, c, ldc);
+  }
+};
+
 // One chunk of one or two rows: sums[r * sums_step + n] = sum over k of a[k * a_step + r] * b[k * b_step + n].
 void gemm_row_sums(int rows, const float* a, int64_t a_step, int64_t depth, const float* b, int64_t b_step,
                    int64_t cols, float* sums, int64_t sums_step);
 
-// The product of plain matrices whose rows lie a_step, b_step, c_step floats apart, compiled once for all who need no
-// epilogue: c[M,N] = op(a) op(b) + beta c, op transposing as in matmul.
+// The product of plain matrices whose rows lie a_step, b_step, c_step floats apart, compiled once:
+// c[M,N] = epilogue(op(a) op(b) + beta c), op transposing as in matmul.
 void gemm_strided(int64_t M, int64_t N, int64_t K, const float* a, int64_t a_step, int trans_a, const float* b,
-                  int64_t b_step, int trans_b, float beta, float* c, int64_t c_step);
+                  int64_t b_step, int trans_b, float beta, float* c, int64_t c_step, const Epilogue& epilogue = {});
 
 // A right operand that many products share, packed once: pack_panels writes op(b)[K,N] into panel_floats(K, N) floats.
 int64_t panel_floats(int64_t K, int64_t N);
@@ -332,13 +342,9 @@ constexpr bool kIsPanels<PanelsB> = true;
 
 // ------------------------------------------------------------------------------------------------- epilogues
 //
-// An epilogue is a functor `vec operator()(vec sum, i64 m, i64 n, i64 lanes) const`: it gets the finished elements
+// Made of a functor `vec operator()(vec sum, i64 m, i64 n, i64 lanes) const`: it gets the finished elements
 // (m, n) .. (m, n + lanes - 1) while they are in L1 and returns what c receives. Where lanes < kLanes, arrays beside c
 // must be reached by load_part and store_part. It runs once for each element, on whichever thread made it.
-
-struct NoEpilogue {
-  FASTDL_INLINE vec operator()(vec sum, i64, i64, i64) const { return sum; }
-};
 
 FASTDL_INLINE vec load_lanes(const float* p, i64 lanes) { return lanes == kLanes ? load(p) : load_part(p, lanes); }
 FASTDL_INLINE void store_lanes(float* p, vec v, i64 lanes) {
@@ -351,7 +357,7 @@ FASTDL_INLINE void store_lanes(float* p, vec v, i64 lanes) {
 
 // ---------------------------------------------------------------------------------------------------- driver
 
-// An epilogue that takes long says so by a constant kInSquares: it then also has `vec4 square(vec4 sums, i64 m, i64 n) const`, for
+// A functor that takes long says so by a constant kInSquares: it then also has `vec4 square(vec4 sums, i64 m, i64 n) const`, for
 // two vectors of columns from n on of the rows m and m + 1, side by side (chains.h).
 template <class E>
 constexpr auto in_squares(int) -> decltype(E::kInSquares) {
@@ -363,14 +369,14 @@ constexpr bool in_squares(long) {
 }
 
 template <class E>
-inline void finish_block(i64 m0, i64 m1, i64 n0, i64 n1, float* c, i64 ldc, const E& epilogue) {
+inline void finish_block(i64 m0, i64 m1, i64 n0, i64 n1, float* c, i64 ldc, const E& functor) {
   i64 done = n0;
   if constexpr (in_squares<E>(0)) {
     if (m1 - m0 >= 2) done += (n1 - n0) / (2 * kLanes) * (2 * kLanes);
     for (i64 m = m0; m + 2 <= m1; m += 2) {
       for (i64 n = n0; n < done; n += 2 * kLanes) {
         float *p = c + m * ldc + n, *q = p + ldc;
-        const vec4 y = epilogue.square({{load(p), load(p + kLanes)}, {load(q), load(q + kLanes)}}, m, n);
+        const vec4 y = functor.square({{load(p), load(p + kLanes)}, {load(q), load(q + kLanes)}}, m, n);
         store(p, y.a.a);
         store(p + kLanes, y.a.b);
         store(q, y.b.a);
@@ -380,16 +386,23 @@ inline void finish_block(i64 m0, i64 m1, i64 n0, i64 n1, float* c, i64 ldc, cons
   }
   for (i64 m = m0; m < m1; ++m) {
     i64 n = (m1 - m0) % 2 == 1 && m == m1 - 1 ? n0 : done;
-    for (; n + kLanes <= n1; n += kLanes) store(c + m * ldc + n, epilogue(load(c + m * ldc + n), m, n, kLanes));
-    if (n < n1) store_part(c + m * ldc + n, epilogue(load_part(c + m * ldc + n, n1 - n), m, n, n1 - n), n1 - n);
+    for (; n + kLanes <= n1; n += kLanes) store(c + m * ldc + n, functor(load(c + m * ldc + n), m, n, kLanes));
+    if (n < n1) store_part(c + m * ldc + n, functor(load_part(c + m * ldc + n, n1 - n), m, n, n1 - n), n1 - n);
   }
 }
-inline void finish_block(i64, i64, i64, i64, float*, i64, const NoEpilogue&) {}
+// The functor must outlive the product.
+template <class E>
+Epilogue epilogue_of(const E& functor) {
+  return {[](const void* f, i64 m0, i64 m1, i64 n0, i64 n1, float* c, i64 ldc) {
+            finish_block(m0, m1, n0, n1, c, ldc, *static_cast<const E*>(f));
+          },
+          &functor};
+}
 
 // One or two rows of c: b is read once, whole rows at a time, at the speed of memory; the sums of a chunk wait in L1.
-template <class A, class B, class E>
+template <class A, class B>
 void gemm_rows(int rows, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
-               const E& epilogue) {
+               const Epilogue& epilogue) {
   float* a_packed = thread_scratch(0, size_t(kBlockRows * kChunk));
   float* sums = thread_scratch(1, size_t(kStripCols * kChunk));
   for (i64 j0 = n0; j0 < n1; j0 += kStripCols) {
@@ -418,7 +431,7 @@ void gemm_rows(int rows, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
         }
       }
     }
-    finish_block(0, rows, j0, j0 + cols, c, ldc, epilogue);
+    epilogue(0, rows, j0, j0 + cols, c, ldc);
   }
 }
 
@@ -453,10 +466,33 @@ inline i64 columns_as_few(i64 edge, i64 M, bool packed, Access access) {
   return best;
 }
 
+// Rows m0 to m1 - 1 of few columns, at t->c; a lies at `slices` if it is packed.
+template <class A>
+__attribute__((noinline)) void multiply_few(i64 few, i64 m0, i64 m1, i64 k0, const A& a, const float* slices,
+                                            TileArgs* t) {
+  const TileFunction* tile = gemm_few_by_columns;
+  for (i64 m = m0; m < m1; m += t->height, t->c += t->height * t->c_step) {
+    t->height = m1 - m;
+    if (slices) {
+      t->height = smaller<i64>(kTileRows, t->height);
+      t->a = slices + (m - m0) * t->count;
+      t->a_step = kTileRows;
+    } else if constexpr (A::kAccess == Access::kRows) {
+      t->height = smaller<i64>(kTurnedRows, t->height);
+      for (i64 r = 0; r < kTurnedRows; ++r) t->rows[r] = a.row(r < t->height ? m + r : m);
+      tile = gemm_few_by_rows;
+    } else if constexpr (A::kAccess == Access::kColumns) {
+      t->a = a.column(m, k0);
+      t->a_step = a.column_step();
+    }
+    tile[few](*t);
+  }
+}
+
 // Columns n0..n1 of c.
-template <class A, class B, class E>
+template <class A, class B>
 void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc,
-                  const E& epilogue, int threads) {
+                  const Epilogue& epilogue, int threads) {
   if constexpr (B::kDirect && !kIsPanels<B>) {
     if (M <= 2) return gemm_rows(int(M), n0, n1, K, a, b, beta, c, ldc, epilogue);
   }
@@ -569,29 +605,13 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
                   t.a_step = a.column_step();
                 }
                 (whole ? ten.tile : (t.cols <= kLanes ? narrow : tiles)[rows])(t);
-                if (last) finish_block(i, i + rows, j, j + t.cols, c, ldc, epilogue);
+                if (last) epilogue(i, i + rows, j, j + t.cols, c, ldc);
               }
               if (cols == kTileCols || few == 0) continue;
               t.b += edge_wide;
-              for (i64 i = m0; i < m1; i += t.height) {
-                t.height = m1 - i;
-                t.c = c + i * ldc + j + edge_wide;
-                const TileFunction* tile = gemm_few_by_columns;
-                if (pack_a) {
-                  t.height = smaller<i64>(kTileRows, t.height);
-                  t.a = a_packed + (i - i0) * depth;
-                  t.a_step = kTileRows;
-                } else if constexpr (A::kAccess == Access::kRows) {
-                  t.height = smaller<i64>(kTurnedRows, t.height);
-                  for (i64 r = 0; r < kTurnedRows; ++r) t.rows[r] = a.row(r < t.height ? i + r : i);
-                  tile = gemm_few_by_rows;
-                } else if constexpr (A::kAccess == Access::kColumns) {
-                  t.a = a.column(i, k0);
-                  t.a_step = a.column_step();
-                }
-                tile[few](t);
-                if (last) finish_block(i, i + t.height, j + edge_wide, j + cols, c, ldc, epilogue);
-              }
+              t.c = c + m0 * ldc + j + edge_wide;
+              multiply_few(few, m0, m1, k0, a, pack_a ? a_packed + (m0 - i0) * depth : nullptr, &t);
+              if (last) epilogue(m0, m1, j + edge_wide, j + cols, c, ldc);
             }
           }
         });
@@ -601,14 +621,14 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
 }
 
 // c[M,N] = epilogue(a b + beta c). With beta == 0 c is not read. a, b and the epilogue's arrays must not overlap c.
-template <class A, class B, class E>
-void gemm(i64 M, i64 N, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc, const E& epilogue) {
+template <class A, class B>
+void gemm(i64 M, i64 N, i64 K, const A& a, const B& b, float beta, float* c, i64 ldc, const Epilogue& epilogue = {}) {
   if (M <= 0 || N <= 0) return;
   if (K <= 0) {
     for (i64 m = 0; m < M; ++m) {
       for (i64 n = 0; n < N; ++n) c[m * ldc + n] = beta == 0.0f ? 0.0f : beta * c[m * ldc + n];
     }
-    finish_block(0, M, 0, N, c, ldc, epilogue);
+    epilogue(0, M, 0, N, c, ldc);
     return;
   }
   const double flops = 2.0 * double(M) * double(N) * double(K);

@@ -211,11 +211,9 @@ void half_step(i64 N, i64 K, const float* x, const Weights& b, const Draw& d) {
   const i64 share = b.panels ? kActiveOfPanels : N <= 2 ? kActiveOfRow : kActiveOfMatrix;
   if (rows && 100 * active <= share * N * K) {
     const ActiveB view = b.panels ? ActiveB::panels(b.panels, K) : ActiveB::matrix(b.w, width);
-    multiply_active(N, width, K, active, x, view, 0.0f, out, d);
-  } else if (b.turned) {
-    gemm(N, width, K, RowsA{x, K}, ColumnsB{b.w, K}, 0.0f, out, width, d);
+    multiply_active(N, width, K, active, x, view, 0.0f, out, epilogue_of(d));
   } else {
-    gemm(N, width, K, RowsA{x, K}, RowsB{b.w, width}, 0.0f, out, width, d);
+    gemm_strided(N, width, K, x, K, 0, b.w, b.turned ? K : width, b.turned, 0.0f, out, width, epilogue_of(d));
   }
   const bool done = d.layer.unit == kBernoulliUnit || (d.layer.unit == kGaussianUnit && !d.sample);
   if (!done) draw_rows(N, d, out);
@@ -372,7 +370,7 @@ void gibbs_chain(i64 N, i64 V, i64 H, const float* w, const float* b, const floa
     const i64 active = dw ? count_active(N * V, vs) : 0;
     if (dw && 100 * active <= kActiveOfMatrix * N * V) {
       transpose_matrix(N, V, N, vs, other);
-      multiply_active(V, H, N, active, other, ActiveB::matrix(mean, H), beta, dw, NoEpilogue{});
+      multiply_active(V, H, N, active, other, ActiveB::matrix(mean, H), beta, dw);
     } else if (dw) {
       matmul(1, V, H, N, vs, mean, 1, 0, beta, dw, stream);
     }

@@ -163,7 +163,8 @@ void rntn_forward(i64 L, i64 n, i64 H, i64 D, const float* leaves, const int64_t
         }
       }
     });
-    gemm(count, D, K, Features{tiles, E, F}, RowsB{u, D}, 0.0f, h + (L + begin) * D, D, Compose{b});
+    const Compose compose = {b};
+    gemm(count, D, K, Features{tiles, E, F}, RowsB{u, D}, 0.0f, h + (L + begin) * D, D, epilogue_of(compose));
   });
 }
 
@@ -207,7 +208,7 @@ void rntn_backward(i64 M, i64 n, i64 H, i64 D, const float* h, const int64_t* ch
   if (db) sum_columns(n, D, dz, beta_db, db);
   if (!dv && !dw) return;
   memset(x + n * E, 0, static_cast<size_t>(kTileRows + 2 * kLanes) * sizeof(float));
-  gemm(products + E, D, n, FeaturesAcross{x, E, products}, RowsB{dz, D}, 0.0f, u, D, NoEpilogue{});
+  gemm(products + E, D, n, FeaturesAcross{x, E, products}, RowsB{dz, D}, 0.0f, u, D);
   if (dv) {
     with_beta(beta_dv, [=](auto put) {
       for_rows(E, E * D, [=](i64 i) {
