@@ -225,10 +225,12 @@ TenTile ten_by_rows() {
 }
 #endif
 
-// c = beta c + sums, where the lanes of the sums are rows.
-void write_few(const vec* sums, int columns, float* c, i64 c_step, i64 rows, float beta) {
-  if (columns == 1 && c_step == 1) {
-    store_part(c, beta == 0.0f ? sums[0] : beta * load_part(c, rows) + sums[0], rows);
+// c = beta c + sums, where the lanes of the sums are rows; c_next is looked at where rows are neighbours.
+void write_few(const vec* sums, int columns, float* c, i64 c_step, i64 c_next, i64 rows, float beta) {
+  if (c_step == 1) {
+    for (int n = 0; n < columns; ++n, c += c_next) {
+      store_part(c, beta == 0.0f ? sums[n] : beta * load_part(c, rows) + sums[n], rows);
+    }
   } else if (columns < kLanes / 3 || columns > kLanes) {
     for (int n = 0; n < columns; ++n) {
       float* at = c + n;
@@ -283,7 +285,10 @@ FASTDL_INLINE void few_blocks(const TileArgs& t, int first) {
     for (; k + kLanes <= end; k += kLanes) {
       unrolled<V>([&](auto block) FASTDL_INLINED {
         vec v[kLanes];
-        unrolled<kLanes>([&](auto r) FASTDL_INLINED { v[r] = load(rows[block * kLanes + r] + k); });
+        unrolled<kLanes>([&](auto r) FASTDL_INLINED {
+          v[r] = load(rows[block * kLanes + r] + k);
+          fetched(v[r]);
+        });
         transpose(v);
         const float* bj = b;
         unrolled<kLanes>([&](auto j) FASTDL_INLINED {
@@ -304,7 +309,7 @@ FASTDL_INLINE void few_blocks(const TileArgs& t, int first) {
   unrolled<V>([&](auto v) FASTDL_INLINED { sums[v].end(whole[v]); });
   for (int v = 0; v < V; ++v) {
     const i64 row = first + v * kLanes, left = t.height - row;
-    if (left > 0) write_few(whole[v], N, t.c + row * t.c_step, t.c_step, smaller<i64>(kLanes, left), t.beta);
+    if (left > 0) write_few(whole[v], N, t.c + row * t.c_step, t.c_step, t.c_next, smaller<i64>(kLanes, left), t.beta);
   }
 }
 
@@ -336,7 +341,7 @@ FASTDL_INLINE void few_vectors(const TileArgs& t, i64 first, i64 rows) {
   vec whole[V][N];
   unrolled<V>([&](auto v) FASTDL_INLINED { sums[v].end(whole[v]); });
   for (int v = 0; v < V; ++v) {
-    write_few(whole[v], N, t.c + (first + v * kLanes) * t.c_step, t.c_step, V == 1 ? rows : kLanes, t.beta);
+    write_few(whole[v], N, t.c + (first + v * kLanes) * t.c_step, t.c_step, t.c_next, V == 1 ? rows : kLanes, t.beta);
   }
 }
 
@@ -347,6 +352,70 @@ void few_by_columns(const TileArgs& t) {
   i64 i = 0;
   for (; i + V * kLanes <= t.height; i += V * kLanes) few_vectors<N, V>(t, i, V * kLanes);
   for (; i < t.height; i += kLanes) few_vectors<N, 1>(t, i, smaller<i64>(kLanes, t.height - i));
+}
+
+// c[M,N] = a[M,K] b[N,K]^T for a few rows: the rows of b are read as those of a left operand, and c is written transposed.
+void few_rows(i64 M, i64 N, i64 K, const float* a, i64 a_step, const float* b, i64 b_step, float beta, float* c,
+              i64 c_step, const Epilogue& epilogue) {
+  const float* turned = a;
+  if (M > 1) {
+    float* const copy = thread_scratch(0, size_t(M * K));
+    for (i64 k = 0; k < K; ++k) {
+      for (i64 m = 0; m < M; ++m) copy[k * M + m] = a[m * a_step + k];
+    }
+    turned = copy;
+  }
+  parallel_for(N, (i64(1) << 16) / (K * kTurnedRows + 1) * kTurnedRows + kTurnedRows, [&](i64 begin, i64 end) {
+    TileArgs t = {};
+    Run run;
+    t.runs = &run;
+    t.run_count = 1;
+    t.b_step = M;
+    t.c_step = 1;
+    t.c_next = c_step;
+    for (i64 n = begin; n < end; n += t.height) {
+      t.height = smaller<i64>(kTurnedRows, end - n);
+      for (i64 r = 0; r < kTurnedRows; ++r) t.rows[r] = b + (r < t.height ? n + r : n) * b_step;
+      t.c = c + n;
+      for (i64 k = 0; k < K; k += kChunk) {
+        run = {k, smaller(kChunk, K - k)};
+        t.b = turned + k * M;
+        t.beta = k == 0 ? beta : 1.0f;
+        gemm_few_by_rows[M](t);
+      }
+      epilogue(0, M, n, n + t.height, c, c_step);
+    }
+  });
+}
+
+// One step of k: c = a b^T, where element m of a is a[m * a_step].
+void outer_product(i64 M, i64 N, const float* a, i64 a_step, const float* b, i64 b_step, float beta, float* c,
+                   i64 c_step, const Epilogue& epilogue) {
+  for (i64 n0 = 0; n0 < N; n0 += kStripCols) {
+    const i64 cols = smaller(kStripCols, N - n0);
+    const float* row = b + n0 * b_step;
+    if (b_step != 1) {
+      float* const copy = thread_scratch(1, size_t(kStripCols));
+      for (i64 n = 0; n < cols; ++n) copy[n] = row[n * b_step];
+      row = copy;
+    }
+    parallel_for(M, (i64(1) << 17) / cols + 1, [&](i64 begin, i64 end) {
+      for (i64 m = begin; m < end; ++m) {
+        const vec am = splat(a[m * a_step]);
+        float* const cm = c + m * c_step + n0;
+        i64 n = 0;
+        for (; n + kLanes <= cols; n += kLanes) {
+          const vec product = fma(am, load(row + n), vec{});
+          store(cm + n, beta == 0.0f ? product : beta * load(cm + n) + product);
+        }
+        if (n < cols) {
+          const vec product = fma(am, load_part(row + n, cols - n), vec{});
+          store_part(cm + n, beta == 0.0f ? product : beta * load_part(cm + n, cols - n) + product, cols - n);
+        }
+        epilogue(m, m + 1, n0, n0 + cols, c, c_step);
+      }
+    });
+  }
 }
 
 // A few vectors of columns: their sums stay in registers, and b is read from front to back.
@@ -485,7 +554,11 @@ void gemm_row_sums(int rows, const float* a, i64 a_step, i64 depth, const float*
 
 void gemm_strided(i64 M, i64 N, i64 K, const float* a, i64 a_step, int trans_a, const float* b, i64 b_step, int trans_b,
                   float beta, float* c, i64 c_step, const Epilogue& epilogue) {
-  if (trans_a && trans_b) {
+  if (K == 1 && N >= kLanes) {
+    outer_product(M, N, a, trans_a ? 1 : a_step, b, trans_b ? b_step : 1, beta, c, c_step, epilogue);
+  } else if (!trans_a && trans_b && M > 0 && M <= smaller(kFewByRows, 4) && N >= kLanes && K > 1) {
+    few_rows(M, N, K, a, a_step, b, b_step, beta, c, c_step, epilogue);
+  } else if (trans_a && trans_b) {
     gemm(M, N, K, ColumnsA{a, a_step}, ColumnsB{b, b_step}, beta, c, c_step, epilogue);
   } else if (trans_a) {
     gemm(M, N, K, ColumnsA{a, a_step}, RowsB{b, b_step}, beta, c, c_step, epilogue);

@@ -87,6 +87,7 @@ struct TileArgs {
   int64_t b_step;
   float* c;
   int64_t c_step;
+  int64_t c_next;  // from one column to the next where c_step is 1 and columns are few; else 1
   int64_t cols;    // columns of c to write
   int64_t height;  // rows, where the function is for any number of them
   float beta;

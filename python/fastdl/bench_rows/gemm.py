@@ -91,7 +91,8 @@ def rows():
             elif o == 10:
                 goals = {"numpy": 1.5, "torch": 3.0}
             result.append(Row("gemm", f"fwd B{batch} {i}->{o}", _layer(batch, i, o), 2.0 * batch * i * o, 0.0, goals))
-    for batch, i, o in ((64, 784, 128), (128, 784, 512), (128, 512, 10)):
+    result.append(Row("gemm", "fwd B64 512->1", _layer(64, 512, 1), 2.0 * 64 * 512, 0.0, {"numpy": 1.0}))
+    for batch, i, o in ((64, 784, 128), (128, 784, 512), (128, 512, 10), (64, 512, 1)):
         flops = 2.0 * batch * i * o
         # dx[n,i] = dy w^T and dw[i,o] = x^T dy
         result.append(
