@@ -175,6 +175,34 @@ def test_ctrl_c_leaves_a_state(tmp_path):
     assert_same(outcome(MLP((8,), dropout=0.3).fit(X, y, epochs=3, resume=tmp_path / "c")), want)
 
 
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_ctrl_c_while_an_epoch_is_judged_loses_none_of_it(epoch, tmp_path):
+    X, y = blobs()
+
+    def run(interrupted=False, **how):
+        network, seen = MLP((8,), dropout=0.3).build((len(X[0]),), 3).module_, []
+        x, codes = X.astype(np.float32), y.astype(np.int64)
+
+        def validation():
+            seen.append(1)
+            if interrupted and len(seen) == epoch:
+                os.kill(os.getpid(), signal.SIGINT)
+            return train.evaluate(network, x, codes, loss="softmax_cross_entropy")
+
+        validation.fingerprint = "all"
+        history = train.fit(
+            network, x, codes, loss="softmax_cross_entropy", optimizer=optim.Adam(network), epochs=3, validation=validation, **how
+        )
+        return network.get_weights(), {k: v for k, v in history.items() if k != "seconds"}
+
+    want = run()
+    _, history = run(True, checkpoint=tmp_path / "c")
+    assert history["stopped"] == "interrupted" and history["epoch"] == list(range(1, epoch + 1))
+    went_on = run(resume=tmp_path / "c")
+    assert_same(went_on, want)
+    assert io.load_state(tmp_path / "c", "checkpoint")["state"]["epoch"] == epoch + 1
+
+
 def test_callbacks_with_a_state_go_on(tmp_path):
     class Count:
         n = 0

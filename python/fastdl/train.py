@@ -330,7 +330,8 @@ def fit(
                 history["epoch"].append(epoch)
                 history["loss"].append(state.loss)
                 history["lr"].append(optimizer.lr)
-                if validation is not None and not interrupts.asked:
+                asked = interrupts.asked
+                if validation is not None and not asked:
                     figures = (
                         validation()
                         if callable(validation)
@@ -343,7 +344,7 @@ def fit(
                     bar.set_postfix(
                         {k: f"{v[-1]:.4g}" for k, v in history.items() if k.endswith(("loss", "accuracy")) and v}
                     )
-                if interrupts.asked:
+                if asked:
                     for name in (k for k in history if k.startswith("val_")):
                         if len(history[name]) < len(history["epoch"]):
                             history[name].append(math.nan)  # not judged any more
@@ -360,6 +361,8 @@ def fit(
                 begin, summed, seen = 0, 0.0, 0
                 if not cut:  # else the state inside the epoch, from which more can follow, is written already
                     run.write(lambda: state_of(epoch + 1, 0, shuffling.offset), state.step)  # noqa: B023
+                if interrupts.asked:  # while the epoch was judged: all of it counts, and is written
+                    raise KeyboardInterrupt
                 if history["stopped"] != "done":
                     break
         finally:
