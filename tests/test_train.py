@@ -571,6 +571,10 @@ def test_options_that_cannot_work_are_named_before_a_weight_changes(options, err
         (dict(validation=([1], [2])), TypeError, "validation x: expected an array .*; got list"),
         (dict(validation=(problem(9)[0], problem(8)[1])), ValueError, "validation y: expected 9 targets, .*; got 8"),
         (dict(metrics=[train.accuracy]), TypeError, "metrics: expected a dict of functions by name; got list"),
+        (dict(metrics={"share": 3}), TypeError, r"metrics\['share'\]: expected a function; got int"),
+        (dict(metrics={"loss": train.accuracy}), ValueError, "metrics: expected names other than 'loss', .*; got 'loss'"),
+        (dict(validation=(problem(9)[0].astype(float), problem(9)[1])), TypeError, "validation x: expected float32, .*; got float64"),
+        (dict(x=np.float32(1)), ValueError, "x: expected one axis or more; got a single number"),
         (dict(loss=["mse"]), ValueError, r"loss: expected one of .* or a function; got \['mse'\]"),
     ],
     ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
@@ -593,3 +597,13 @@ def test_wrong_arguments_of_a_judgement_are_named():
         train.evaluate(m, x, y, loss="cross")
     with pytest.raises(ValueError, match="x: expected one sample or more; got none"):
         train.evaluate(m, x[:0], y[:0], loss="softmax_cross_entropy")
+    with pytest.raises(TypeError, match="y: expected an array .*; got list"):
+        train.evaluate(m, x, y.tolist(), loss="softmax_cross_entropy")
+    with pytest.raises(TypeError, match=r"metrics\['share'\]: expected a number; got 'x'"):
+        train.evaluate(m, x, y, loss="softmax_cross_entropy", metrics={"share": lambda outputs, labels: "x"})
+    with pytest.raises(ValueError, match="metrics: expected names other than 'loss'"):
+        train.evaluate(m, x, y, loss="softmax_cross_entropy", metrics={"loss": train.accuracy})
+    with pytest.raises(TypeError, match="validation: expected a function that returns a dict of numbers; got int"):
+        fit(m, x, y, epochs=1, validation=lambda: 3)
+    with pytest.raises(TypeError, match=r"validation\(\)\['loss'\]: expected a number; got 'low'"):
+        fit(m, x, y, epochs=1, validation=lambda: {"loss": "low"})

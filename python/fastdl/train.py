@@ -196,7 +196,10 @@ def fit(
     Ctrl-C ends training after the current update: the history is returned, the weights are whole (the best ones where
     restore_best). The loss of a batch is read once, before its update. The module is left in evaluation mode.
     """
-    must_be_array("x", x), must_be_array("y", y)
+    for name, a in (("x", x), ("y", y)):
+        must_be_array(name, a)
+        if a.ndim < 1:
+            raise ValueError(f"{name}: expected one axis or more; got a single number")
     n = len(x)
     if len(y) != n:
         raise ValueError(f"y: expected {n} targets, as many as samples in x; got {len(y)}")
@@ -227,8 +230,7 @@ def fit(
     history = {"epoch": [], "loss": [], "lr": [], "seconds": [], "stopped": "done"}
     state = State(module, optimizer, history, epochs, total)
     watch = watch or ("loss" if validation is None else "val_loss")
-    if metrics is not None and not hasattr(metrics, "items"):
-        raise TypeError(f"metrics: expected a dict of functions by name; got {type(metrics).__name__}")
+    _must_be_metrics(metrics)
     judged = [] if validation is None else ["val_loss", *(f"val_{name}" for name in metrics or {})]
     if not callable(validation):
         _must_be_samples(validation)
@@ -332,11 +334,10 @@ def fit(
                 history["lr"].append(optimizer.lr)
                 asked = interrupts.asked
                 if validation is not None and not asked:
-                    figures = (
-                        validation()
-                        if callable(validation)
-                        else evaluate(module, *validation, loss=loss, metrics=metrics)
-                    )
+                    if callable(validation):
+                        figures = _figures(validation())
+                    else:
+                        figures = evaluate(module, *validation, loss=loss, metrics=metrics)
                     for name, value in figures.items():
                         history.setdefault(f"val_{name}", []).append(value)
                 history["seconds"].append(time.perf_counter() - begun)
@@ -420,11 +421,38 @@ def _must_be_samples(validation):
         raise TypeError(f"validation: expected (x, y) or a function; got {type(validation).__name__}")
     for name, part in zip("xy", validation, strict=True):
         must_be_array(f"validation {name}", part)
+    Rows(validation[0], "validation x")
     n = len(validation[0])
     if n == 0:
         raise ValueError("validation: expected one sample or more; got none")
     if len(validation[1]) != n:
         raise ValueError(f"validation y: expected {n} targets, as many as samples in validation x; got {len(validation[1])}")
+
+
+def _must_be_metrics(metrics):
+    """Functions by name, none of which takes the place of the loss."""
+    if metrics is not None and not hasattr(metrics, "items"):
+        raise TypeError(f"metrics: expected a dict of functions by name; got {type(metrics).__name__}")
+    for name, f in (metrics or {}).items():
+        if name == "loss":
+            raise ValueError("metrics: expected names other than 'loss', under which the loss itself is recorded; got 'loss'")
+        if not callable(f):
+            raise TypeError(f"metrics[{name!r}]: expected a function; got {type(f).__name__}")
+
+
+def _figures(found):
+    """What a user's own validation gave."""
+    if not hasattr(found, "items"):
+        raise TypeError(f"validation: expected a function that returns a dict of numbers; got {type(found).__name__}")
+    return {name: _number(f"validation()[{name!r}]", value) for name, value in found.items()}
+
+
+def _number(name, value):
+    """A float of what somebody's function gave."""
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number; got {value!r}") from None
 
 
 def _judge(state, watch, min_delta, keep, waited):
@@ -576,12 +604,14 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
         'loss' and one entry for each metric.
     """
     judge = loss_of(loss)
+    _must_be_metrics(metrics)
+    must_be_array("x", x), must_be_array("y", y)
     if len(x) == 0:
         raise ValueError("x: expected one sample or more; got none")
     with evaluating(module), inference():
         outputs = predict(module, x, batch_size)
         result = {"loss": judge(Tensor(outputs), backend.to_device(y, outputs)).item()}
-    return result | {name: float(f(outputs, y)) for name, f in (metrics or {}).items()}
+    return result | {name: _number(f"metrics[{name!r}]", f(outputs, y)) for name, f in (metrics or {}).items()}
 
 
 def accuracy(outputs, labels):
