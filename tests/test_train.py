@@ -573,7 +573,7 @@ def test_options_that_cannot_work_are_named_before_a_weight_changes(options, err
         (dict(metrics=[train.accuracy]), TypeError, "metrics: expected a dict of functions by name; got list"),
         (dict(metrics={"share": 3}), TypeError, r"metrics\['share'\]: expected a function; got int"),
         (dict(metrics={"loss": train.accuracy}), ValueError, "metrics: expected names other than 'loss', .*; got 'loss'"),
-        (dict(validation=(problem(9)[0].astype(float), problem(9)[1])), TypeError, "validation x: expected float32, .*; got float64"),
+        (dict(validation=(problem(9)[0].astype(float), problem(9)[1])), TypeError, "validation x: expected float32,.*float64"),
         (dict(x=np.float32(1)), ValueError, "x: expected one axis or more; got a single number"),
         (dict(loss=["mse"]), ValueError, r"loss: expected one of .* or a function; got \['mse'\]"),
     ],
@@ -587,6 +587,20 @@ def test_data_of_no_use_are_named_before_a_weight_changes(change, error, message
         train.fit(m, **given)
     for name, value in m.get_weights().items():
         np.testing.assert_array_equal(value, before[name])
+
+
+def test_scores_are_of_one_label_or_target_an_output():
+    """Numbers that NumPy would have broadcast: a score that looks like one and is none."""
+    outputs = np.array([[1, 2], [3, 1], [0, 5]], np.float32)
+    assert train.accuracy(outputs, np.array([1, 0, 0])) == pytest.approx(2 / 3)
+    assert train.accuracy(outputs[None], np.array([[1, -1, 0]])) == 0.5  # steps of a sequence, one of which has no label
+    assert np.isnan(train.accuracy(outputs, np.full(3, -1)))
+    with pytest.raises(ValueError, match=r"labels: expected shape \[n...\] for outputs \[n...,C\], \[3, 2\]; got \[3, 1\]"):
+        train.accuracy(outputs, np.array([[1], [0], [0]]))
+    column = outputs[:, :1]
+    assert train.r2(column, column) == 1.0
+    with pytest.raises(ValueError, match=r"targets: expected shape \[3, 1\], as outputs; got \[3\]"):
+        train.r2(column, column[:, 0])
 
 
 def test_wrong_arguments_of_a_judgement_are_named():

@@ -615,19 +615,25 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
 
 
 def accuracy(outputs, labels):
-    """Share of rows whose largest output is at the label's place."""
-    return float(np.mean(argmax(outputs) == backend.to_host(labels)))
+    """Share of labels [n...] at whose place the largest of the outputs [n...,C] is; labels of -1 do not count, as in the loss."""
+    codes = backend.to_host(labels)
+    if codes.shape != outputs.shape[:-1] or outputs.ndim < 2:
+        raise ValueError(f"labels: expected shape [n...] for outputs [n...,C], {list(outputs.shape)}; got {list(codes.shape)}")
+    right = argmax(outputs) == codes
+    return float(right[codes >= 0].mean()) if (codes >= 0).any() else math.nan
 
 
 def r2(outputs, targets):
     """Coefficient of determination, mean over the columns: 1 - squared error / squared deviation from the mean."""
     y, t = backend.to_host(outputs).astype(np.float64), backend.to_host(targets).astype(np.float64)
+    if y.shape != t.shape:
+        raise ValueError(f"targets: expected shape {list(y.shape)}, as outputs; got {list(t.shape)}")
     error, spread = ((y - t) ** 2).sum(0), ((t - t.mean(0)) ** 2).sum(0)
     # of a target that never changes: right or wrong
     return float(np.mean(np.where(spread > 0, 1.0 - error / np.where(spread > 0, spread, 1.0), error == 0)))
 
 
 def argmax(outputs):
-    """Place of the largest output of each row, int64 [N]."""
-    n, c = outputs.shape
-    return backend.to_host(backend.kernels(outputs).argmax(outputs.reshape(n, c, 1))).reshape(n)
+    """Place of the largest of the outputs [n...,C], int64 [n...]."""
+    *shape, c = outputs.shape
+    return backend.to_host(backend.kernels(outputs).argmax(outputs.reshape(math.prod(shape), c, 1))).reshape(shape)
