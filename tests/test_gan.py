@@ -394,6 +394,45 @@ def test_copies_are_found():
     assert metrics.share_of_copies(new, data, held) < 0.05
 
 
+def test_figures_do_not_depend_on_where_the_data_lie():
+    """Distances come from products of float32, which lose all digits of what lies close together and far from 0."""
+    rng = np.random.default_rng(0)
+    s, x = rng.normal(size=(2, 200, 5)).astype(np.float32)
+    s, x = s + np.float32(1000), x + np.float32(1000)
+    squares = np.square(x[:, None].astype(np.float64) - s[None]).sum(2)
+    distance, place = metrics.nearest_distances(x, s)
+    np.testing.assert_array_equal(place, squares.argmin(1))
+    np.testing.assert_allclose(distance, np.sqrt(squares.min(1)), rtol=1e-6)
+    assert metrics.nearest_distances(s[:9], s)[0].max() == 0
+    logs = np.log(np.exp(squares / -0.5).mean(1)) - 2.5 * math.log(2 * math.pi * 0.25)
+    np.testing.assert_allclose(metrics.parzen_log_likelihood(s, x, 0.5), [logs.mean(), logs.std() / math.sqrt(200)], rtol=1e-4)
+    heaps = np.concatenate([rng.normal(size=(500, 2)), rng.normal(size=(500, 2)) * [0.5, 2.0] + 8]) + 1000
+    for covariance in ("diagonal", "full"):
+        m = metrics.GaussianMixture(2, covariance, floor=1e-4, iterations=100).fit(heaps)
+        order = np.argsort(m.means_[:, 0])
+        np.testing.assert_allclose(m.means_[order], [heaps[:500].mean(0), heaps[500:].mean(0)], atol=1e-3)
+        np.testing.assert_allclose(m.variances_[order], [heaps[:500].var(0), heaps[500:].var(0)], rtol=1e-2)
+        np.testing.assert_allclose(m.sample(4000).mean(0), heaps.mean(0), atol=0.2)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda x: metrics.parzen_log_likelihood(x, x, "x"), TypeError, "bandwidth: expected real numbers; got <U1"),
+        (lambda x: metrics.parzen_log_likelihood(x, x, [[1.0]]), ValueError, r"bandwidth: expected .* got \[\[1.0\]\]"),
+        (lambda x: metrics.parzen_log_likelihood(x, x, math.inf), ValueError, "bandwidth: expected .*finite.* got inf"),
+        (lambda x: metrics.GaussianMixture("a"), TypeError, "components: expected an integer; got str"),
+        (lambda x: metrics.GaussianMixture(2, iterations=2.5), TypeError, "iterations: expected an integer; got float"),
+        (lambda x: metrics.GaussianMixture(2, floor="a"), TypeError, "floor: expected a finite number of more than 0; got 'a'"),
+        (lambda x: metrics.GaussianMixture(0), ValueError, "components: expected at least 1; got 0"),
+        (lambda x: metrics.GaussianMixture(2).sample(3), RuntimeError, "expected a mixture that was fitted; got a fresh one"),
+    ],
+)
+def test_wrong_arguments_of_metrics_are_named(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call(np.eye(4))
+
+
 def test_mixture_of_normals():
     x = two_heaps(2000, spread=0.15)
     for covariance in ("diagonal", "full"):

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from . import backend, train
+from ._arguments import number, positive, reals
 from .random import Stream, normal, permutation, uniform
 from .rows import Rows
 
@@ -44,6 +45,14 @@ def _pair(a, b, names):
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"{names[1]}: expected {a.shape[1]} values a sample, as {names[0]}; got {b.shape[1]}")
     return a, b
+
+
+def _centre(x):
+    """What to subtract from rows like x before their distances come from products: 0, or their mean where it is large against
+    their spread, which float32 would then lose."""
+    mean = x.mean(0, dtype=np.float64)
+    spread = x.var(0, dtype=np.float64).sum()
+    return mean if np.square(mean).sum() > 16.0 * spread else np.zeros_like(mean)
 
 
 def features(judge, samples):
@@ -125,9 +134,9 @@ def parzen_log_likelihood(samples, x, bandwidth):
     Source: Breuleux, Bengio & Vincent (2011), as used by Goodfellow et al. (2014).
     """
     s, x = _pair(samples, x, ("samples", "x"))
-    widths = np.atleast_1d(np.asarray(bandwidth, np.float64))
-    if not (widths > 0).all():
-        raise ValueError(f"bandwidth: expected more than 0; got {bandwidth}")
+    widths = np.atleast_1d(reals("bandwidth", bandwidth))
+    if widths.ndim != 1 or not ((widths > 0) & np.isfinite(widths)).all():
+        raise ValueError(f"bandwidth: expected more than 0, one finite number or several; got {bandwidth}")
     logs = np.empty((len(widths), len(x)))
     for start, d in _distances(x, s):
         for i, h in enumerate(widths):
@@ -141,6 +150,9 @@ def parzen_log_likelihood(samples, x, bandwidth):
 
 def _distances(x, y, block=1024):
     """(first row, squared distances [rows, len(y)]) for blocks of rows of x."""
+    centre = _centre(y)
+    if centre.any():
+        x, y = (x - centre).astype(np.float32), (y - centre).astype(np.float32)
     length = np.square(y, dtype=np.float32).sum(1)
     for start in range(0, len(x), block):
         part = x[start : start + block]
@@ -155,7 +167,9 @@ def nearest_distances(samples, data):
     for start, squares in _distances(s, d):
         at = squares.argmin(1)
         place[start : start + len(at)] = at
-        distance[start : start + len(at)] = np.sqrt(squares[np.arange(len(at)), at])
+        # Which is the nearest products tell; how far it is, they do to a thousandth of the vectors' length only.
+        apart = s[start : start + len(at)].astype(np.float64) - d[at]
+        distance[start : start + len(at)] = np.sqrt(np.square(apart).sum(1))
     return distance, place
 
 
@@ -189,16 +203,16 @@ class GaussianMixture:
     def __init__(self, components=100, covariance="diagonal", floor=1e-3, iterations=30, seed=0):
         if covariance not in ("diagonal", "full"):
             raise ValueError(f"covariance: expected 'diagonal' or 'full'; got {covariance!r}")
-        if components < 1 or iterations < 1:
-            raise ValueError(f"components, iterations: expected at least 1; got {components} and {iterations}")
-        if not floor > 0.0:
-            raise ValueError(f"floor: expected more than 0; got {floor}")
+        positive("components", components), positive("iterations", iterations), number("floor", floor, more_than=0.0)
         self.components, self.covariance, self.floor = components, covariance, floor
         self.iterations, self.seed = iterations, seed
 
     def fit(self, X, y=None):
         """Learn weights, means and covariances; returns the model itself."""
         x = _rows(X, "X")
+        centre = _centre(x)
+        if centre.any():
+            x = (x - centre).astype(np.float32)
         if len(x) < self.components:
             raise ValueError(f"X: expected {self.components} samples or more, one a component; got {len(x)}")
         self.shape_ = np.shape(X)[1:]
@@ -217,6 +231,7 @@ class GaussianMixture:
         if self.covariance == "full":
             owner = self._responsibilities(x, squares).argmax(1)
             self.roots_ = [self._root(x[owner == c], c) for c in range(self.components)]
+        self.means_ = self.means_ + centre
         return self
 
     def diagonal(self):
@@ -244,6 +259,8 @@ class GaussianMixture:
 
     def sample(self, n, seed=0, low=None, high=None):
         """n new samples, float32, in the shape of the data's, cut to [low, high] where given."""
+        if not hasattr(self, "means_"):
+            raise RuntimeError("GaussianMixture: expected a mixture that was fitted; got a fresh one")
         u = uniform(n, seed=seed).astype(np.float64)
         chosen = np.minimum(np.searchsorted(np.cumsum(self.weights_), u, side="right"), self.components - 1)
         z = normal((n, self.means_.shape[1]), seed=seed, offset=4 * n + 4)
