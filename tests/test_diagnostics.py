@@ -101,6 +101,14 @@ def overflowing():
     return net, x, y
 
 
+def growing(first):
+    """Forty linear layers, each of which makes numbers ten times as large, behind one that makes them so small."""
+    x, y = table()
+    net = built(dense(40, "none", init=lambda s, r: init.normal(s, r, std=2.0)), x)
+    net[0].w.data[...] *= np.float32(first)
+    return net, x, y
+
+
 PLANTED = {
     "sigmoids, twenty layers": (of(lambda: dense(20, "sigmoid")), "vanishing"),
     "tanh with weights too small": (of(lambda: dense(12, "tanh", init=lambda s, r: init.normal(s, r, std=0.02))), "vanishing"),
@@ -110,6 +118,8 @@ PLANTED = {
         "exploding",
     ),
     "residual branches that add up": (of(lambda: blocks(60, "he_normal")), "exploding"),
+    "outputs that grow beyond all numbers": (lambda: growing(1.0), "exploding"),
+    "a gradient that grows beyond all numbers": (lambda: growing(1e-30), "exploding"),
     "a wild update killed the units": (dead_units, "dead"),
     "tanh at its flat ends": (of(lambda: dense(3, "tanh", init=lambda s, r: init.normal(s, r, std=2.0))), "saturated"),
     "sigmoid at its flat ends": (of(lambda: dense(2, "sigmoid", init=lambda s, r: init.normal(s, r, std=4.0))), "saturated"),
@@ -126,6 +136,14 @@ PLANTED = {
 }
 
 
+# Where numbers stop being finite: behind that on the way to the loss, before it on the way back, all are NaN or infinite.
+OVERFLOWS = {
+    "a product that overflows": "not finite at layers.1: its outputs hold",
+    "outputs that grow beyond all numbers": "the outputs grow from layer to layer until they are no longer finite",
+    "a gradient that grows beyond all numbers": "the gradient grows until it is no longer finite",
+}
+
+
 @pytest.mark.parametrize("name", PLANTED)
 def test_planted_cases_are_found(name):
     make, verdict = PLANTED[name]
@@ -133,6 +151,8 @@ def test_planted_cases_are_found(name):
     with np.errstate(all="ignore"):
         report = examine(net, x, y)
     assert report.verdict == verdict, str(report)
+    if name in OVERFLOWS:
+        assert OVERFLOWS[name] in str(report.findings[0])
     assert not report.healthy and report.remedy and report.findings[0].what
     assert f"verdict: {verdict}" in str(report) and report.remedy in str(report)
 

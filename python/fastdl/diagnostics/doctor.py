@@ -455,18 +455,36 @@ def idle_shares(part, y):
     return 0.0, float(SATURATED[act](y).mean()) if act in SATURATED else 0.0
 
 
+def _first_not_finite(layers):
+    """What to say of the layer at which numbers stop being finite: on the way to the loss, else on the way back."""
+    bad = [r for r in layers if not math.isfinite(r.output)]
+    if bad:
+        at = bad[0]
+        if at.kind == "Residual" and len(bad) > 1 and not bad[1].trunk:  # a part of it is at fault
+            at = bad[1]
+        if getattr(at.module, "recurrent", False):
+            what = "the outputs grow from step to step until they are no longer finite"
+            return Finding("exploding over time", at.name, what)
+        growth = [r.output for r in layers[: layers.index(bad[0])] if r.output > 0]
+        if growth and max(growth) > 1e6 * growth[0]:
+            return Finding("exploding", at.name, "the outputs grow from layer to layer until they are no longer finite")
+        return Finding("not finite", at.name, "its outputs hold NaN or infinity")
+    bad = [r for r in layers if not math.isfinite(r.gradient)]
+    if not bad:
+        return None
+    # What is the matter with the way back begins at the layer that is nearest to the loss.
+    growth = [r.gradient for r in layers[layers.index(bad[-1]) + 1 :] if r.gradient > 0]
+    if growth and max(growth) > 1e6 * growth[-1]:
+        what = "from the output to this layer the gradient grows until it is no longer finite"
+        return Finding("exploding", bad[-1].name, what)
+    return Finding("not finite", bad[-1].name, "its gradient holds NaN or infinity")
+
+
 def _of_layers(module, layers, loss, reached, samples, remarks):
     found = []
-    bad = next((r for r in layers if not (math.isfinite(r.output) and math.isfinite(r.gradient))), None)
-    if bad is not None:
-        what = "outputs" if not math.isfinite(bad.output) else "gradient"
-        growth = [r.output for r in layers if math.isfinite(r.output) and r.output > 0]
-        if what == "outputs" and getattr(bad.module, "recurrent", False):
-            what = "the outputs grow from step to step until they are no longer finite"
-            return [Finding("exploding over time", bad.name, what)]
-        if what == "outputs" and growth and max(growth) > 1e6 * growth[0]:
-            return [Finding("exploding", bad.name, "the outputs grow from layer to layer until they are no longer finite")]
-        return [Finding("not finite", bad.name, f"its {what} hold NaN or infinity")]
+    overflowing = _first_not_finite(layers)
+    if overflowing is not None:
+        return [overflowing]
 
     weighted = [r for r in layers if not math.isnan(r.weight)]
     last = weighted[-1] if weighted else None
