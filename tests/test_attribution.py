@@ -230,6 +230,38 @@ def test_receptive_fields(corner):
     assert not np.array_equal(_outputs_of(model, "layers.2", a)[0, 1], _outputs_of(model, "layers.2", b)[0, 1])
 
 
+def test_receptive_fields_of_both_paths_of_a_block():
+    """Against what happens to the outputs where a row or a column of pixels changes; all weights are positive."""
+    from fastdl.diagnostics.attribution import _outputs_of
+
+    branch = nn.Sequential(nn.Conv2d(2, 3, stride=2, padding=1), nn.Conv2d(2, (5, 3), padding=(2, 1)))
+    net = nn.Sequential(
+        nn.Conv2d(2, 3, padding=1), nn.Residual(branch, nn.Conv2d(2, 1, stride=2), "relu"),
+        nn.Residual(nn.Conv2d(2, 3, padding=1)), nn.MaxPool2d(2), nn.Conv2d(1, 2), nn.ConvTranspose2d(1, 2, stride=2),
+        nn.Conv2d(1, 2),
+    ).build((24, 24, 1), seed=0)  # fmt: skip
+    for p in net.parameters():
+        p.data[...] = np.abs(p.data) + 0.1
+    fields = receptive_fields(net, (24, 24, 1))
+    assert [name for name, *_ in fields] == [
+        "layers.0", "layers.1.projection", "layers.1.branch.layers.0", "layers.1.branch.layers.1", "layers.2.branch", "layers.3",
+        "layers.4",
+    ]  # fmt: skip
+    x = np.ones((25, 24, 24, 1), np.float32)
+    for axis in (0, 1):
+        changed = x.copy()
+        for i in range(24):
+            changed[(i + 1, i) if axis == 0 else (i + 1, slice(None), i)] = 9.0
+        for name, size, jump, start in fields:
+            y = _outputs_of(net, name, changed)[..., 0].max(2 - axis)  # rows (columns) of outputs, for each row changed
+            for p in range(y.shape[1]):
+                seen = np.flatnonzero(y[1:, p] != y[0, p])
+                first = start[axis] + p * jump[axis]
+                assert seen.tolist() == [i for i in range(24) if first <= i < first + size[axis]], (name, axis, p)
+    flat = nn.Sequential(nn.Conv2d(2, 3), nn.Reshape(3, 12, 2), nn.Conv2d(2, 2)).build((8, 8, 1))
+    assert [name for name, *_ in receptive_fields(flat, (8, 8, 1))] == ["layers.0"]
+
+
 def test_charts(corner):
     pytest.importorskip("matplotlib")
     import matplotlib

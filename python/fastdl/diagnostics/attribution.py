@@ -422,26 +422,53 @@ def receptive_fields(model, input_shape=None):
     -------
     list of (name, size, jump, start)
         Each a pair (rows, columns): an output at place p sees pixels start + p jump to start + p jump + size - 1; what lies
-        outside the image is padding. Layers behind a `Flatten` are left out.
+        outside the image is padding. Behind a residual block it is what both of its paths see. Layers behind a `Flatten`, a
+        `Reshape` or a `ConvTranspose2d`, whose outputs do not all see as much, are left out.
     """
     model, _, _ = opened(model)
     module = module_of(model)
     shape = input_shape if input_shape is not None else getattr(model, "input_shape_", None)
     if shape is None or len(shape) != 3:
         raise ValueError(f"input_shape: expected [Y,X,C] of one image; got {shape}")
-    size, jump, start, result = [1, 1], [1, 1], [0, 0], []
-    for name, m, before, after in module.trace(shape):
+    result = []
+    _follow(module.trace(shape), ((1, 1), (1, 1), (0, 0)), result)
+    return result
+
+
+def _follow(calls, field, result):
+    """What outputs behind these calls see, (size, jump, start), where `field` is what those before them do; None where that is
+    the same for no two outputs, or for all."""
+    calls = list(calls)
+    while calls:
+        name, m, before, after = calls.pop(0)
         kind = type(m).__name__
+        if isinstance(m, nn.Residual):
+            inside = f"{name}." if name else ""
+            own = [c for c in calls if c[0].startswith(inside)]
+            del calls[: len(own)]
+            short = [c for c in own if f"{c[0]}.".startswith(f"{inside}projection.")]
+            long = [c for c in own if f"{c[0]}.".startswith(f"{inside}branch.")]
+            fields = [_follow(part, field, result) for part in (short, long)]
+            if None in fields or fields[0][1] != fields[1][1]:
+                return None
+            start = tuple(min(f[2][a] for f in fields) for a in (0, 1))
+            end = [max(f[2][a] + f[0][a] for f in fields) for a in (0, 1)]
+            field = tuple(end[a] - start[a] for a in (0, 1)), fields[0][1], start
+            continue
         if any(isinstance(c, nn.Module) for _, c in m._children()):
             continue
-        if len(before) != 3 or len(after) != 3:
-            break
-        if kind in ("Conv2d", "MaxPool2d", "AvgPool2d"):
+        moves = kind in ("Conv2d", "MaxPool2d", "AvgPool2d")
+        if len(before) != 3 or len(after) != 3 or kind in ("ConvTranspose2d", "Reshape"):
+            return None
+        if not moves and before[:2] != after[:2]:
+            return None
+        if moves:
+            size, jump, start = map(list, field)
             dilation = getattr(m, "dilation", (1, 1))
             for a in (0, 1):
-                reach = dilation[a] * (m.size[a] - 1)
                 start[a] -= m.padding[a] * jump[a]
-                size[a] += reach * jump[a]
+                size[a] += dilation[a] * (m.size[a] - 1) * jump[a]
                 jump[a] *= m.stride[a]
-        result.append((name, tuple(size), tuple(jump), tuple(start)))
-    return result
+            field = tuple(size), tuple(jump), tuple(start)
+        result.append((name, *field))
+    return field
