@@ -619,6 +619,51 @@ def test_an_operation_is_checked_along_one_direction_at_least():
         check_gradient(ops.tanh, np.ones((2, 2), np.float32), directions=0)
 
 
+def longest_by_hand(kinds, steps):
+    """The longest path from the first layer's inputs to the last layer's last states, over every edge of the unrolled network: a
+    state follows the one before it (after it, in the other direction) and what is below it at the same step."""
+    depth = [0] * steps
+    for both in kinds:
+        ways = []
+        for order in (range(steps), reversed(range(steps)))[: 1 + both]:
+            before, way = 0, [0] * steps
+            for t in order:
+                before = way[t] = 1 + max(before, depth[t])
+            ways.append(way)
+        depth = [max(at) for at in zip(*ways, strict=True)]
+    return max(depth)
+
+
+@pytest.mark.parametrize("kinds", [(0,), (1,), (0, 0), (0, 0, 0), (1, 1), (1, 0), (0, 1), (0, 1, 0)])
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_no_path_of_credit_leads_back_in_time(kinds, steps):
+    layers = [nn.LSTM(4, bidirectional=bool(both)) for both in kinds[:-1]]
+    last = nn.GRU(3, bidirectional=bool(kinds[-1]), output="last")
+    net = nn.Sequential(nn.Dense(5, "tanh"), *layers, nn.LayerNorm(), last, nn.Dense(2)).build((6, 3))
+    assert cap_depth(net, (6, 3), steps=steps) == longest_by_hand(kinds, steps) + 2
+    assert cap_depth(net, (6, 3)) == math.inf
+    if len(set(kinds)) == 1:  # the same in one layer
+        one = nn.RNN(4, layers=len(kinds), bidirectional=bool(kinds[0]), output="last").build((6, 3))
+        by_hand = steps * len(kinds) if kinds[0] else steps + len(kinds) - 1
+        assert cap_depth(one, (6, 3), steps=steps) == longest_by_hand(kinds, steps) == by_hand
+
+
+def test_weights_that_a_layer_brings_into_another_form_are_weights():
+    net = nn.Sequential(nn.Conv1d(4, 3), nn.Conv1d(4, 3), nn.Flatten(), nn.Dense(2)).build((7, 3))
+    assert cap_depth(net, (7, 3)) == 3
+    net = nn.Sequential(nn.SpectralNorm(nn.Dense(4)), nn.SpectralNorm(nn.Dense(3))).build((5,))
+    assert cap_depth(net, (5,)) == 2
+    net = nn.Sequential(nn.Embedding(6, 3), nn.Flatten(), nn.Dense(2)).build((6,), dtype=np.int64)
+    assert cap_depth(net, (6,), dtype=np.int64) == 2
+
+
+def test_steps_that_are_mixed_are_as_deep_as_the_deepest():
+    net = nn.Sequential(nn.LSTM(4), nn.Conv1d(4, 3, padding=1), nn.LSTM(4), nn.Flatten(), nn.Dense(2)).build((6, 3))
+    assert cap_depth(net, (6, 3), steps=6) == 6 + 1 + 6 + 1
+    net = nn.Sequential(nn.LSTM(4), nn.Dense(3), nn.Residual(nn.GRU(3)), nn.Dense(2)).build((6, 3))
+    assert cap_depth(net, (6, 3), steps=6) == (1 + 1 + 6) + 1  # the last of all at the last step
+
+
 @pytest.mark.parametrize("filters", [(4,), (4, 4)])
 @pytest.mark.parametrize("bag", [0.0, 0.5])
 def test_a_captioner_is_as_deep_as_the_word_it_chooses(filters, bag):

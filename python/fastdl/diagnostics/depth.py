@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from .. import backend
+from .. import backend, nn
 from .._arguments import number, positive
 from ..module import Parameter, observing
 from ..tensor import Tensor
@@ -15,7 +15,8 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
     """Depth of the longest credit assignment path: layers with trained weights from the input to the output.
 
     Of a feedforward network that is the number of hidden layers and the output layer. A recurrent network passes its weights
-    once a time step, so its depth has no bound; unrolled over a given number of steps it has.
+    once a time step, so its depth has no bound; unrolled over a given number of steps it has. Of recurrent layers on top of one
+    another that is steps + layers - 1, as no path leads back in time; where they read in both directions, steps times layers.
 
     Parameters
     ----------
@@ -75,7 +76,9 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
     for _, m in module.named_modules():
         for _, child in m._children():
             owners.setdefault(id(child), m)
-    longest = {}  # order of a tensor -> depth
+    # order of a tensor -> depth, of sequences at each of the time steps; without `steps` there is one, as good as any
+    longest, times = {}, 1 if steps is None else steps
+    made_of = {}  # order of a tensor that is nothing but weights in another form -> those
 
     x = backend.zeros((1, *(int(s) for s in np.atleast_1d(shape))), module.any_array(), dtype)
     with undisturbed(module), observing(lambda m, inputs: m.forward(*inputs)):
@@ -101,21 +104,59 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
                         todo.append(p)
         for order in sorted(nodes):
             t = nodes[order]
-            below = max((longest.get(p.order, 0) for p in t.parents), default=0)
-            weights = [p for p in t.parents if getattr(p, "decay", False)]
-            passes = 0
-            if weights:
-                recurrent = any(getattr(owners.get(id(p)), "recurrent", False) for p in weights)
-                passes = (math.inf if steps is None else steps) if recurrent else 1
-            longest[order] = below + passes
+            below = np.zeros(times)
+            for p in t.parents:
+                below = np.maximum(below, longest.get(p.order, 0.0))
+            weights = [w for p in t.parents if (w := p if getattr(p, "decay", False) else made_of.get(p.order)) is not None]
+            alone = bool(weights) and len(weights) == len(t.parents)
+            if alone and t.data.size == weights[0].data.size and not _looks_up(owners, weights[0]):
+                made_of[order] = weights[0]  # the same weights in another shape, or scaled: no layer yet
+                continue
+            recurrent = [p for p in weights if getattr(owners.get(id(p)), "recurrent", False)]
+            if recurrent and steps is None:
+                below = below + math.inf
+            elif recurrent:
+                below = _through_time(below, owners[id(recurrent[0])], recurrent)
+            elif weights or below.min() < below.max():
+                by_itself = all(isinstance(owners.get(id(p)), nn.Dense) for p in weights)
+                if not (by_itself and _keeps_steps(t)):
+                    below = np.full(times, below.max())
+                below = below + bool(weights)
+            longest[order] = below
     met = {id(p) for t in nodes.values() for p in t.parents}
     beside = 0
     for _, m in module.named_modules():
         own = [c for _, c in m._children() if isinstance(c, Parameter)]
         if getattr(m, "recurrent", False) and own and not any(id(p) in met for p in own):
             layers = getattr(m, "layers", 1)
-            beside += math.inf if steps is None else steps * (layers if isinstance(layers, int) else 1)
-    return longest[out.order] + beside
+            layers = layers if isinstance(layers, int) else 1
+            both_ways = getattr(m, "bidirectional", False)
+            beside += math.inf if steps is None else steps * layers if both_ways else steps + layers - 1
+    depth = float(longest[out.order].max()) + beside
+    return depth if math.isinf(depth) else int(depth)
+
+
+def _through_time(below, layer, weights):
+    """Depth at each step behind a recurrent layer: one more than at the step before, or than what it reads there."""
+    at, places = np.arange(len(below)), getattr(layer, "w", None)
+    place = next((i for i, p in enumerate(places) if p is weights[0]), None) if isinstance(places, list) else None
+    if place is None:  # of which nobody knows the way it goes
+        return np.full(len(below), below.max() + len(below))
+    backwards = getattr(layer, "bidirectional", False) and place % 2 == 1
+    below = below[::-1] if backwards else below
+    depth = np.maximum.accumulate(below - at) + at + 1
+    return depth[::-1] if backwards else depth
+
+
+def _looks_up(owners, weight):
+    """Whether a layer takes rows of its weights, by indices that are no tensors."""
+    return isinstance(owners.get(id(weight)), nn.Embedding)
+
+
+def _keeps_steps(t):
+    """Whether a tensor [N,T,...] has a value for each step of those that it was made of."""
+    steps = {p.data.shape[:2] for p in t.parents if not getattr(p, "decay", False) and p.data is not None and p.data.ndim > 2}
+    return t.data.ndim > 2 and steps == {t.data.shape[:2]}
 
 
 def is_deep(model, input_shape=None, more_than=2, **options):
