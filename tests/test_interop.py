@@ -140,6 +140,25 @@ class Scale(nn.Module):
             TypeError,
             r"state\['2.weight'\]: expected an array of real numbers; got list",
         ),
+        (lambda m, s: interop.to_torch(m, names=5), TypeError, "names: expected a sequence of strings; got 5"),
+        (lambda m, s: interop.to_torch(m, names="abc"), TypeError, "names: expected a sequence of strings; got 'abc'"),
+        (lambda m, s: interop.to_torch(m, names=["a", 2, "c"]), TypeError, r"names\[1\]: expected a string; got int"),
+        (lambda m, s: interop.to_torch(m, names=["a", "b", "a"]), ValueError, r"names\[2\]: expected another name.*'a' again"),
+        (
+            lambda m, s: interop.from_torch(m, s | {"2.bias": np.full(5, 1j)}),
+            TypeError,
+            r"state\['2.bias'\]: expected an array of real numbers; got ndarray of complex128",
+        ),
+        (
+            lambda m, s: interop.from_torch(m, s | {"2.bias": np.array(["1"] * 5)}),
+            TypeError,
+            r"state\['2.bias'\]: expected an array of real numbers; got ndarray of <U1",
+        ),
+        (
+            lambda m, s: interop.from_torch(m, s | {"2.bias": np.full(5, 1e300)}),
+            ValueError,
+            r"state\['2.bias'\]: expected numbers within float32's range, up to 3.4e38; got a larger one",
+        ),
         (lambda m, s: interop.from_keras(m, interop.to_keras(m)[1:]), ValueError, "weights: expected 6 arrays.*; got 5"),
         (
             lambda m, s: interop.from_keras(m, [w.T for w in interop.to_keras(m)]),

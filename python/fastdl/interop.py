@@ -320,8 +320,16 @@ def to_torch(model, input_shape=None, names=None):
     numbers = _sequence_names(module)
     if names is None:
         names = [name if numbers is None else numbers[id(m)] for name, m, _, _ in layers]
+    if isinstance(names, str) or not hasattr(names, "__iter__"):
+        raise TypeError(f"names: expected a sequence of strings; got {names!r}")
+    names = list(names)
     if len(names) != len(layers):
         raise ValueError(f"names: expected {len(layers)}, one for each layer with weights; got {len(names)}")
+    for i, name in enumerate(names):
+        if not isinstance(name, str):
+            raise TypeError(f"names[{i}]: expected a string; got {type(name).__name__}")
+        if name in names[:i]:  # whose weights it would take the place of
+            raise ValueError(f"names[{i}]: expected another name than those before; got {name!r} again")
     result = {}
     for prefix, (_, layer, before, after) in zip(names, layers, strict=True):
         if type(layer).__name__ in _RECURRENT:
@@ -410,9 +418,17 @@ def _keras_arrays(layer):
 def _floats(name, a):
     """A float32 array of a NumPy array or a tensor on the CPU."""
     try:
-        return np.asarray(a.detach() if hasattr(a, "detach") else a).astype(np.float32)
+        found = np.asarray(a.detach() if hasattr(a, "detach") else a)
     except (TypeError, ValueError) as error:
-        raise TypeError(f"{name}: expected an array of real numbers; got {type(a).__name__}") from error
+        kind = f" of {a.dtype}" if hasattr(a, "dtype") else ""
+        raise TypeError(f"{name}: expected an array of real numbers; got {type(a).__name__}{kind}") from error
+    if found.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected an array of real numbers; got {type(a).__name__} of {found.dtype}")
+    with np.errstate(over="ignore"):
+        made = found.astype(np.float32)
+    if (np.isinf(made) & np.isfinite(found)).any():
+        raise ValueError(f"{name}: expected numbers within float32's range, up to 3.4e38; got a larger one")
+    return made
 
 
 def to_keras(model, input_shape=None):
