@@ -81,6 +81,28 @@ def test_array_makes_what_kernels_take(x):
         fastdl.array(None)
 
 
+@pytest.mark.parametrize(
+    ("obj", "dtype", "kind", "message"),
+    [
+        (fastdl.tensor([1.0, 2.0]), f32, TypeError, r"expected an array or what makes one; got a Tensor \(its data is one\)"),
+        (np.ones(3) + 1j, f32, TypeError, "expected real numbers; got complex128"),
+        (["1", "2"], f32, TypeError, "expected real numbers; got <U1"),
+        (np.array(["2020"], "M8[D]"), np.int64, TypeError, r"expected real numbers; got datetime64\[D\]"),
+        ([1.0, 2.5], np.int64, ValueError, "expected whole numbers that int64 holds; got 2.5"),
+        ([1.0, np.nan], np.int64, ValueError, "expected whole numbers that int64 holds; got nan"),
+        ([-1, 3], np.uint8, ValueError, "expected whole numbers that uint8 holds; got -1"),
+        (np.array([2**63], np.uint64), np.int64, ValueError, "expected whole numbers that int64 holds; got 9223372036854775808"),
+    ],
+)
+def test_array_changes_no_number(obj, dtype, kind, message):
+    with pytest.raises(kind, match=message):
+        fastdl.array(obj, dtype)
+    with pytest.raises(kind, match=message):
+        fastdl.array(obj, dtype, device="cpu")
+    assert fastdl.array([1.0, 2.0, 1e6], np.int64).tolist() == [1, 2, 10**6]
+    assert fastdl.array(["a"], None).tolist() == ["a"]
+
+
 class Raises:
     """As a tensor of PyTorch on a GPU that wants a gradient: it says itself what to do."""
 

@@ -381,17 +381,32 @@ def array(obj, dtype=np.float32, device=None):
     BufferError
         On a device that is neither a CPU nor a CUDA GPU.
     TypeError
-        None, or a masked array with something masked.
+        None, a Tensor, a masked array with something masked; with a dtype, what is no real number.
+    ValueError
+        Lists of unequal lengths; for a dtype of integers, numbers that are none or too large.
     """
     if type(obj) not in _homes or obj is None:
         obj = _adopt(obj)
     dtype = np.dtype(obj.dtype if dtype is None else dtype)
+    if obj.dtype.kind in "cmMSUV" and dtype.kind != obj.dtype.kind:
+        raise TypeError(f"expected real numbers; got {obj.dtype}")
     dtype = dtype if dtype.isnative else dtype.newbyteorder("=")
+    if home(obj) is _cpu:
+        # ascontiguousarray would turn a number into an array of one axis
+        obj = _whole(obj, dtype) if dtype.kind in "iu" and obj.dtype != dtype else np.asarray(obj, dtype, order="C")
     if device is not None:
-        obj = move(np.asarray(obj, dtype, order="C") if home(obj) is _cpu else obj, device)
-    # ascontiguousarray would turn a number into an array of one axis
+        obj = move(obj, device)
     made = home(obj).library.asarray(obj, dtype, order="C")
     return made.copy() if home(made) is _cpu and not made.flags.aligned else made
+
+
+def _whole(a, dtype):
+    """Numbers as integers, which they must be. Those on a GPU are not looked at, as that would wait for it."""
+    with np.errstate(invalid="ignore"):
+        made = np.asarray(a, dtype, order="C")
+    if a.dtype.kind in "fiu" and (strange := made != a).any():
+        raise ValueError(f"expected whole numbers that {dtype} holds; got {a[strange][0]}")
+    return made
 
 
 def _adopt(obj):
@@ -404,6 +419,8 @@ def _adopt(obj):
         return obj
     if _is_cuda(obj):
         return cuda().library.asarray(obj)
+    if isinstance(obj, _runtime.Node):
+        raise TypeError("expected an array or what makes one; got a Tensor (its data is one)")
     if not hasattr(obj, "__dlpack__"):
         return np.asarray(obj)
     kind = int(obj.__dlpack_device__()[0])
