@@ -1,5 +1,7 @@
 """Each differentiable operation: value and gradients against float64 NumPy, with the input used twice so that gradients add."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -246,3 +248,13 @@ def test_losses_refuse_a_target_whose_gradient_they_would_drop(loss, rng):
 def test_bad_arguments(call, message):
     with pytest.raises(ValueError, match=message):
         call(Tensor(np.ones((2, 4), np.float32)))
+
+
+@pytest.mark.parametrize("reduction", ["avg", None, ["mean"]])
+def test_a_reduction_that_is_none_is_told_all_that_are(reduction):
+    x, y = Tensor(np.ones((3, 4), np.float32)), np.zeros((3, 4), np.float32)
+    message = rf"reduction: expected one of mean, sum, none; got {re.escape(repr(reduction))}"
+    with pytest.raises(ValueError, match=message):
+        ops.softmax_cross_entropy(x, np.zeros(3, np.int64), reduction=reduction)
+    with pytest.raises(ValueError, match=message):
+        ops.mse(x, y, reduction=reduction)

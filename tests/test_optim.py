@@ -122,6 +122,29 @@ def test_a_state_that_cannot_be_is_refused(wrong):
     assert opt.t == 0 and opt.lr == 1e-3
 
 
+@pytest.mark.parametrize(
+    ("wrong", "kind", "message"),
+    [
+        ({"t": "3"}, TypeError, r"state\['t'\]: expected an integer; got str"),
+        ({"t": 1.5}, TypeError, r"state\['t'\]: expected an integer; got float"),
+        ({"t": -1}, ValueError, r"state\['t'\]: expected 0 or more; got -1"),
+        ({"lr": None}, TypeError, r"state\['lr'\]: expected a number; got NoneType"),
+        ({"lr": np.inf}, ValueError, r"state\['lr'\]: expected 0 or more, finite; got inf"),
+        ({"v": "abc"}, TypeError, r"state\['v'\]: expected an array of numbers; got .*<U3"),
+        ({"v": None}, TypeError, r"state\['v'\]: expected an array of numbers; got .*None"),
+        (None, TypeError, "state: expected a dict, as get_state gives it; got NoneType"),
+    ],
+)
+def test_what_is_no_state_is_named_and_changes_nothing(wrong, kind, message):
+    opt = optim.Adam(nn.Dense(2, inputs=3).initialise(0))
+    before = opt.get_state()
+    given = None if wrong is None else before | {"t": 7, "lr": 0.5, "m": before["m"] + 1} | wrong
+    with pytest.raises(kind, match=message):
+        opt.set_state(given)
+    for name, value in opt.get_state().items():
+        np.testing.assert_array_equal(value, before[name])
+
+
 def test_clipping_scales_all_gradients_together():
     m = start()
     opt = optim.SGD(m, lr=1.0, clip=0.5)

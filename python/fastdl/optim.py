@@ -9,6 +9,7 @@ from numbers import Real
 import numpy as np
 
 from . import backend
+from ._arguments import natural
 from .flat import Flat
 from .module import Module
 
@@ -129,18 +130,26 @@ class Optimizer:
 
         Raises
         ------
-        ValueError
-            A part is missing or has another size.
+        TypeError, ValueError
+            A part is missing, is no number, or has another size. Nothing is changed then.
         """
-        new = {name: backend.array(state[name], device="cpu") for name in self.state if name in state}
+        if not hasattr(state, "items"):
+            raise TypeError(f"state: expected a dict, as get_state gives it; got {type(state).__name__}")
+        new = {}
         for name, a in self.state.items():
-            if name not in new or new[name].shape != a.shape:
-                got = f"shape {list(new[name].shape)}" if name in new else "none"
-                raise ValueError(f"state[{name!r}]: expected shape {list(a.shape)}; got {got}")
+            if name not in state:
+                raise ValueError(f"state[{name!r}]: expected shape {list(a.shape)}; got none")
+            try:
+                new[name] = backend.array(state[name], device="cpu")
+            except (TypeError, ValueError) as error:
+                raise TypeError(f"state[{name!r}]: expected an array of numbers; got {error}") from None
+            if new[name].shape != a.shape:
+                raise ValueError(f"state[{name!r}]: expected shape {list(a.shape)}; got shape {list(new[name].shape)}")
         for name in ("t", "lr"):
-            if name not in state or not state[name] >= 0:
-                raise ValueError(f"state[{name!r}]: expected 0 or more; got {state.get(name, 'none')}")
-        self.t, self.lr = int(state["t"]), float(state["lr"])
+            if name not in state:
+                raise ValueError(f"state[{name!r}]: expected 0 or more; got none")
+        lr = _within("state['lr']", state["lr"])
+        self.t, self.lr = natural("state['t']", state["t"]), lr
         for name, a in self.state.items():
             backend.assign(a, new[name])
 

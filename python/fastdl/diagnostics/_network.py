@@ -7,6 +7,7 @@ import numpy as np
 from .. import backend
 from .._exchange import unwrapped
 from ..checkpoint import module_state, set_module_state
+from ..models._door import array_of
 from ..module import Module
 
 
@@ -50,7 +51,7 @@ def module_of(model):
 
 def input_of(model, X):
     """X as the network takes it, on its device: float32 (uint8 images in [0,1]), or int64 for a Module on indices."""
-    x = model._input(X) if hasattr(model, "_input") else backend.array(X, None)
+    x = model._input(X) if hasattr(model, "_input") else array_of(X, "X")
     if x.dtype == np.uint8:
         x = backend.array(x, np.float32)
         x *= np.float32(1.0 / 255.0)

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import backend, nn, random
 from .._arguments import chance, number, positive
-from ..module import observing
+from ..module import observing, shape_of
 from ..random import Stream
 from ..tensor import Tensor, frozen, inference
 from ._network import input_of, is_undirected, module_of, opened, steps_of, undisturbed
@@ -377,7 +377,7 @@ def excite(model, layer, unit, steps=60, lr=0.1, decay=0.01, input_shape=None, s
     shape = input_shape if input_shape is not None else getattr(model, "input_shape_", None)
     if shape is None:
         raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
-    wanted = _find(module, layer)
+    shape, wanted = shape_of(shape), _find(module, layer)
     x = random.normal((1, *shape), 0.0, 0.1, *Stream(seed).split("excite").take(math.prod(shape)))
     _unit(_outputs_of(model, layer, backend.to_device(x, module.any_array())), unit, layer)
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from .. import backend, nn
 from .._arguments import number, positive
-from ..module import Parameter, observing
+from ..module import Parameter, observing, shape_of
 from ..tensor import Tensor
 from ._network import is_undirected, module_of, opened, undisturbed
 
@@ -80,7 +80,7 @@ def cap_depth(model, input_shape=None, steps=None, dtype=np.float32):
     longest, times = {}, 1 if steps is None else steps
     made_of = {}  # order of a tensor that is nothing but weights in another form -> those
 
-    x = backend.zeros((1, *(int(s) for s in np.atleast_1d(shape))), module.any_array(), dtype)
+    x = backend.zeros((1, *shape_of(shape)), module.any_array(), dtype)
     with undisturbed(module), observing(lambda m, inputs: m.forward(*inputs)):
         module.eval()
         flags = [(p, p.wants_grad) for p in module.parameters()]

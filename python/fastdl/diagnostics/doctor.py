@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import backend, nn, train
 from ..models._base import Model
+from ..models._door import REAL, array_of
 from ..module import observing
 from ..tensor import Tensor, record
 from ._network import host, input_of, module_of, opened, steps_of, undisturbed
@@ -226,7 +227,9 @@ def examine(model, X, y, loss=None):
     if module is not model:
         target = model._targets(y, len(x))
     else:
-        target = backend.array(y, None)
+        target = array_of(y, "y")
+        if target.dtype.kind not in REAL:
+            raise TypeError(f"y: expected labels or targets of a Module, numbers; got {target.dtype}")
         target = backend.array(target, np.float32 if target.dtype.kind == "f" else np.int64)
         if len(target) != len(x):
             raise ValueError(f"y: expected {len(x)} targets, as many as samples in X; got {len(target)}")

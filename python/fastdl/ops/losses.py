@@ -1,5 +1,6 @@
 """Softmax and losses."""
 
+from .._arguments import one_of
 from ..backend import empty, kernels
 from ..tensor import DY, Tensor, record, record_kernel, recording
 
@@ -18,6 +19,13 @@ def _softmax(x, logarithm):
     k = kernels(x.data)
     y = k.softmax_forward(x.data, logarithm)
     return record_kernel(y, k.softmax_backward, y, DY, logarithm, x)
+
+
+def _how(reduction):
+    """(whether the single losses are wanted, the kernel's reduction)."""
+    if reduction == "none":
+        return True, "mean"
+    return False, one_of("reduction", reduction, ("mean", "sum", "none"))
 
 
 def softmax_cross_entropy(x, labels, weights=None, smoothing=0.0, reduction="mean"):
@@ -41,8 +49,7 @@ def softmax_cross_entropy(x, labels, weights=None, smoothing=0.0, reduction="mea
     Tensor [1], or [n...] for 'none'
     """
     k, xd = kernels(x.data), x.data
-    by_row = reduction == "none"
-    how = "mean" if by_row else reduction
+    by_row, how = _how(reduction)
     p = empty(xd.shape, xd) if recording() and x.wants_grad else None
     rows = empty(xd.shape[:-1], xd) if by_row else None
     loss = k.softmax_cross_entropy_forward(xd, labels, weights, smoothing, how, rows=rows, p=p)
@@ -60,8 +67,7 @@ def _loss(x, target, kind, weights, reduction, delta=1.0):
         if target.wants_grad and recording():
             raise ValueError("target: expected values without a gradient (Tensor.detach); got a Tensor that wants one")
         t = target.data
-    by_element = reduction == "none"
-    how = "mean" if by_element else reduction
+    by_element, how = _how(reduction)
     elements = empty(xd.shape, xd) if by_element else None
     loss = k.loss_forward(xd, t, weights, kind, delta, how, elements=elements)
 
