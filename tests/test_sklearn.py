@@ -287,6 +287,34 @@ def test_other_wrong_input_is_named():
         MLPClassifier().fit(X, np.zeros(30, int))
 
 
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda X, y: MLPClassifier().fit(X, np.array(["a", 1] * 15, object)), TypeError, "y: expected labels of one.*int, str"),
+        (lambda X, y: MLPClassifier().fit(X, np.array(["a", None] * 15, object)), TypeError, "y: expected labels.*NoneType, str"),
+        (
+            lambda X, y: MLPClassifier(max_iter=1).partial_fit(X, y, [0, 1, 2]).partial_fit(X, np.array(["a"] * 30, object)),
+            (TypeError, ValueError),
+            r"y: expected labels from \[0, 1, 2\]; got",
+        ),
+        (lambda X, y: MLPClassifier().fit(np.ma.masked_greater(X, 0), y), TypeError, "X: expected an array without mask"),
+        (lambda X, y: MLPClassifier().fit(X, np.ma.masked_equal(y, 1)), TypeError, "y: expected an array without mask"),
+        (lambda X, y: MLPRegressor().fit(X, np.ma.masked_equal(y, 1)), TypeError, "y: expected an array without mask"),
+        (lambda X, y: RBM(2).fit(np.ma.masked_greater(X, 0)), TypeError, "X: expected an array without mask"),
+        (lambda X, y: MLPRegressor().fit(X, y * 1e300), ValueError, "y: expected numbers whose squares are below 1e308"),
+        (lambda X, y: RBM(2, n_iter=1).fit(X).inverse_transform(X), ValueError, "X: expected 2 columns.*got 6"),
+        (lambda X, y: RBM(2, n_iter=1).fit(X).inverse_transform([[np.nan, 1]]), ValueError, "Input X contains NaN"),
+        (lambda X, y: Autoencoder(3, 2, max_iter=1).fit(X).inverse_transform(X), ValueError, "X: expected 2 columns.*got 6"),
+        (lambda X, y: Autoencoder(3, 2, max_iter=1).fit(X).inverse_transform([1.0, 2.0]), ValueError, "Expected 2D array"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:max_iter")
+def test_data_that_are_none_are_named(call, kind, message):
+    X, y = blobs(30, inputs=6)
+    with pytest.raises(kind, match=message):
+        call(X, y)
+
+
 SWITCHES = {  # taken by their truth
     "shuffle", "verbose", "warm_start", "nesterovs_momentum", "early_stopping", "bidirectional", "tied", "variational",
 }  # fmt: skip

@@ -7,13 +7,13 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import train_test_split
-from sklearn.utils import check_random_state, column_or_1d
+from sklearn.utils import check_array, check_random_state, column_or_1d
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .. import optim, schedules, train
 from .._interrupts import unless_begun
-from ..models._door import must_be_on_scale, scale_name
+from ..models._door import must_be_on_scale, scale_name, scale_of
 
 ACTIVATIONS = {
     "identity": "none",
@@ -50,11 +50,35 @@ def number(name, value, low=0.0, high=np.inf, open_ends=False):
     return float(value)
 
 
+def must_have_no_mask(name, a):
+    """scikit-learn takes what lies below a mask for data."""
+    if np.ma.is_masked(a):
+        raise TypeError(f"{name}: expected an array without masked elements; got a masked array (its filled() makes one)")
+
+
+def places_of(y, classes):
+    """Places of labels in sorted classes; those of any other kind than classes are none of them."""
+    try:
+        return np.minimum(np.searchsorted(classes, y), len(classes) - 1)
+    except TypeError:
+        raise TypeError(f"y: expected labels from {classes.tolist()}; got some of another kind") from None
+
+
+def sorted_labels(name, labels):
+    """The labels that there are, each once."""
+    try:
+        return np.unique(labels)
+    except TypeError:
+        kinds = sorted({type(v).__name__ for v in np.asarray(labels).tolist()})
+        raise TypeError(f"{name}: expected labels of one kind; got {', '.join(kinds)}") from None
+
+
 class Estimator(BaseEstimator):
     """Checks of X, the seed, and where a fitted estimator keeps its model."""
 
     def _rows(self, X, reset=False):
         """X [N, n_features] as float32, or uint8 (which networks read as values in [0,1])."""
+        must_have_no_mask("X", X)
         X = validate_data(self, X, reset=reset, dtype=(np.float64, np.float32, np.uint8), order="C")
         if X.dtype == np.float64:
             with np.errstate(over="ignore"):
@@ -70,6 +94,14 @@ class Estimator(BaseEstimator):
     def _rows_to_judge(self, X):
         check_is_fitted(self, "model_")
         return self._rows(X)
+
+    def _codes_to_restore(self, X, count):
+        """What `transform` gave, or would have, as float32 [N,count]."""
+        must_have_no_mask("X", X)
+        X = check_array(X, dtype=np.float64, input_name="X")
+        if X.shape[1] != count:
+            raise ValueError(f"X: expected {count} columns, as transform gives; got {X.shape[1]}")
+        return X.astype(np.float32)
 
     def _draw_seed(self):
         try:
@@ -224,15 +256,17 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None: y: expected labels; got None")
         rows = self._rows(X, reset)
+        must_have_no_mask("y", y)
         y = column_or_1d(y, warn=True)
+        known = sorted_labels("y", y)
         check_classification_targets(y)
         if len(y) != len(rows):
             raise ValueError(f"y: expected {len(rows)} labels, as many as rows in X; got {len(y)} (inconsistent lengths)")
         if reset:
-            self.classes_ = np.unique(y) if classes is None else np.unique(column_or_1d(classes))
+            self.classes_ = known if classes is None else sorted_labels("classes", column_or_1d(classes))
             if len(self.classes_) < 2:
                 raise ValueError("y: expected two classes or more; got 1 class")
-        codes = np.minimum(np.searchsorted(self.classes_, y), len(self.classes_) - 1)
+        codes = places_of(y, self.classes_)
         if np.any(self.classes_[codes] != y):
             strange = np.asarray(y)[self.classes_[codes] != y].tolist()[0]
             raise ValueError(f"y: expected labels from {self.classes_.tolist()}; got {strange!r}")
@@ -265,7 +299,7 @@ class NetworkClassifier(ClassifierMixin, NetworkEstimator):
         first = not hasattr(self, "model_")
         if first and classes is None:
             raise ValueError("classes: expected all labels that will come, at the first call of partial_fit; got None")
-        if not first and classes is not None and not np.array_equal(np.unique(classes), self.classes_):
+        if not first and classes is not None and not np.array_equal(sorted_labels("classes", classes), self.classes_):
             raise ValueError(f"classes: expected {self.classes_.tolist()}, as at the first call; got {list(classes)}")
         rows, codes = self._checked(X, y, first, classes)
         if first:
@@ -299,6 +333,7 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):
         if y is None:
             raise ValueError("requires y to be passed, but the target y is None: y: expected numbers; got None")
         rows = self._rows(X, reset)
+        must_have_no_mask("y", y)
         y = np.asarray(y)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
@@ -315,8 +350,7 @@ class NetworkRegressor(RegressorMixin, NetworkEstimator):
 
     def _build(self, model, rows, y):
         table = model._quantities(y, len(y))
-        spread = table.std(0)
-        model.build(self._shape(rows.shape[1]), table.shape[1], table.mean(0), np.where(spread > 0, spread, 1.0))
+        model.build(self._shape(rows.shape[1]), table.shape[1], *scale_of(table))
         model.single_ = y.ndim == 1
 
     def _goal(self, y):

@@ -147,7 +147,8 @@ class RBM(_Units, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def inverse_transform(self, X):
         """Means of the visible units, float64 [N, n_features], from hidden ones."""
         check_is_fitted(self, "model_")
-        v = self.model_.inverse_transform(np.asarray(X, np.float32)).astype(np.float64)
+        h = self._codes_to_restore(X, self.model_.hidden)
+        v = self.model_.inverse_transform(h).astype(np.float64)
         return v if self.visible_ == "bernoulli" else v * self._spread + self._middle
 
     @available_if(_pseudo_likelihood)

@@ -130,7 +130,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
     def inverse_transform(self, X):
         """Rows, float64 [N, n_features], from codes."""
         check_is_fitted(self, "model_")
-        return self.model_.inverse_transform(np.asarray(X, np.float32)).astype(np.float64)
+        return self.model_.inverse_transform(self._codes_to_restore(X, self.model_.code)).astype(np.float64)
 
     def score_samples(self, X):
         """Minus the squared error of each row, float64 [N]: low for what is unlike the data."""
