@@ -231,6 +231,9 @@ def test_what_data_are_is_seen(given, task, family):
     [
         (dict(data=TABLE, labels=[None] * 60), TypeError, "labels: expected numbers or strings, one kind for all"),
         (dict(data=TABLE, labels=np.array([1, "a"] * 30, object)), TypeError, "labels: expected numbers or strings"),
+        (dict(data=TABLE, labels=["a", 1] * 30), TypeError, "labels: expected numbers or strings, one kind for all; got some of"),
+        (dict(data=np.ma.masked_greater(TABLE, 0.9), labels=KINDS), TypeError, "data: expected an array without masked elements"),
+        (dict(data=TABLE, labels=np.ma.masked_equal(KINDS, 1)), TypeError, "labels: expected an array without masked elements"),
         (dict(data=np.where(TABLE > 0.9, np.inf, TABLE), labels=KINDS), ValueError, "data: expected finite numbers, or NaN"),
         (dict(data=TABLE[:, :0], labels=KINDS), ValueError, "data: expected one sample or more, of one value or more"),
         (dict(data=["a", "b"], labels=[1]), ValueError, "labels: expected 2 of them"),

@@ -244,3 +244,14 @@ def test_one_point_lies_in_the_middle(ax):
     plot.embeddings([[3.0, 4.0, 5.0]], ax=ax)
     assert ax.get_lines()[0].get_xydata().tolist() == [[0.0, 0.0]]
     assert ax.get_xlabel() == "principal axis 1, 0% of the variance"
+
+
+def test_no_threshold_parts_equal_scores():
+    """The order of the samples decided what came of them: scores that are all alike looked perfect."""
+    p, y = np.array([0.9, 0.5, 0.5, 0.5, 0.5, 0.1]), np.array([1, 1, 1, 0, 0, 0])
+    for order in (np.arange(6), np.array([0, 3, 4, 1, 2, 5])):
+        x, hits = plot.roc(p[order], y[order]).get_lines()[0].get_data()
+        np.testing.assert_allclose(x, [0, 0, 2 / 3, 1])
+        np.testing.assert_allclose(hits, [0, 1 / 3, 1, 1])
+    x, hits = plot.roc(np.full(6, 0.5), y).get_lines()[0].get_data()
+    assert x.tolist() == hits.tolist() == [0, 1]

@@ -11,7 +11,7 @@ import numpy as np
 from . import models, recipes
 from ._judge import Judgement, judge
 from .data.sequences import pad
-from .models._door import numbers_of
+from .models._door import array_of, numbers_of
 
 __all__ = ["TASKS", "Choice", "Rule", "choose"]
 
@@ -238,7 +238,7 @@ def _ragged(data):
 
 def _table(data, labels):
     """(x, y) as arrays; y None without labels, True or False if only their presence is known."""
-    x = np.asarray(data)
+    x = array_of(data, "data", "cpu")
     if x.dtype.kind == "O" and x.ndim:
         x = numbers_of(x, "data")
     if x.dtype.kind not in "fiub":
@@ -254,7 +254,9 @@ def _table(data, labels):
 
 def _labels(labels, n):
     """Labels [N] or quantities [N,K]. One column is taken for [N], and columns of which each row marks one for classes."""
-    y = np.asarray(labels)
+    y = array_of(labels, "labels", "cpu")
+    if y.dtype.kind == "U" and isinstance(labels, (list, tuple)) and not all(isinstance(v, (str, list, tuple)) for v in labels):
+        raise TypeError("labels: expected numbers or strings, one kind for all; got some of both")  # of which NumPy makes strings
     if y.ndim not in (1, 2) or len(y) != n:
         raise ValueError(f"labels: expected {n} of them, as many as samples in data; got shape {list(y.shape)}")
     if y.dtype.kind == "O" and all(isinstance(v, str) for v in y.reshape(-1)):

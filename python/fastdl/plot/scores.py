@@ -61,8 +61,9 @@ def roc(p, y, ax=None):
     p, y = _checked(p, y)
     ax = axes_of(ax)
     order = np.argsort(-p, kind="stable")
+    last = np.append(np.diff(p[order]) != 0, True)  # no threshold parts equal scores
     hits, alarms = np.cumsum(y[order]) / y.sum(), np.cumsum(1 - y[order]) / (1 - y).sum()
-    ax.plot(np.concatenate([[0.0], alarms]), np.concatenate([[0.0], hits]))
+    ax.plot(np.concatenate([[0.0], alarms[last]]), np.concatenate([[0.0], hits[last]]))
     ax.plot([0, 1], [0, 1], color="0.7")
     ax.set_xlabel("false alarms")
     ax.set_ylabel("found")
