@@ -430,6 +430,24 @@ def test_no_path_is_named(tmp_path, monkeypatch):
     assert io.load("w")[0]["a"].shape == (2,)
 
 
+def test_a_number_stays_a_number(tmp_path):
+    io.save(tmp_path / "w", {"a": np.float32(3), "b": np.zeros((2, 0), np.int8)})
+    back, _ = io.load(tmp_path / "w")
+    assert back["a"].shape == () and back["a"] == 3 and back["b"].shape == (2, 0)
+
+
+def test_a_file_that_is_written_again_stays_as_private_as_it_was(tmp_path):
+    (tmp_path / "there").mkdir()
+    path, link = tmp_path / "there" / "w", tmp_path / "link"
+    io.save(path, {"a": np.zeros(3)})
+    path.chmod(0o600)
+    link.symlink_to(path)
+    io.save(link, {"a": np.ones(3)})
+    assert link.is_symlink() and path.stat().st_mode & 0o777 == 0o600
+    assert io.load(path)[0]["a"].tolist() == [1, 1, 1]
+    assert [p.name for p in tmp_path.rglob("*") if ".part" in p.name] == []
+
+
 def test_the_order_of_bytes_is_the_files(tmp_path):
     for dtype in (">f4", "<f4", ">i8", "?", "f2"):
         a = np.arange(6).reshape(2, 3).astype(dtype)

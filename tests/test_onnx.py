@@ -200,6 +200,16 @@ def test_sequences_of_any_length(cell):
         agrees(run(proto, x=padded, lengths=lengths)["probabilities"], model.predict_proba(X[:n]))
 
 
+@pytest.mark.filterwarnings("ignore:max_iter")
+def test_labels_that_json_does_not_have_are_written_as_text():
+    X, y = blobs(60)
+    model = MLP((4,)).fit(X, np.array([b"a", b"b", b"\xe9"])[y], epochs=1)
+    assert onnx.export(model).metadata_props[0].value == '["a", "b", "\\u00e9"]'
+    sk = pytest.importorskip("fastdl.sklearn", exc_type=ImportError)
+    days = np.array(["2020-01-01", "2020-01-02", "2020-01-03"], "M8[D]")
+    assert "2020-01-02" in onnx.export(sk.MLPClassifier((4,), max_iter=1).fit(X, days[y])).metadata_props[0].value
+
+
 def test_wrong_arguments_are_named(monkeypatch):
     import sys
 

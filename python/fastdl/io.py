@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 import tempfile
 
 import numpy as np
@@ -63,7 +64,8 @@ def _packable(name, a):
         raise TypeError(f"weights: expected real numbers or booleans of at most 8 bytes; got {a.dtype} in {name!r}")
     # A transposed view would be written as its memory lies, so the file would hold another matrix. The digest is over the
     # bytes that will be read, and those are of this order on every machine.
-    return np.ascontiguousarray(a, a.dtype.newbyteorder("<"))
+    # (ascontiguousarray would turn a number into an array of one axis.)
+    return np.asarray(a, a.dtype.newbyteorder("<"), order="C")
 
 
 def _plain(value):
@@ -84,7 +86,9 @@ def _digest(arrays, text):
 
 
 def replace_file(path, blob):
-    """Put bytes under a name at once: whoever reads sees the old file or the new one, whenever the process dies."""
+    """Put bytes under a name at once: whoever reads sees the old file or the new one, whenever the process dies. Who may read it
+    stays as it was; where the name is a link, the file that it leads to is written."""
+    path = os.path.realpath(path)
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"{os.fspath(path)}: expected a file in a folder that exists; got {folder!r}, which does not")
@@ -96,9 +100,13 @@ def replace_file(path, blob):
             file.write(blob)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(part, 0o666 & ~umask)  # mkstemp's files are private; weights get what any new file gets
+        try:
+            mode = stat.S_IMODE(os.stat(path).st_mode)
+        except FileNotFoundError:  # mkstemp's files are private; weights get what any new file gets
+            umask = os.umask(0)
+            os.umask(umask)
+            mode = 0o666 & ~umask
+        os.chmod(part, mode)
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -421,7 +421,9 @@ def export(model, path=None, input_shape=None):
         import json
 
         classes = getattr(given, "classes_", model.classes_)  # an estimator's own labels: its model has their numbers
-        onnx.helper.set_model_props(proto, {"classes": json.dumps(classes.tolist())})
+        # JSON has neither bytes nor dates, which labels may be
+        text = json.dumps(classes.tolist(), default=lambda v: v.decode("latin-1") if isinstance(v, bytes) else str(v))
+        onnx.helper.set_model_props(proto, {"classes": text})
     onnx.checker.check_model(proto)
     if path is not None:
         onnx.save(proto, path)
