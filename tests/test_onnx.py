@@ -210,6 +210,21 @@ def test_labels_that_json_does_not_have_are_written_as_text():
     assert "2020-01-02" in onnx.export(sk.MLPClassifier((4,), max_iter=1).fit(X, days[y])).metadata_props[0].value
 
 
+def test_a_file_is_whole_or_what_it_was(tmp_path, monkeypatch):
+    import os
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "m.onnx"
+    onnx.export(MLP((4,)).build((3,), 2), path)
+    before = path.read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        onnx.export(MLP((8,)).build((3,), 2), path)
+    assert path.read_bytes() == before and os.listdir(tmp_path) == ["m.onnx"]
+
+
 def test_wrong_arguments_are_named(monkeypatch):
     import sys
 

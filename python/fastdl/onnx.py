@@ -17,6 +17,7 @@ import numpy as np
 from . import backend, nn
 from ._exchange import begins_with_tokens, channels_first, images_around, shape_of, unwrapped
 from .interop import must_be_built
+from .io import replace_file
 
 OPSET = 17  # has all operators used here; read by ONNX Runtime from 1.12 on
 
@@ -350,7 +351,7 @@ def export(model, path=None, input_shape=None):
         a built Module made of layers of `fastdl.nn`. An estimator of `fastdl.sklearn` counts as the model in it: the
         file takes images where the estimator takes their rows.
     path : path, optional
-        Where to write; nowhere if left out.
+        Where to write, whole or not at all; nowhere if left out.
     input_shape : tuple of int, optional
         Of one sample, without the batch; needed for a Module. Sequences: (steps, values); the number of steps stays free.
 
@@ -426,7 +427,7 @@ def export(model, path=None, input_shape=None):
         onnx.helper.set_model_props(proto, {"classes": text})
     onnx.checker.check_model(proto)
     if path is not None:
-        onnx.save(proto, path)
+        replace_file(path, proto.SerializeToString())
     return proto
 
 
