@@ -131,6 +131,33 @@ def test_partial_fit_goes_on_with_its_optimiser():
     assert reg.score(X, 1000 + 100 * X[:, 0]) > 0.95
 
 
+@pytest.mark.filterwarnings("ignore:max_iter")
+def test_parameters_set_in_between_count_for_what_goes_on():
+    X, y = blobs(100)
+    more = {
+        "fit": lambda net: net.fit(X, y),
+        "partial_fit": lambda net: net.partial_fit(X, y),
+    }
+    for go_on in more.values():
+        net = MLPClassifier((8,), max_iter=1, learning_rate_init=0.1, random_state=0, warm_start=True).fit(X, y)
+        before, moments = net.model_.get_weights(), net._optimizer
+        go_on(net.set_params(learning_rate_init=1e-9))
+        for name, w in net.model_.get_weights().items():
+            np.testing.assert_allclose(w, before[name], atol=1e-6)
+        assert net._optimizer is moments and moments.t == 2  # which a learning rate leaves alone
+        go_on(net.set_params(solver="sgd", momentum=0.5, learning_rate_init=0.2))
+        assert net._optimizer.settings()["optimizer"] == "SGD" and net._optimizer.momentum == 0.5 and net._optimizer.lr == 0.2
+        sgd, before = net._optimizer, net.model_.get_weights()
+        with pytest.raises(ValueError, match="momentum: expected a number of 0 to 1; got 2"):
+            go_on(net.set_params(momentum=2))
+        assert net._optimizer is sgd
+        for name, w in net.model_.get_weights().items():
+            np.testing.assert_array_equal(w, before[name])
+    net = Autoencoder(4, 2, learning_rate_init=0.1, random_state=0).partial_fit(X)
+    before = net.transform(X)
+    np.testing.assert_allclose(net.set_params(learning_rate_init=1e-9).partial_fit(X).transform(X), before, atol=1e-5)
+
+
 def test_a_pickled_estimator_predicts_the_same_and_goes_on():
     X, y = blobs(100)
     net = MLPClassifier((16,), max_iter=5, random_state=0).fit(X, y)

@@ -24,6 +24,7 @@ ACTIVATIONS = {
     "gelu": "gelu",
 }
 _BELOW_1 = np.nextafter(1.0, 0.0)
+_RULE = ("solver", "alpha", "momentum", "nesterovs_momentum", "beta_1", "beta_2", "epsilon")
 SOLVERS = ("sgd", "adam", "adamw", "rmsprop", "adagrad")
 
 
@@ -179,9 +180,22 @@ class NetworkEstimator(Estimator):
         """A new network and its optimiser."""
         for name in ("n_iter_", "loss_curve_", "validation_scores_", "best_validation_score_"):
             self.__dict__.pop(name, None)
+        made = self._optimizer_of(len(rows))
+        model = self._make_model(seed)
+        self._build(model, rows, y)  # last of all: it may train
+        self._optimizer, self._made = made(model.module_), self._update_rule()
+        self._seed, self._calls, self.t_ = seed, 0, 0
+        self.model_ = model
+
+    def _update_rule(self):
+        """What an optimiser is made with, but for the learning rate."""
+        return [getattr(self, name) for name in _RULE]
+
+    def _optimizer_of(self, n):
+        """What makes a module's optimiser, for batches out of n rows."""
         options = {"lr": number("learning_rate_init", self.learning_rate_init, open_ends=True)}
         # The penalty alpha/2 |w|^2 is for the whole batch, the loss for one sample.
-        options["weight_decay"] = number("alpha", self.alpha) / self._batch(len(rows))
+        options["weight_decay"] = number("alpha", self.alpha) / self._batch(n)
         solver = choice("solver", self.solver, SOLVERS)
         if solver == "sgd":
             options["momentum"] = number("momentum", self.momentum, 0.0, _BELOW_1)
@@ -190,16 +204,20 @@ class NetworkEstimator(Estimator):
             options["beta1"] = number("beta_1", self.beta_1, 0.0, _BELOW_1)
             options["beta2"] = number("beta_2", self.beta_2, 0.0, _BELOW_1)
             options["eps"] = number("epsilon", self.epsilon, open_ends=True)
-        model = self._make_model(seed)
-        self._build(model, rows, y)  # last of all: it may train
-        self._optimizer = optim.get(solver, model.module_, **options)
-        self._seed, self._calls, self.t_ = seed, 0, 0
-        self.model_ = model
+        return lambda module: optim.get(solver, module, **options)
+
+    def _retune(self, n):
+        """Parameters that were set since the last call count: a new learning rate at once, with a new rule it begins anew."""
+        made, rule = self._optimizer_of(n), self._update_rule()
+        if rule != getattr(self, "_made", rule):
+            self._optimizer, self._made = made(self.model_.module_), rule
+        self._optimizer.lr = float(self.learning_rate_init)
 
     def _batch(self, n):
         return min(200, n) if self.batch_size == "auto" else min(whole("batch_size", self.batch_size), n)
 
     def _train(self, rows, y, held, epochs, **options):
+        self._retune(len(rows))
         plan = choice("learning_rate", self.learning_rate, ("constant", "cosine", "adaptive", "invscaling"))
         if plan == "cosine":
             options["schedule"] = schedules.cosine()

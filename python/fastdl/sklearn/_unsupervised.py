@@ -88,7 +88,11 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
         rows = self._rows(X, reset=first)
         if first:
             self._make(rows.shape[1])
+        self._optimizer.lr = self._rate()
         return self._continue(rows, 1)
+
+    def _rate(self):
+        return number("learning_rate_init", self.learning_rate_init, open_ends=True)
 
     def _make(self, features):
         """A new network and its optimiser."""
@@ -105,8 +109,7 @@ class Autoencoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Estimator):
             variational=bool(self.variational),
             seed=self._draw_seed(),
         ).build((features,))
-        rate = number("learning_rate_init", self.learning_rate_init, open_ends=True)
-        self._optimizer = optim.get("adam", model.module_, lr=rate)
+        self._optimizer = optim.get("adam", model.module_, lr=self._rate())
         self.model_, self.loss_curve_, self.n_iter_ = model, [], 0
 
     def _continue(self, rows, epochs):
