@@ -103,6 +103,13 @@ def test_array_changes_no_number(obj, dtype, kind, message):
     assert fastdl.array(["a"], None).tolist() == ["a"]
 
 
+def test_a_dtype_that_numpy_lacks_is_named():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(TypeError, match="expected an array of a dtype that NumPy has; got torch.bfloat16"):
+        fastdl.array(torch.ones(3, dtype=torch.bfloat16))
+    assert fastdl.array(torch.ones(3, dtype=torch.float16)).dtype == f32
+
+
 class Raises:
     """As a tensor of PyTorch on a GPU that wants a gradient: it says itself what to do."""
 

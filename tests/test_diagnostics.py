@@ -624,6 +624,20 @@ def test_attributions_of_sequences_are_those_of_their_steps():
         gradient_times_input(model, [x[0], x[1, :5]])
 
 
+@pytest.mark.parametrize(
+    ("inputs", "options", "kind", "message"),
+    [
+        (np.ones(2), dict(tolerance="x"), TypeError, "tolerance: expected a finite number of more than 0; got 'x'"),
+        (np.ones(2), dict(tolerance=np.nan), ValueError, "tolerance: expected a finite number of more than 0; got nan"),
+        ("abc", {}, TypeError, r"inputs\[0\]: expected real numbers; got <U3"),
+        (None, {}, TypeError, r"inputs\[0\]: expected an array or what makes one; got None"),
+    ],
+)
+def test_a_check_that_cannot_be_is_named(inputs, options, kind, message):
+    with pytest.raises(kind, match=message):
+        check_gradient(ops.tanh, inputs, **options)
+
+
 def test_an_operation_is_checked_along_one_direction_at_least():
     with pytest.raises(ValueError, match="directions: expected at least 1; got 0"):
         check_gradient(ops.tanh, np.ones((2, 2), np.float32), directions=0)

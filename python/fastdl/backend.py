@@ -428,7 +428,11 @@ def _adopt(obj):
         return cuda().library.from_dlpack(obj)
     if kind not in (1, 3, 11):  # kDLCPU, and pinned memory of CUDA and ROCm
         raise BufferError(f"expected an array on a CPU or a CUDA GPU; got one on DLPack device {kind}")
-    return np.from_dlpack(obj)
+    try:
+        return np.from_dlpack(obj)
+    except RuntimeError as error:
+        what = getattr(obj, "dtype", type(obj).__name__)
+        raise TypeError(f"expected an array of a dtype that NumPy has; got {what} ({error})") from None
 
 
 _FLOAT32 = np.dtype(np.float32)  # NumPy takes a third longer from the class

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .. import backend, random
-from .._arguments import positive
+from .._arguments import number, positive
 from ..random import Stream
 from ..tensor import Tensor
 
@@ -70,10 +70,15 @@ def check_gradient(f, *inputs, directions=4, tolerance=1e-2, seed=0):
     """
     if not callable(f):
         raise TypeError(f"f: expected a function of Tensors; got {type(f).__name__}")
-    positive("directions", directions)
+    positive("directions", directions), number("tolerance", tolerance, more_than=0.0)
     if not inputs:
         raise ValueError("inputs: expected one array or more; got none")
-    arrays = [backend.array(a) for a in inputs]
+    arrays = []
+    for i, a in enumerate(inputs):
+        try:
+            arrays.append(backend.array(a))
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"inputs[{i}]: {error}") from None
     stream = Stream(seed)
 
     def value(values, r):
