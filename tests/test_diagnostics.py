@@ -624,6 +624,15 @@ def test_attributions_of_sequences_are_those_of_their_steps():
         gradient_times_input(model, [x[0], x[1, :5]])
 
 
+def test_a_watch_compares_no_weights_of_two_trainings():
+    X, y = np.random.default_rng(0).normal(size=(200, 4)), np.arange(200) % 2
+    watch = Watch(every=4)
+    for hidden, seed in (((8,), 1), ((8,), 2), ((9, 3), 3)):  # of eight updates each: the last leaves weights to compare with
+        MLP(hidden, seed=seed).fit(X, y, epochs=2, batch_size=50, on_step=[watch])
+    assert watch.steps == [2, 5] * 3
+    assert max(watch.ratios["layers.0.w"]) < 0.1 and len(watch.ratios["layers.0.w"]) == 6
+
+
 @pytest.mark.parametrize(
     ("inputs", "options", "kind", "message"),
     [

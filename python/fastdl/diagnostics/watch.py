@@ -60,9 +60,9 @@ class Watch:
 
     def __call__(self, state):
         flat = state._flat()
-        if self._before is not None:
+        if self._before is not None and state.step > 1:  # else they are the last weights of another training
             self._measure(flat, state.step)
-            self._before = None
+        self._before = None
         if state.step % self.every == 0 or state.step == 1:
             self._before = np.array(backend.to_host(flat.data))
         # Training may begin anew, or go on in a second call, with the epochs counted from 1 again.
