@@ -463,6 +463,12 @@ def test_gradients_add_over_passes_until_reset():
     np.testing.assert_array_equal(x.grad, [5])
 
 
+@pytest.mark.parametrize("use", [np.asarray, np.sort, lambda t: np.testing.assert_allclose(t, 1)])
+def test_numpy_makes_no_object_of_a_tensor(use):
+    with pytest.raises(TypeError, match=r"expected an array; got a Tensor \(its data is one\)"):
+        use(Tensor(np.ones(3, np.float32)))
+
+
 def test_item():
     assert leaf(2.5).item() == 2.5
     with pytest.raises(ValueError, match=r"item: expected a tensor with one element; got shape \[2\]"):

@@ -74,6 +74,10 @@ class Tensor(Node):
     def __len__(self):
         return len(self.data)
 
+    def __array__(self, dtype=None, copy=None):
+        # NumPy would make an array of one object of it, with which everything goes wrong later.
+        raise TypeError("expected an array; got a Tensor (its data is one)")
+
     # A copy stands alone: the graph behind a tensor is made of functions.
     def __reduce__(self):
         return __newobj__, (type(self),), self.__getstate__()
