@@ -430,6 +430,13 @@ def test_no_path_is_named(tmp_path, monkeypatch):
     assert io.load("w")[0]["a"].shape == (2,)
 
 
+@pytest.mark.parametrize("config", [True, "text", [1], np.ones(2)])
+def test_a_description_is_a_dict_or_nothing_is_written(config, tmp_path):
+    with pytest.raises(TypeError, match="config: expected a dict; got"):
+        io.save(tmp_path / "w", {"a": np.ones(2)}, config)  # no load would have taken it
+    assert not os.listdir(tmp_path)
+
+
 def test_a_number_stays_a_number(tmp_path):
     io.save(tmp_path / "w", {"a": np.float32(3), "b": np.zeros((2, 0), np.int8)})
     back, _ = io.load(tmp_path / "w")

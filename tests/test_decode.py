@@ -220,3 +220,8 @@ def test_a_state_may_be_a_named_tuple():
 
     (best,) = decode.beam_search(step, [0], 2, 3, State(np.zeros(1, np.int64), np.zeros((1, 2))), width=4)
     assert len(best) == 4
+
+
+def test_no_logits_are_named():
+    with pytest.raises(TypeError, match="logits: expected an array or what makes one; got None"):
+        decode.ctc_greedy(None)

@@ -75,3 +75,22 @@ def test_defaults_follow_the_activation():
             init.get(wrong)
     with pytest.raises(ValueError, match="shape: expected two axes"):
         init.glorot_uniform((3,), Stream(0))
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "message"),
+    [
+        (lambda s: init.he_normal((3, 4), 0), TypeError, "stream: expected a fastdl.random.Stream; got int"),
+        (lambda s: init.glorot_uniform("ab", s), TypeError, "shape: expected an integer; got str"),
+        (lambda s: init.lecun_normal((3, -4), s), ValueError, r"shape: expected sizes from 0 on; got \(3, -4\)"),
+        (lambda s: init.glorot_normal((3, 4), s, gain="1"), TypeError, "gain: expected a finite number; got '1'"),
+        (lambda s: init.orthogonal((3, 4), s, gain=np.nan), ValueError, "gain: expected a finite number; got nan"),
+        (lambda s: init.he_uniform((3, 4), s, slope=None), TypeError, "slope: expected a finite number; got None"),
+        (lambda s: init.normal((3, 4), s, std=[1]), TypeError, r"std: expected a finite number; got \[1\]"),
+        (lambda s: init.uniform((3, 4), s, limit=np.inf), ValueError, "limit: expected a finite number; got inf"),
+        (lambda s: init.constant("1"), TypeError, "value: expected a finite number; got '1'"),
+    ],
+)
+def test_wrong_arguments_are_named(call, kind, message):
+    with pytest.raises(kind, match=message):
+        call(Stream(0))

@@ -140,6 +140,7 @@ class Scale(nn.Module):
             TypeError,
             r"state\['2.weight'\]: expected an array of real numbers; got list",
         ),
+        (lambda m, s: interop.to_torch(m.module_, [[1], [1, 2]]), TypeError, "input_shape: expected .* integers; got"),
         (lambda m, s: interop.to_torch(m, names=5), TypeError, "names: expected a sequence of strings; got 5"),
         (lambda m, s: interop.to_torch(m, names="abc"), TypeError, "names: expected a sequence of strings; got 'abc'"),
         (lambda m, s: interop.to_torch(m, names=["a", 2, "c"]), TypeError, r"names\[1\]: expected a string; got int"),

@@ -232,6 +232,11 @@ def changed(**other):
         (lambda: plot.updates(MISTAKES), TypeError, "watch: expected a fastdl.diagnostics.Watch; got tuple"),
         (lambda: plot.report_picture("a.png", 3), TypeError, "report: expected a fastdl.recipes.Report; got int"),
         (lambda: plot.samples(np.ones((2, 4)), ax=3), TypeError, "ax: expected matplotlib Axes; got int"),
+        (lambda: plot.samples([[1], [1, 2]]), ValueError, "images: expected an array, or lists of equal lengths"),
+        (lambda: plot.filters(np.zeros((0, 3))), ValueError, "weights: expected filters"),
+        (lambda: plot.roc([0.1, 0.9], [[1], [1, 2]]), ValueError, "y: expected an array, or lists of equal lengths"),
+        (lambda: plot.mistakes(None, [0], [1], [[1, 0]]), TypeError, "images: expected an array .*; got NoneType"),
+        (lambda: plot.mistakes(np.ones((1, 2, 2)), [0], [1], 3), TypeError, "probabilities: expected an array .*; got int"),
         (lambda: plot.roc([0.1, 0.9], [0, 1], ax=3), TypeError, "ax: expected matplotlib Axes; got int"),
     ],
 )

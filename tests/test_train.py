@@ -607,6 +607,14 @@ def test_wrong_arguments_of_a_judgement_are_named():
     m, (x, y) = mlp(), problem(50)
     with pytest.raises(ValueError, match="batch_size: expected at least 1; got 0"):
         train.predict(m, x, 0)
+    for judge in (lambda: train.predict(None, x), lambda: train.evaluate(None, x, y, loss="mse")):
+        with pytest.raises(TypeError, match="module: expected a Module; got NoneType"):
+            judge()
+    for score in (train.accuracy, train.r2):
+        with pytest.raises(TypeError, match="outputs: expected an array .*; got NoneType"):
+            score(None, y)
+        with pytest.raises(TypeError, match="(labels|targets): expected an array .*; got list"):
+            score(x, [1, 2])
     with pytest.raises(ValueError, match="loss: expected one of .*; got 'cross'"):
         train.evaluate(m, x, y, loss="cross")
     with pytest.raises(ValueError, match="x: expected one sample or more; got none"):

@@ -19,7 +19,8 @@ def shape_of(input_shape):
     """A tuple of the sizes of one sample."""
     if input_shape is None:
         raise ValueError("input_shape: expected the shape of one sample, for a Module; got None")
-    shape = (input_shape,) if np.ndim(input_shape) == 0 and hasattr(input_shape, "__index__") else input_shape
+    one = hasattr(input_shape, "__index__") and not getattr(input_shape, "ndim", 0)
+    shape = (input_shape,) if one else input_shape
     if isinstance(shape, (str, bytes, dict)) or not hasattr(shape, "__iter__"):
         raise TypeError(f"input_shape: expected the sizes of one sample, integers; got {input_shape!r}")
     shape = tuple(shape)

@@ -27,7 +27,7 @@ __all__ = ["Hypothesis", "beam_search", "consensus", "ctc_greedy", "greedy", "sa
 def _host(name, a):
     """A NumPy array of numbers from an array or a Tensor anywhere."""
     try:
-        a = backend.to_host(a.data if isinstance(a, Tensor) else a)
+        a = backend.to_host(backend.array(a, None) if a is None else a.data if isinstance(a, Tensor) else a)
     except TypeError as error:
         raise TypeError(f"{name}: {error}") from None
     if a.dtype.kind not in "fiub":

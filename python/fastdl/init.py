@@ -12,6 +12,16 @@ from numbers import Real
 import numpy as np
 
 from . import random
+from ._arguments import axes, number
+
+
+def _checked(shape, stream, **numbers):
+    """The shape as a tuple, where all that an initialiser was given is right."""
+    if not isinstance(stream, random.Stream):
+        raise TypeError(f"stream: expected a fastdl.random.Stream; got {type(stream).__name__}")
+    for name, value in numbers.items():
+        number(name, value)
+    return axes("shape", shape)
 
 
 def _fans(shape, fans):
@@ -36,12 +46,14 @@ def glorot_uniform(shape, stream, fans=None, gain=1.0):
 
     Source: Glorot & Bengio, "Understanding the difficulty of training deep feedforward neural networks" (2010), eq. 16.
     """
+    shape = _checked(shape, stream, gain=gain)
     fan_in, fan_out = _fans(shape, fans)
     return _uniform(shape, stream, gain * math.sqrt(6.0 / max(fan_in + fan_out, 1)))
 
 
 def glorot_normal(shape, stream, fans=None, gain=1.0):
     """Normal with variance gain^2 2 / (fan_in + fan_out). Source: Glorot & Bengio (2010), eq. 12."""
+    shape = _checked(shape, stream, gain=gain)
     fan_in, fan_out = _fans(shape, fans)
     return _normal(shape, stream, gain * math.sqrt(2.0 / max(fan_in + fan_out, 1)))
 
@@ -51,12 +63,14 @@ def he_uniform(shape, stream, fans=None, slope=0.0):
 
     Source: He, Zhang, Ren & Sun, "Delving deep into rectifiers" (2015), eq. 15.
     """
+    shape = _checked(shape, stream, slope=slope)
     fan_in, _ = _fans(shape, fans)
     return _uniform(shape, stream, math.sqrt(6.0 / ((1.0 + slope * slope) * max(fan_in, 1))))
 
 
 def he_normal(shape, stream, fans=None, slope=0.0):
     """Normal with variance 2 / ((1 + slope^2) fan_in). Source: He et al. (2015), eq. 15."""
+    shape = _checked(shape, stream, slope=slope)
     fan_in, _ = _fans(shape, fans)
     return _normal(shape, stream, math.sqrt(2.0 / ((1.0 + slope * slope) * max(fan_in, 1))))
 
@@ -66,24 +80,26 @@ def lecun_uniform(shape, stream, fans=None):
 
     Source: LeCun, Bottou, Orr & Mueller, "Efficient backprop" (1998), section 4.6.
     """
+    shape = _checked(shape, stream)
     fan_in, _ = _fans(shape, fans)
     return _uniform(shape, stream, math.sqrt(3.0 / max(fan_in, 1)))
 
 
 def lecun_normal(shape, stream, fans=None):
     """Normal with variance 1 / fan_in. Source: LeCun et al. (1998), section 4.6."""
+    shape = _checked(shape, stream)
     fan_in, _ = _fans(shape, fans)
     return _normal(shape, stream, math.sqrt(1.0 / max(fan_in, 1)))
 
 
 def normal(shape, stream, fans=None, std=0.01):
     """Normal with mean 0."""
-    return _normal(shape, stream, std)
+    return _normal(_checked(shape, stream, std=std), stream, std)
 
 
 def uniform(shape, stream, fans=None, limit=0.05):
     """Uniform in [-limit, limit)."""
-    return _uniform(shape, stream, limit)
+    return _uniform(_checked(shape, stream, limit=limit), stream, limit)
 
 
 def orthogonal(shape, stream, fans=None, gain=1.0):
@@ -95,6 +111,7 @@ def orthogonal(shape, stream, fans=None, gain=1.0):
     networks" (2014). The signs are fixed as in Mezzadri, "How to generate random matrices from the classical compact
     groups" (2007), without which the draw is not uniform.
     """
+    shape = _checked(shape, stream, gain=gain)
     if not shape:
         raise ValueError("shape: expected one axis or more; got []")
     rows, columns = math.prod(shape[:-1]), shape[-1]
@@ -110,7 +127,7 @@ def _constant(shape, stream, fans=None, value=0.0):
 
 def constant(value):
     """An initialiser that gives one value."""
-    return partial(_constant, value=float(value))
+    return partial(_constant, value=float(number("value", value)))
 
 
 zeros = constant(0.0)

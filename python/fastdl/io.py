@@ -30,8 +30,8 @@ def save(path, weights, config=None):
     Raises
     ------
     TypeError
-        No path, a key that is no string, an array of other than real numbers or booleans, or a description that holds what
-        JSON can't. Nothing is written.
+        No path, a key that is no string, an array of other than real numbers or booleans, or a description that is no dict or
+        holds what JSON can't. Nothing is written.
     """
     from safetensors.numpy import save as pack
 
@@ -39,6 +39,8 @@ def save(path, weights, config=None):
     if not isinstance(weights, dict):
         raise TypeError(f"weights: expected a dict of arrays; got {type(weights).__name__}")
     arrays = {name: _packable(name, a) for name, a in weights.items()}
+    if config is not None and not isinstance(config, dict):
+        raise TypeError(f"config: expected a dict; got {type(config).__name__}")
     try:
         text = json.dumps(config or {}, default=_plain)
     except TypeError as error:

@@ -12,7 +12,7 @@ import math
 import numpy as np
 
 from . import backend, train
-from ._arguments import number, positive, reals
+from ._arguments import natural, number, positive, reals
 from .random import Stream, normal, permutation, uniform
 from .rows import Rows
 
@@ -66,6 +66,8 @@ def features(judge, samples):
     """
     from .nn import Sequential
 
+    if not hasattr(judge, "predict") or not hasattr(judge, "_need_fit"):
+        raise TypeError(f"judge: expected a classifier of fastdl.models; got {type(judge).__name__}")
     judge._need_fit()
     if not isinstance(judge.module_, Sequential) or len(judge.module_) < 2:
         raise ValueError("judge: expected a classifier of two layers or more in a row; got another")
@@ -103,6 +105,8 @@ def frechet_distance(a, b):
 
 def class_shares(judge, samples):
     """Share of samples that a classifier takes for each class, in the order of ``judge.classes_``: float64 [classes]."""
+    if not hasattr(judge, "predict"):
+        raise TypeError(f"judge: expected a classifier; got {type(judge).__name__}")
     predicted = judge.predict(samples)
     return np.array([np.mean(predicted == c) for c in judge.classes_])
 
@@ -259,6 +263,10 @@ class GaussianMixture:
 
     def sample(self, n, seed=0, low=None, high=None):
         """n new samples, float32, in the shape of the data's, cut to [low, high] where given."""
+        natural("n", n)
+        for name, end in (("low", low), ("high", high)):
+            if end is not None:
+                number(name, end)
         if not hasattr(self, "means_"):
             raise RuntimeError("GaussianMixture: expected a mixture that was fitted; got a fresh one")
         u = uniform(n, seed=seed).astype(np.float64)

@@ -125,7 +125,7 @@ class plateau:
     def __init__(self, factor=0.1, patience=5, min_delta=0.0, least=0.0):
         if not 0.0 < number("factor", factor) < 1.0:
             raise ValueError(f"factor: expected more than 0 and less than 1; got {factor}")
-        if not hasattr(patience, "__index__") or patience < 0:
+        if not hasattr(patience, "__index__") or getattr(patience, "ndim", 0) or patience < 0:
             raise ValueError(f"patience: expected a whole number of epochs, 0 or more; got {patience!r}")
         number("min_delta", min_delta), _factor("least", least)
         self.factor, self.patience, self.min_delta, self.least = factor, int(patience), min_delta, least

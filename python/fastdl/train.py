@@ -429,6 +429,11 @@ def _must_be_samples(validation):
         raise ValueError(f"validation y: expected {n} targets, as many as samples in validation x; got {len(validation[1])}")
 
 
+def _must_be_module(module):
+    if not hasattr(module, "named_modules"):
+        raise TypeError(f"module: expected a Module; got {type(module).__name__}")
+
+
 def _must_be_metrics(metrics):
     """Functions by name, none of which takes the place of the loss."""
     if metrics is not None and not hasattr(metrics, "items"):
@@ -564,6 +569,7 @@ def predict(module, x, batch_size=256):
     Small batches of a shape that comes again and again are predicted for without Python, as steps are replayed (`Step`), where
     the module is in evaluation mode already.
     """
+    _must_be_module(module)
     batch_size = positive("batch_size", batch_size)
     replayed = predicted(module, x)
     if replayed is not None:
@@ -603,6 +609,7 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
     dict
         'loss' and one entry for each metric.
     """
+    _must_be_module(module)
     judge = loss_of(loss)
     _must_be_metrics(metrics)
     must_be_array("x", x), must_be_array("y", y)
@@ -616,6 +623,7 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
 
 def accuracy(outputs, labels):
     """Share of labels [n...] at whose place the largest of the outputs [n...,C] is; labels of -1 do not count, as in the loss."""
+    must_be_array("outputs", outputs), must_be_array("labels", labels)
     codes = backend.to_host(labels)
     if codes.shape != outputs.shape[:-1] or outputs.ndim < 2:
         raise ValueError(f"labels: expected shape [n...] for outputs [n...,C], {list(outputs.shape)}; got {list(codes.shape)}")
@@ -625,6 +633,7 @@ def accuracy(outputs, labels):
 
 def r2(outputs, targets):
     """Coefficient of determination, mean over the columns: 1 - squared error / squared deviation from the mean."""
+    must_be_array("outputs", outputs), must_be_array("targets", targets)
     y, t = backend.to_host(outputs).astype(np.float64), backend.to_host(targets).astype(np.float64)
     if y.shape != t.shape:
         raise ValueError(f"targets: expected shape {list(y.shape)}, as outputs; got {list(t.shape)}")

@@ -52,6 +52,8 @@ def module_of(model):
 def input_of(model, X):
     """X as the network takes it, on its device: float32 (uint8 images in [0,1]), or int64 for a Module on indices."""
     x = model._input(X) if hasattr(model, "_input") else array_of(X, "X")
+    if x.ndim == 0:
+        raise ValueError("X: expected an array with samples first; got a single number")
     if x.dtype == np.uint8:
         x = backend.array(x, np.float32)
         x *= np.float32(1.0 / 255.0)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from .. import backend, nn, random
-from .._arguments import chance, number, positive
+from .._arguments import array, chance, number, positive
 from ..module import observing, shape_of
 from ..random import Stream
 from ..tensor import Tensor, frozen, inference
@@ -35,7 +35,7 @@ def _targets(model, target, n, width):
     """For each sample the column of the output that is explained; -1: the largest."""
     if target is None:
         return np.full(n, -1)
-    labels = np.asarray(target)
+    labels = array("target", target)
     if labels.ndim == 0:
         labels = np.full(n, labels)
     if hasattr(model, "_codes"):
@@ -130,7 +130,7 @@ def integrated_gradients(model, X, target=None, baseline=0.0, steps=32):
     steps = positive("steps", steps)
     model, X, target = opened(model, X, target, "target")
     x, module = _float_input(model, X), module_of(model)
-    start = np.asarray(baseline)
+    start = array("baseline", baseline)
     if start.dtype.kind not in "fiub":
         raise TypeError(f"baseline: expected a number or an array of numbers; got {baseline!r}")
     start = start.astype(np.float32)
@@ -196,7 +196,7 @@ def occlusion(model, images, target=None, size=4, stride=2, fill=0.0):
 def _find(module, layer):
     """The module of a name; what is wrong with it is told."""
     known = dict(module.named_modules())
-    if layer not in known:
+    if not isinstance(layer, str) or layer not in known:
         raise ValueError(f"layer: expected one of {', '.join(n for n in known if n)}; got {layer!r}")
     return known[layer]
 
@@ -308,7 +308,7 @@ def _outputs_of(model, layer, x, batch_size=256):
 
 
 def _unit(outputs, unit, layer):
-    if not hasattr(unit, "__index__") or not 0 <= unit < outputs.shape[-1]:
+    if not hasattr(unit, "__index__") or np.ndim(unit) or not 0 <= unit < outputs.shape[-1]:
         raise ValueError(f"unit: expected 0 to {outputs.shape[-1] - 1} for {layer}; got {unit!r}")
     return outputs[..., int(unit)].reshape(len(outputs), -1)
 
@@ -428,7 +428,7 @@ def receptive_fields(model, input_shape=None):
     model, _, _ = opened(model)
     module = module_of(model)
     shape = input_shape if input_shape is not None else getattr(model, "input_shape_", None)
-    if shape is None or len(shape) != 3:
+    if shape is None or len(shape_of(shape)) != 3:
         raise ValueError(f"input_shape: expected [Y,X,C] of one image; got {shape}")
     result = []
     _follow(module.trace(shape), ((1, 1), (1, 1), (0, 0)), result)

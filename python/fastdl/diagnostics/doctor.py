@@ -231,8 +231,9 @@ def examine(model, X, y, loss=None):
         if target.dtype.kind not in REAL:
             raise TypeError(f"y: expected labels or targets of a Module, numbers; got {target.dtype}")
         target = backend.array(target, np.float32 if target.dtype.kind == "f" else np.int64)
-        if len(target) != len(x):
-            raise ValueError(f"y: expected {len(x)} targets, as many as samples in X; got {len(target)}")
+        if target.ndim == 0 or len(target) != len(x):
+            got = len(target) if target.ndim else "a single number"
+            raise ValueError(f"y: expected {len(x)} targets, as many as samples in X; got {got}")
     loss = loss or getattr(model, "_loss", "softmax_cross_entropy")
     loss_of = train.loss_of(loss)
     findings = _of_input(steps_of(model, x))

@@ -51,7 +51,7 @@ class Watch:
     """
 
     def __init__(self, every=20, sample=None):
-        if not hasattr(every, "__index__") or every < 1:
+        if not hasattr(every, "__index__") or np.ndim(every) or every < 1:
             raise ValueError(f"every: expected a number of updates of at least 1; got {every!r}")
         self.every, self._before = int(every), None
         self.steps, self.ratios, self.weights, self.gradients = [], {}, {}, {}

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from .._arguments import positive
+from .._arguments import array, positive
 from ._figure import axes_of, reals, require, several_axes, strings, tiles
 
 
 def as_images(images, name="images"):
     """float32 [N,Y,X] or [N,Y,X,3] in [0,1] of images [N,Y,X], [N,Y,X,C], or rows [N,V] with V a square number."""
-    a = np.asarray(images)
+    a = array(name, images)
     if a.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected an array of real numbers; got {a.dtype}")
     if a.ndim == 2 and int(a.shape[1] ** 0.5) ** 2 == a.shape[1] > 0:
@@ -148,7 +148,7 @@ def filters(weights, ax=None, columns=None):
     matplotlib Axes
     """
     w = reals("weights", weights, np.float32)
-    if w.ndim == 2 and int(len(w) ** 0.5) ** 2 == len(w):
+    if w.ndim == 2 and int(len(w) ** 0.5) ** 2 == len(w) > 0:
         side = int(len(w) ** 0.5)
         w = w[:, :64].reshape(side, side, 1, -1)
     if w.ndim != 4 or 0 in w.shape:
@@ -190,7 +190,10 @@ def mistakes(images, truth, predicted, probabilities, axes=None, count=12, names
     list of matplotlib Axes
         Those that hold a mistake; fewer than `count` where there were fewer.
     """
-    truth, predicted = np.asarray(truth), np.asarray(predicted)
+    truth, predicted = array("truth", truth), array("predicted", predicted)
+    for name, given in (("images", images), ("probabilities", probabilities)):
+        if not hasattr(given, "__len__") or np.ndim(given) == 0:
+            raise TypeError(f"{name}: expected an array with samples first; got {type(given).__name__}")
     for name, a in (("truth", truth), ("predicted", predicted)):
         if a.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected columns of probabilities, integers from 0; got {a.dtype}")

@@ -2,12 +2,12 @@
 
 import numpy as np
 
-from .._arguments import positive
+from .._arguments import array, positive
 from ._figure import axes_of, reals
 
 
 def _checked(p, y):
-    p, y = reals("p", p), np.asarray(y)
+    p, y = reals("p", p), array("y", y)
     if p.ndim != 1 or p.shape != y.shape or len(p) == 0:
         raise ValueError(f"p: expected scores [N] and labels [N]; got {list(p.shape)} and {list(y.shape)}")
     if not np.isfinite(p).all():
