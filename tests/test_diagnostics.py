@@ -647,6 +647,12 @@ def test_a_watch_compares_no_weights_of_two_trainings():
         MLP(hidden, seed=seed).fit(X, y, epochs=2, batch_size=50, on_step=[watch])
     assert watch.steps == [2, 5] * 3
     assert max(watch.ratios["layers.0.w"]) < 0.1 and len(watch.ratios["layers.0.w"]) == 6
+    MLP(()).fit(X, y, epochs=2, batch_size=50, on_step=[watch])
+    for kept in (watch.ratios, watch.weights, watch.gradients):  # one a step: the third layer is the third network's alone
+        assert np.isnan(kept["layers.2.w"]).tolist() == [True] * 4 + [False] * 2 + [True] * 2
+        assert np.isfinite(kept["layers.0.w"]).all()
+    pytest.importorskip("matplotlib").use("agg")
+    assert len(watch.plot().get_lines()) == 3
 
 
 @pytest.mark.parametrize(

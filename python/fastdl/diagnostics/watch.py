@@ -32,7 +32,7 @@ class Watch:
     steps : list of int
     ratios, weights, gradients : dict of str to list of float
         Of every weight (vectors such as biases start at 0, where the ratio means nothing): the ratio, its norm, and the
-        norm of its gradient.
+        norm of its gradient; one for each of `steps`, NaN where a network had no such parameter.
     epochs : list of int
     dead, saturated : dict of str to list of float
         With a `sample`, of every layer with rectified units: the share of them that are 0 for all of it (NaN where it is
@@ -107,9 +107,13 @@ class Watch:
             part = slice(at, at + math.prod(shape))
             before = np.linalg.norm(self._before[part].astype(np.float64))
             moved = np.linalg.norm(now[part].astype(np.float64) - self._before[part])
-            self.weights.setdefault(name, []).append(float(before))
-            self.ratios.setdefault(name, []).append(float(moved / before) if before > 0 else math.nan)
-            self.gradients.setdefault(name, []).append(float(np.linalg.norm(grad[part].astype(np.float64))))
+            slope = np.linalg.norm(grad[part].astype(np.float64))
+            figures = moved / before if before > 0 else math.nan, before, slope
+            for kept, value in zip((self.ratios, self.weights, self.gradients), figures, strict=True):
+                kept.setdefault(name, [math.nan] * (len(self.steps) - 1)).append(float(value))
+        for kept in (self.ratios, self.weights, self.gradients):
+            for values in kept.values():  # of a parameter that this network has not got
+                values += [math.nan] * (len(self.steps) - len(values))
 
     def get_state(self):
         """For a checkpoint."""
