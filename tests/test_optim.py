@@ -145,6 +145,22 @@ def test_what_is_no_state_is_named_and_changes_nothing(wrong, kind, message):
         np.testing.assert_array_equal(value, before[name])
 
 
+@pytest.mark.parametrize(
+    "wrong", [dict(lr="x"), dict(lr=-1.0), dict(lr=math.nan), dict(lr=math.inf), dict(clip="x"), dict(beta1="x")]
+)
+def test_an_update_that_is_refused_is_none(wrong):
+    m = start()
+    opt = optim.Adam(m, clip=1.0)
+    run(opt, m, gradients()[:1])
+    before = opt.get_state()["t"], m.flatten().snapshot()
+    for name, value in wrong.items():
+        setattr(opt, name, value)
+    with pytest.raises((TypeError, ValueError), match=f"{'max_norm|' if 'clip' in wrong else ''}{next(iter(wrong))}"):
+        run(opt, m, gradients()[:1])
+    assert opt.t == before[0] == 1
+    np.testing.assert_array_equal(m.flatten().data, before[1])
+
+
 def test_clipping_scales_all_gradients_together():
     m = start()
     opt = optim.SGD(m, lr=1.0, clip=0.5)

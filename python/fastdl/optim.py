@@ -104,14 +104,26 @@ class Optimizer:
         self.flat.zero_grad()
 
     def step(self):
-        """Update the parameters from their gradients."""
+        """Update the parameters from their gradients.
+
+        Raises
+        ------
+        TypeError, ValueError
+            A setting was changed to what it can't be; of `lr` all that is no number from 0 on is found. No update is made.
+        """
+        if not (type(self.lr) is float and 0.0 <= self.lr < math.inf):  # which would cost all weights at once
+            self.lr = _within("lr", self.lr)
         if self._of is not self.flat.data:  # the network has moved to another device
             self._bind()
         self.flat.settle()
         self.t += 1
-        if self.clip is not None:
-            self._norm = self._kernels.clip_norm(self.clip, g=self.flat.grad)
-        self._update(self._kernels)
+        try:
+            if self.clip is not None:
+                self._norm = self._kernels.clip_norm(self.clip, g=self.flat.grad)
+            self._update(self._kernels)
+        except BaseException:  # a setting that somebody changed to what the kernels refuse: no update was made
+            self.t -= 1
+            raise
 
     def _update(self, k):
         raise NotImplementedError
