@@ -173,6 +173,32 @@ def test_clipping_scales_all_gradients_together():
         np.testing.assert_allclose(before[n] - p.data, g[n] * 0.5 / norm, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("size", [1e10, 1e20, 1e30, 3e38])
+@pytest.mark.parametrize("clip", [0.5, 1e35, math.inf])
+def test_gradients_whose_squares_no_float_holds_are_clipped_as_well(size, clip):
+    m = start()
+    drawn = gradients()[0]
+    top = max(abs(g).max() for g in drawn.values())
+    grads = {n: (g / top * size).astype(np.float32) for n, g in drawn.items()}
+    opt = optim.SGD(m, lr=0.0, clip=clip)
+    run(opt, m, [grads])
+    wide = np.concatenate([g.reshape(-1) for g in grads.values()]).astype(np.float64)
+    norm = np.linalg.norm(wide)
+    assert opt.norm == pytest.approx(norm, rel=1e-5)
+    for name, p in m.named_parameters():
+        np.testing.assert_allclose(p.grad, grads[name] * min(1.0, clip / norm), rtol=1e-5)
+
+
+def test_a_gradient_that_is_infinite_is_left_to_be_found():
+    m = start()
+    grads = {n: np.where(g == g.max(), np.float32(np.inf), g) for n, g in gradients()[0].items()}
+    opt = optim.SGD(m, lr=0.0, clip=1.0)
+    run(opt, m, [grads])
+    assert opt.norm == math.inf
+    for name, p in m.named_parameters():
+        np.testing.assert_array_equal(p.grad, grads[name])
+
+
 def test_a_parameter_without_gradient_gets_none_from_the_last_step():
     m = start()
     opt = optim.SGD(m, lr=1.0)

@@ -120,10 +120,23 @@ class Optimizer:
         try:
             if self.clip is not None:
                 self._norm = self._kernels.clip_norm(self.clip, g=self.flat.grad)
+                if type(self._norm) is np.ndarray and self._norm[0] == math.inf:  # to look at a GPU's would wait for it
+                    self._clip_far()
             self._update(self._kernels)
         except BaseException:  # a setting that somebody changed to what the kernels refuse: no update was made
             self.t -= 1
             raise
+
+    def _clip_far(self):
+        """Clip a gradient whose squares are beyond float32, which the kernel leaves as it is, as it does infinities."""
+        g = self.flat.grad
+        top = float(np.abs(g).max())
+        if math.isfinite(top):
+            wide = g.astype(np.float64) / top
+            norm = top * math.sqrt(float(np.sum(wide * wide)))
+            self._norm = np.array([norm])
+            if norm > self.clip:
+                g[...] = wide * (top / norm * self.clip)
 
     def _update(self, k):
         raise NotImplementedError
