@@ -354,38 +354,39 @@ void few_by_columns(const TileArgs& t) {
   for (; i < t.height; i += kLanes) few_vectors<N, 1>(t, i, smaller<i64>(kLanes, t.height - i));
 }
 
+// Rows of a chunk of a matrix as columns: out[k * rows + r] = source[r * step + k].
+void turn(i64 rows, i64 count, const float* source, i64 step, float* out) {
+  for (i64 r = 0; r < rows; ++r) {
+    for (i64 k = 0; k < count; ++k) out[k * rows + r] = source[r * step + k];
+  }
+}
+
 // c[M,N] = a[M,K] b[N,K]^T for a few rows: the rows of b are read as those of a left operand, and c is written transposed.
 void few_rows(i64 M, i64 N, i64 K, const float* a, i64 a_step, const float* b, i64 b_step, float beta, float* c,
               i64 c_step, const Epilogue& epilogue) {
-  const float* turned = a;
-  if (M > 1) {
-    float* const copy = thread_scratch(0, size_t(M * K));
-    for (i64 k = 0; k < K; ++k) {
-      for (i64 m = 0; m < M; ++m) copy[k * M + m] = a[m * a_step + k];
-    }
-    turned = copy;
-  }
-  parallel_for(N, (i64(1) << 16) / (K * kTurnedRows + 1) * kTurnedRows + kTurnedRows, [&](i64 begin, i64 end) {
-    TileArgs t = {};
-    Run run;
-    t.runs = &run;
-    t.run_count = 1;
-    t.b_step = M;
-    t.c_step = 1;
-    t.c_next = c_step;
-    for (i64 n = begin; n < end; n += t.height) {
-      t.height = smaller<i64>(kTurnedRows, end - n);
-      for (i64 r = 0; r < kTurnedRows; ++r) t.rows[r] = b + (r < t.height ? n + r : n) * b_step;
-      t.c = c + n;
-      for (i64 k = 0; k < K; k += kChunk) {
-        run = {k, smaller(kChunk, K - k)};
-        t.b = turned + k * M;
-        t.beta = k == 0 ? beta : 1.0f;
+  float turned[kChunk * (kFewByRows > 1 ? kFewByRows : 1)];
+  for (i64 k0 = 0; k0 < K; k0 += kChunk) {
+    const i64 depth = smaller(kChunk, K - k0);
+    if (M > 1) turn(M, depth, a + k0, a_step, turned);
+    parallel_for(N, (i64(1) << 16) / (depth * kTurnedRows) * kTurnedRows + kTurnedRows, [&](i64 begin, i64 end) {
+      const Run run = {k0, depth};
+      TileArgs t = {};
+      t.runs = &run;
+      t.run_count = 1;
+      t.b = M > 1 ? turned : a + k0;
+      t.b_step = M;
+      t.c_step = 1;
+      t.c_next = c_step;
+      t.beta = k0 == 0 ? beta : 1.0f;
+      for (i64 n = begin; n < end; n += t.height) {
+        t.height = smaller<i64>(kTurnedRows, end - n);
+        for (i64 r = 0; r < kTurnedRows; ++r) t.rows[r] = b + (r < t.height ? n + r : n) * b_step;
+        t.c = c + n;
         gemm_few_by_rows[M](t);
+        if (k0 + depth == K) epilogue(0, M, n, n + t.height, c, c_step);
       }
-      epilogue(0, M, n, n + t.height, c, c_step);
-    }
-  });
+    });
+  }
 }
 
 // One step of k: c = a b^T, where element m of a is a[m * a_step].
@@ -473,12 +474,15 @@ FASTDL_INLINE void row_sums(const float* a, i64 a_step, i64 depth, const float* 
       }
       for (int r = 0; r < R; ++r) store(sums + r * sums_step + n, s[r]);
     }
-    for (; n < cols; ++n) {
-      for (int r = 0; r < R; ++r) {
-        float s = sums[r * sums_step + n];
-        for (int u = 0; u < kSteps; ++u) s = fma(ar[r][u][0], bk[u * b_step + n], s);
-        sums[r * sums_step + n] = s;
+    if (n < cols) {
+      const i64 part = cols - n;
+      vec s[R];
+      for (int r = 0; r < R; ++r) s[r] = load_part(sums + r * sums_step + n, part);
+      for (int u = 0; u < kSteps; ++u) {
+        const vec bn = load_part(bk + u * b_step + n, part);
+        for (int r = 0; r < R; ++r) s[r] = fma(ar[r][u], bn, s[r]);
       }
+      for (int r = 0; r < R; ++r) store_part(sums + r * sums_step + n, s[r], part);
     }
   }
   for (; k < depth; ++k) {
@@ -554,10 +558,26 @@ void gemm_row_sums(int rows, const float* a, i64 a_step, i64 depth, const float*
 
 void gemm_strided(i64 M, i64 N, i64 K, const float* a, i64 a_step, int trans_a, const float* b, i64 b_step, int trans_b,
                   float beta, float* c, i64 c_step, const Epilogue& epilogue) {
+  // A row is a column.
+  if (N == 1 && trans_b) {
+    trans_b = 0;
+    b_step = 1;
+  }
+  if (M == 1 && trans_a && a_step == 1) trans_a = 0;
   if (K == 1 && N >= kLanes) {
     outer_product(M, N, a, trans_a ? 1 : a_step, b, trans_b ? b_step : 1, beta, c, c_step, epilogue);
-  } else if (!trans_a && trans_b && M > 0 && M <= smaller(kFewByRows, 4) && N >= kLanes && K > 1) {
+  } else if (N == 1 && trans_a && b_step == 1 && c_step == 1 && !epilogue.block) {
+    gemm(1, M, K, RowsA{b, K}, RowsB{a, a_step}, beta, c, M, epilogue);
+  } else if (trans_b && !trans_a && M <= kFewByRows && M > 0 && K > 1) {
     few_rows(M, N, K, a, a_step, b, b_step, beta, c, c_step, epilogue);
+  } else if (trans_b && N <= kFewByColumns && K > 1) {
+    float turned[kChunk * kFewByColumns];
+    for (i64 k = 0; k < K; k += kChunk) {
+      const i64 depth = smaller(kChunk, K - k);
+      turn(N, depth, b + k, b_step, turned);
+      gemm_strided(M, N, depth, a + (trans_a ? k * a_step : k), a_step, trans_a, turned, N, 0, k == 0 ? beta : 1.0f, c,
+                   c_step, k + depth == K ? epilogue : Epilogue{});
+    }
   } else if (trans_a && trans_b) {
     gemm(M, N, K, ColumnsA{a, a_step}, ColumnsB{b, b_step}, beta, c, c_step, epilogue);
   } else if (trans_a) {
