@@ -328,6 +328,49 @@ def test_an_array_instead_of_a_tensor_is_told(layer):
         layer(np.ones((3, 4), np.float32))
 
 
+@pytest.mark.parametrize("given", [[[1.0, 2.0]], (1.0,), None, 3, "x"], ids=repr)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Dense(2), lambda: nn.Conv2d(2, 3), lambda: nn.Conv1d(2, 3), lambda: nn.ConvTranspose2d(2, 3), nn.MaxPool2d,
+        nn.AvgPool2d, nn.GlobalAvgPool2d, nn.BatchNorm, nn.LayerNorm, nn.Flatten, nn.ReLU, nn.Softmax,
+        lambda: nn.Reshape(2), lambda: nn.Residual(nn.Dense(2)), lambda: nn.Sequential(nn.Flatten(), nn.Dense(2)),
+        lambda: nn.Checkpoint(nn.Dense(2)), lambda: nn.SpectralNorm(nn.Dense(2)), lambda: nn.LSTM(2),
+        lambda: nn.Dense(2, inputs=2).initialise(0), lambda: nn.Conv2d(2, 3, channels=1).initialise(0),
+    ],
+)  # fmt: skip
+def test_what_is_no_tensor_is_told(make, given):
+    with pytest.raises(TypeError, match=rf"Tensor.*; got (a |an )?{type(given).__name__}"):
+        make()(given)
+
+
+def test_an_attribute_that_a_module_lacks_is_named_as_ever():
+    class Odd(nn.Module):
+        def forward(self, options):
+            return options.rate
+
+    with pytest.raises(AttributeError, match="'dict' object has no attribute 'rate'"):
+        Odd()({})
+
+
+@pytest.mark.parametrize(
+    ("make", "wrong", "right"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(2, 3), nn.MaxPool2d(9), nn.Flatten(), nn.Dense(2)), (3, 12, 12), (12, 12, 3)),
+        (lambda: nn.Sequential(nn.BatchNorm(), nn.Dense(4), nn.Residual(nn.Dense(3))), (7,), None),
+        (lambda: nn.Sequential(nn.LSTM(4), nn.Conv2d(2, 3)), (5, 2), None),
+    ],
+)
+def test_a_build_that_fails_leaves_the_network_without_sizes(make, wrong, right):
+    net = make()
+    with pytest.raises(ValueError):
+        net.build(wrong)
+    assert [n for n, _ in net.named_parameters()] == [n for n, _ in make().named_parameters()]
+    assert net.named_buffers() == []
+    if right is not None:
+        assert net.build(right).count() == make().build(right).count()
+
+
 # ------------------------------------------------------------------------------------------- what is remembered of a tree
 
 

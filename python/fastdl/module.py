@@ -148,6 +148,10 @@ class Module:
             # what a NumPy array calls its data; asked here, where it costs nothing until it is wrong
             if "memoryview" in str(error) and any(isinstance(x, np.ndarray) for x in inputs):
                 raise TypeError(f"{type(self).__name__}: expected a Tensor (fastdl.Tensor(x) makes one); got an array") from None
+            lacks = getattr(error, "obj", self)  # lists and the like have none of what every layer asks for first
+            if getattr(error, "name", None) in ("data", "shape") and any(x is lacks for x in inputs):
+                what = f"a Tensor (fastdl.tensor(x) makes one); got {type(lacks).__name__}"
+                raise TypeError(f"{type(self).__name__}: expected {what}") from None
             raise
 
     def forward(self, *inputs):
@@ -293,11 +297,22 @@ class Module:
         Raises
         ------
         ValueError
-            The input does not fit the first layer, or a layer does not fit the one before.
+            The input does not fit the first layer, or a layer does not fit the one before. Layers that found their sizes on
+            the way have none again.
         """
         shape = shape_of(input_shape)
         x = backend.zeros((1, *shape), self.any_array(), dtype)
-        rows = self.run_traced(Tensor(x) if dtype == np.float32 else x)
+        holders = [vars(m) for _, m in self.named_modules()]
+        before = [(h, h.copy(), {n: v.copy() for n, v in h.items() if isinstance(v, list)}) for h in holders]
+        try:
+            rows = self.run_traced(Tensor(x) if dtype == np.float32 else x)
+        except BaseException:
+            for holder, attributes, lists in before:
+                holder.clear()
+                holder.update(attributes)
+                for name, items in lists.items():
+                    attributes[name][:] = items
+            raise
         return [(name, module, before[1:], y.shape[1:]) for name, module, before, y in rows]
 
     def run_traced(self, x, evaluate=True):
