@@ -150,6 +150,14 @@ def test_sequential_is_a_sequence():
         nn.Sequential(a, lambda x: x)
 
 
+def _zeros(*shape, **options):
+    return Tensor(np.zeros(shape, np.float32), **options)
+
+
+def _transposed(**options):
+    return nn.ConvTranspose2d(2, 3, **options)(_zeros(1, 4, 4, 2))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -170,6 +178,19 @@ def test_sequential_is_a_sequence():
         (lambda: nn.Dense(3).build("a"), "input_shape: expected the sizes of one sample, whole numbers; got 'a'"),
         (lambda: nn.Dense(3).build((2.5,)), "input_shape: expected the sizes of one sample"),
         (lambda: nn.Dense(3).build(4).summary(None), "input_shape: expected the sizes of one sample"),
+        (lambda: nn.Conv1d(2, 3, channels=2)(_zeros(1, 4, 4, 2)), r"x: expected shape \[N,T,C\]; got \[1, 4, 4, 2\]"),
+        (lambda: nn.Conv1d(2, 3, channels=2)(_zeros(4)), r"x: expected shape \[N,T,C\]; got \[4\]"),
+        (lambda: nn.ConvTranspose2d(2, 3, channels=2)(_zeros(4)), r"x: expected shape \[N,P,Q,F\]; got \[4\]"),
+        (lambda: _transposed(out_padding=1), "out_padding: expected less than the stride, 1; got 1"),
+        (lambda: _transposed(stride=2, dilation=3, out_padding=(1, 2)), "out_padding: expected less than the stride, 2; got 2"),
+        (lambda: _transposed(padding=(0, 9)), r"padding: expected less, for an image of 6x6 without it; got \[0, 9\]"),
+        (lambda: nn.GlobalAvgPool2d()(_zeros(4, 4, 2)), r"x: expected shape \[N,Y,X,C\]; got \[4, 4, 2\]"),
+        (lambda: nn.MaxPool2d()(_zeros(4, 4, 2, wants_grad=True)), r"x: expected shape \[N,Y,X,C\]; got \[4, 4, 2\]"),
+        (lambda: nn.Flatten()(_zeros()), "x: expected one axis or more; got a single number"),
+        (lambda: nn.Reshape(1)(_zeros()), "x: expected one axis or more; got a single number"),
+        (lambda: nn.Dense(2)(_zeros()), "x: expected one axis or more; got a single number"),
+        (lambda: nn.BatchNorm()(_zeros()), "x: expected one axis or more; got a single number"),
+        (lambda: nn.LayerNorm()(_zeros()), "x: expected one axis or more; got a single number"),
     ],
 )
 def test_bad_arguments_are_named(make, message):

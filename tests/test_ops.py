@@ -231,6 +231,10 @@ def test_losses_refuse_a_target_whose_gradient_they_would_drop(loss, rng):
     assert t.grad is None
 
 
+def _image():
+    return Tensor(np.ones((1, 4, 4, 4), np.float32), wants_grad=True)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -239,6 +243,17 @@ def test_losses_refuse_a_target_whose_gradient_they_would_drop(loss, rng):
         (lambda x: ops.concatenate([]), "tensors: expected at least one; got none"),
         (lambda x: ops.concatenate([x, Tensor(np.ones((3, 4), np.float32))], 1), r"tensors\[1\]: expected shape"),
         (lambda x: ops.max_pool2d(x, (1, 2, 3)), "size: expected an integer or two"),
+        (lambda x: ops.max_pool2d(_image(), 2, 0), "stride_y: expected stride_y>=1; got 0"),
+        (lambda x: ops.max_pool2d(_image(), 0), "stride_y: expected stride_y>=1; got 0|size_y: expected size_y>=1; got 0"),
+        (lambda x: ops.conv_transpose2d(_image(), _image(), stride=2, out_padding=-1), "out_padding: expected 0 or more; got -1"),
+        (lambda x: ops.global_max_pool2d(x), r"x: expected shape \[N,Y,X,C\]; got \[2, 4\]"),
+        (lambda x: ops.conv1d(x, _image()), r"x: expected shape \[N,T,C\]; got \[2, 4\]"),
+        (lambda x: ops.reshape(x, (3, -1)), r"shape: expected 8 elements, as x \[2, 4\] has; got \[3, -1\]"),
+        (lambda x: ops.mse(x, x.data, reduction="x"), "reduction: expected one of mean, sum, none; got 'x'"),
+        (
+            lambda x: ops.softmax_cross_entropy(x, np.zeros(2, np.int64), reduction="x"),
+            "reduction: expected one of mean, sum, none; got 'x'",
+        ),
         (
             lambda x: ops.dense(x, Tensor(np.ones((5, 2), np.float32))),
             r"w: expected shape \[I,O\], I=4 from x; got \[5,2\]",

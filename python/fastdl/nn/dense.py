@@ -6,6 +6,7 @@ from .. import init as _init
 from .. import ops
 from .._arguments import chance, positive
 from ..module import Module, Parameter
+from ..ops._common import sizes_of
 from ..tensor import Tensor
 from .activation import check_act
 
@@ -45,7 +46,7 @@ class Dense(Module):
 
     def forward(self, x):
         if self.w is None:
-            self._size(x.shape[-1])
+            self._size(sizes_of(x)[-1])
         return ops.dense(x, self.w, self.b, self.act, self.slope)
 
     def describe(self):

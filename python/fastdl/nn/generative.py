@@ -7,6 +7,7 @@ from .. import init as _init
 from .. import ops
 from ..backend import assign, empty, full, kernels
 from ..module import Module, Parameter
+from ..ops._common import sizes_of
 from ..random import Stream
 from ..tensor import Tensor
 
@@ -68,7 +69,7 @@ class Reshape(Module):
         self.shape = tuple(int(s) for s in shape)
 
     def forward(self, x):
-        return ops.reshape(x, (x.shape[0], *self.shape))
+        return ops.reshape(x, (sizes_of(x)[0], *self.shape))
 
     def describe(self):
         return ", ".join(map(str, self.shape))

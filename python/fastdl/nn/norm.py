@@ -4,6 +4,7 @@ from .. import init as _init
 from .. import ops
 from .._arguments import not_negative, number, positive
 from ..module import Module, Parameter
+from ..ops._common import sizes_of
 
 
 class BatchNorm(Module):
@@ -44,7 +45,7 @@ class BatchNorm(Module):
 
     def forward(self, x):
         if self.gamma is None:
-            self._size(x.shape[-1])
+            self._size(sizes_of(x)[-1])
         return ops.batch_norm(
             x, self.gamma, self.shift, self.running_mean, self.running_var, self.training, self.eps, self.momentum
         )
@@ -70,5 +71,5 @@ class LayerNorm(Module):
 
     def forward(self, x):
         if self.gamma is None:
-            self._size(x.shape[-1])
+            self._size(sizes_of(x)[-1])
         return ops.layer_norm(x, self.gamma, self.shift, self.eps)

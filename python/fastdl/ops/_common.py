@@ -13,6 +13,22 @@ def absent_or(t):
     return ABSENT if t is None else t
 
 
+def sizes_of(x):
+    """The sizes of x, which has one axis or more."""
+    shape = x.shape
+    if not shape:
+        raise ValueError("x: expected one axis or more; got a single number")
+    return shape
+
+
+def shape_as(x, axes):
+    """The sizes of x, which has the axes that are written there, such as "N,T,C"."""
+    shape = x.shape
+    if len(shape) != axes.count(",") + 1:
+        raise ValueError(f"x: expected shape [{axes}]; got {list(shape)}")
+    return shape
+
+
 def parents(*tensors):
     """Those that are there."""
     return tuple(t for t in tensors if t is not None)

@@ -3,7 +3,7 @@
 from .._arguments import pair
 from ..backend import empty, kernels
 from ..tensor import record, recording
-from ._common import absent_or, data_of, parents, sum_into, through_activation
+from ._common import absent_or, data_of, parents, shape_as, sum_into, through_activation
 from .shapes import reshape
 
 
@@ -72,10 +72,16 @@ def conv_transpose2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ou
     """
     k, xd, wd = kernels(x.data), x.data, w.data
     at = (*pair("stride", stride), *pair("padding", padding), *pair("dilation", dilation), groups)
-    more = pair("out_padding", out_padding)
-    shape = [
-        (xd.shape[i + 1] - 1) * at[i] - 2 * at[2 + i] + at[4 + i] * (wd.shape[i] - 1) + 1 + more[i] for i in (0, 1)
-    ]
+    more, stride = pair("out_padding", out_padding), at[:2]
+    for extra, s in zip(more, stride, strict=True):
+        if extra < 0:
+            raise ValueError(f"out_padding: expected 0 or more; got {extra}")
+        if s <= extra > 0:  # a convolution of that image would give another row than those of x
+            raise ValueError(f"out_padding: expected less than the stride, {s}; got {extra}")
+    least = [(shape_as(x, "N,P,Q,F")[i + 1] - 1) * at[i] + at[4 + i] * (wd.shape[i] - 1) + 1 + more[i] for i in (0, 1)]
+    shape = [n - 2 * p for n, p in zip(least, at[2:4], strict=True)]
+    if min(shape) < 0:
+        raise ValueError(f"padding: expected less, for an image of {least[0]}x{least[1]} without it; got {list(at[2:4])}")
     keep_z = act == "gelu" and recording()
     y = empty((xd.shape[0], *shape, wd.shape[2] * groups), xd)
     k.conv_transpose2d_forward(xd, wd, data_of(b), *at, "none" if keep_z else act, slope, None, y)
@@ -103,7 +109,7 @@ def conv_transpose2d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, ou
 
 def conv1d(x, w, b=None, stride=1, padding=0, dilation=1, groups=1, act="none", slope=0.01):
     """One-dimensional convolution over x [N,T,C] with filters w [S,C/groups,F]; gives [N,Q,F]."""
-    n, t, c = x.shape
+    n, t, c = shape_as(x, "N,T,C")
     y = conv2d(
         reshape(x, (n, 1, t, c)),
         reshape(w, (1, *w.shape)),

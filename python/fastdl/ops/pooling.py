@@ -5,6 +5,7 @@ import numpy as np
 from .._arguments import pair
 from ..backend import empty, kernels
 from ..tensor import DY, Tensor, record_kernel, recording
+from ._common import shape_as
 from .reductions import reduce_middle
 
 
@@ -15,11 +16,12 @@ def max_pool2d(x, size=2, stride=None, padding=0):
     at = (*size, *pair("stride", size if stride is None else stride), *pair("padding", padding))
     if not (recording() and x.wants_grad):
         return Tensor(k.max_pool2d_forward(xd, *at))
-    shape = (
-        xd.shape[0],
-        (xd.shape[1] + 2 * at[4] - at[0]) // at[2] + 1,
-        (xd.shape[2] + 2 * at[5] - at[1]) // at[3] + 1,
-        xd.shape[3],
+    n, rows, columns, c = shape_as(x, "N,Y,X,C")
+    shape = (  # the kernel refuses steps of 0
+        n,
+        (rows + 2 * at[4] - at[0]) // max(at[2], 1) + 1,
+        (columns + 2 * at[5] - at[1]) // max(at[3], 1) + 1,
+        c,
     )
     where = empty(tuple(max(s, 0) for s in shape), xd, np.uint8)
     y = empty(where.shape, xd)
@@ -37,11 +39,11 @@ def avg_pool2d(x, size=2, stride=None, padding=0, count_padding=True):
 
 def global_avg_pool2d(x):
     """Mean over all pixels: [N,Y,X,C] to [N,C]."""
-    n, rows, columns, c = x.shape
+    n, rows, columns, c = shape_as(x, "N,Y,X,C")
     return reduce_middle(x, (n, rows * columns, c), "mean", (n, c))
 
 
 def global_max_pool2d(x):
     """Maximum over all pixels: [N,Y,X,C] to [N,C]."""
-    n, rows, columns, c = x.shape
+    n, rows, columns, c = shape_as(x, "N,Y,X,C")
     return reduce_middle(x, (n, rows * columns, c), "max", (n, c))

@@ -4,6 +4,7 @@ import numpy as np
 
 from ..backend import empty, kernels
 from ..tensor import DY, record, record_kernel
+from ._common import sizes_of
 
 
 def reshape(x, shape):
@@ -14,6 +15,8 @@ def reshape(x, shape):
     except AttributeError:
         kernels(xd)  # says what it is instead of an array
         raise
+    except ValueError:
+        raise ValueError(f"shape: expected {xd.size} elements, as x {list(xd.shape)} has; got {list(shape)}") from None
 
     def step(dy):
         dx, beta = x.slot()
@@ -24,7 +27,7 @@ def reshape(x, shape):
 
 def flatten(x):
     """[N,...] to [N,the rest]."""
-    n = x.shape[0]
+    n = sizes_of(x)[0]
     return reshape(x, (n, x.data.size // n if n else int(np.prod(x.shape[1:], dtype=np.int64))))
 
 
