@@ -4,6 +4,7 @@ import copy
 import gc
 import os
 import pickle
+import re
 import weakref
 
 import numpy as np
@@ -250,6 +251,60 @@ def test_repr_and_summary():
 # ------------------------------------------------------------------------------------------------ files
 
 
+class Inner(nn.Module):
+    """Parts that are never called themselves, and one within another that is."""
+
+    def __init__(self):
+        self.part, self.after = nn.Dense(3), nn.Sequential(nn.Dense(2), nn.Dense(1))
+
+    def forward(self, x):
+        return self.after.forward(self.part.forward(x))
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (lambda: nn.SpectralNorm(nn.Dense(3)), ["SpectralNorm"]),
+        (lambda: nn.Sequential(nn.SpectralNorm(nn.Dense(3)), nn.Dense(2)), ["layers.0 SpectralNorm", "layers.1 Dense"]),
+        (Inner, ["Inner", "after.layers.0 Dense", "after.layers.1 Dense"]),
+        (lambda: nn.Residual(nn.Dense(4)), ["branch Dense"]),
+    ],
+)
+def test_the_rows_of_a_summary_add_up(make, names):
+    net = make().build((4,))
+    rows = [re.split("  +", line.strip()) for line in net.summary((4,)).split("\n")[2:-2]]
+    assert [row[0] for row in rows] == names
+    assert sum(int(row[2]) for row in rows) == net.count()
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: nn.Dense(2).build((3,), dtype=np.float64), ValueError, "dtype: expected float32 or int64; got float64"),
+        (lambda: nn.Dense(2).build((3,), dtype="x"), TypeError, "dtype: expected float32 or int64; got 'x'"),
+        (lambda: nn.Dense(2, init=lambda *_: np.zeros(2)).build(3), ValueError, r"init: expected .* shape \[3, 2\]; got \[2\]"),
+        (lambda: nn.Dense(2, init=lambda *_: None).build(3), ValueError, r"init: expected .* shape \[3, 2\]; got None"),
+        (lambda: nn.Reshape("a"), TypeError, "shape: expected an integer; got str"),
+        (lambda: nn.Reshape(2.5), TypeError, "shape: expected an integer; got float"),
+        (lambda: nn.Residual("x"), TypeError, "branch: expected a Module or a function; got str"),
+        (lambda: nn.Residual(nn.Dense(1), 3), TypeError, "projection: expected a Module, a function or None; got int"),
+        (lambda: nn.SpectralNorm(nn.ReLU()), TypeError, "layer: expected a layer with weights w; got ReLU"),
+        (lambda: nn.TiedDense(3), TypeError, "partner: expected a layer with weights w; got int"),
+        (lambda: nn.Dense(2, slope="a"), TypeError, "slope: expected 0 or more; got 'a'"),
+        (lambda: nn.Conv2d(2, 3, slope=-1), ValueError, "slope: expected 0 or more; got -1"),
+        (lambda: nn.LeakyReLU(float("nan")), ValueError, "slope: expected 0 or more; got nan"),
+    ],
+)  # fmt: skip
+def test_what_a_layer_cannot_be_made_of_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_a_dtype_may_be_a_word():
+    assert nn.Dense(2).build((3,), dtype="float32").count() == 8
+    assert nn.Embedding(3, 2).build((4,), dtype="int64").count() == 6
+
+
 def test_a_file_holds_transposed_arrays_as_they_read(tmp_path):
     a = np.arange(6, dtype=np.float32).reshape(2, 3).T
     io.save(tmp_path / "w.safetensors", {"a": a}, {"k": [1, 2]})
@@ -311,6 +366,7 @@ def test_flat_counts_a_repeated_parameter_once():
         ({"w": None}, TypeError, r"weights\['w'\]: expected an array or what makes one; got None"),
         ({"w": "abc"}, TypeError, r"weights\['w'\]: expected real numbers; got <U3"),
         ({"w": np.ones((2, 3), complex)}, TypeError, r"weights\['w'\]: expected real numbers; got complex128"),
+        ({"w": np.full((2, 3), 1e39)}, ValueError, r"weights\['w'\]: expected numbers within float32's range, up to 3.4e38"),
         ({"w": [[1.0], [1.0, 2.0]]}, ValueError, r"weights\['w'\]: expected an array of numbers; got .*inhomogeneous"),
     ],
 )

@@ -54,13 +54,26 @@ def shape_of(input_shape):
     return tuple(int(s) for s in sizes)
 
 
+def _input_dtype(dtype):
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype: expected float32 or int64; got {dtype!r}") from None
+    if found not in (np.float32, np.int64):
+        raise ValueError(f"dtype: expected float32 or int64; got {found}")
+    return found
+
+
 def _numbers(name, values):
     """A float32 array on the CPU of what somebody gave as weights."""
     try:
         a = backend.array(values, None, "cpu")
         if a.dtype.kind in "cmMSU":
             raise TypeError(f"expected real numbers; got {a.dtype}")
-        return backend.array(a, device="cpu")
+        with np.errstate(over="raise"):
+            return backend.array(a, device="cpu")
+    except FloatingPointError:
+        raise ValueError(f"{name}: expected numbers within float32's range, up to 3.4e38; got a larger one") from None
     except ValueError as error:
         raise ValueError(f"{name}: expected an array of numbers; got {error}") from None
     except TypeError as error:
@@ -276,7 +289,11 @@ class Module:
         stream = seed if isinstance(seed, Stream) else Stream(seed)
         weights, drops = stream.split("weights"), stream.split("dropout")
         for p in self.parameters():
-            backend.assign(p.data, p.init(p.data.shape, weights))
+            values = p.init(p.data.shape, weights)
+            if values is None or np.shape(values) not in ((), p.data.shape):
+                got = None if values is None else list(np.shape(values))
+                raise ValueError(f"init: expected an array of shape {list(p.data.shape)}; got {got}")
+            backend.assign(p.data, values)
         for _, module in self.named_modules():
             module.reset()
             if hasattr(module, "stream"):
@@ -300,7 +317,7 @@ class Module:
             The input does not fit the first layer, or a layer does not fit the one before. Layers that found their sizes on
             the way have none again.
         """
-        shape = shape_of(input_shape)
+        shape, dtype = shape_of(input_shape), _input_dtype(dtype)
         x = backend.zeros((1, *shape), self.any_array(), dtype)
         holders = [vars(m) for _, m in self.named_modules()]
         before = [(h, h.copy(), {n: v.copy() for n, v in h.items() if isinstance(v, list)}) for h in holders]
@@ -503,13 +520,19 @@ class Module:
         -------
         str
         """
-        rows, seen = [], set()
-        for name, module, before, shape in self.trace(input_shape, dtype):
-            own = [c for _, c in module._children() if isinstance(c, Parameter)]
-            has_parts = any(isinstance(c, Module) for _, c in module._children())
+        rows, seen, calls = [], set(), self.trace(input_shape, dtype)
+        called = {id(module) for _, module, _, _ in calls}
+        for name, module, before, shape in calls:
+            parts = [c for _, c in module._children() if isinstance(c, Module)]
+            # What a module does with parts that it does not call is its own doing.
+            own, ahead = [], [module]
+            while ahead:
+                children = [c for _, c in ahead.pop()._children()]
+                own += [c for c in children if isinstance(c, Parameter)]
+                ahead += [c for c in children if isinstance(c, Module) and id(c) not in called]
             fresh = [p for p in own if id(p) not in seen]
             seen.update(id(p) for p in own)
-            if (name == "" or type(module).__name__ == "Sequential") and has_parts:
+            if (name == "" or type(module).__name__ == "Sequential") and parts and not fresh:
                 continue
             size = sum(p.data.size for p in fresh)
             dense = ""

@@ -1,7 +1,7 @@
 """Activations as layers of their own."""
 
 from .. import ops
-from .._arguments import one_of
+from .._arguments import not_negative, one_of
 from ..module import Module
 
 _ACTIVATIONS = ("none", "relu", "leaky_relu", "sigmoid", "tanh", "gelu")
@@ -17,7 +17,7 @@ class Activation(Module):
     replayable = True
 
     def __init__(self, act, slope=0.01):
-        self.act, self.slope = check_act(act), float(slope)
+        self.act, self.slope = check_act(act), float(not_negative("slope", slope))
 
     def forward(self, x):
         return ops.activation(x, self.act, self.slope)

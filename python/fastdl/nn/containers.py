@@ -50,6 +50,10 @@ class Residual(Module):
     replayable = True
 
     def __init__(self, branch, projection=None, act="none"):
+        if not callable(branch):
+            raise TypeError(f"branch: expected a Module or a function; got {type(branch).__name__}")
+        if not (projection is None or callable(projection)):
+            raise TypeError(f"projection: expected a Module, a function or None; got {type(projection).__name__}")
         self.branch, self.projection, self.act = branch, projection, check_act(act)
 
     def forward(self, x):

@@ -4,7 +4,7 @@ from functools import partial
 
 from .. import init as _init
 from .. import ops
-from .._arguments import pair, positive
+from .._arguments import not_negative, pair, positive
 from ..module import Module, Parameter
 from .activation import check_act
 
@@ -32,7 +32,7 @@ class _Convolution(Module):
 
     def __init__(self, filters, size, act="none", stride=1, padding="valid", dilation=1, groups=1, bias=True, init=None,
                  channels=None, slope=0.01):  # fmt: skip
-        self.filters, self.act, self.slope = positive("filters", filters), check_act(act), float(slope)
+        self.filters, self.act, self.slope = positive("filters", filters), check_act(act), float(not_negative("slope", slope))
         self.size, self.stride = self._pair("size", size, 1), self._pair("stride", stride, 1)
         self.dilation, self.groups = self._pair("dilation", dilation, 1), positive("groups", groups)
         self.padding = self._zeros(padding)

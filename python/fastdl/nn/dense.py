@@ -4,7 +4,7 @@ from functools import partial
 
 from .. import init as _init
 from .. import ops
-from .._arguments import chance, positive
+from .._arguments import chance, not_negative, positive
 from ..module import Module, Parameter
 from ..ops._common import sizes_of
 from ..tensor import Tensor
@@ -34,7 +34,7 @@ class Dense(Module):
     replayable = True
 
     def __init__(self, outputs, act="none", bias=True, init=None, inputs=None, slope=0.01):
-        self.outputs, self.act, self.slope = positive("outputs", outputs), check_act(act), float(slope)
+        self.outputs, self.act, self.slope = positive("outputs", outputs), check_act(act), float(not_negative("slope", slope))
         self._init = _init.get(init, act)
         self.w = None
         self.b = Parameter((self.outputs,), _init.zeros, decay=False) if bias else None

@@ -5,6 +5,7 @@ import math
 
 from .. import init as _init
 from .. import ops
+from .._arguments import integer
 from ..backend import assign, empty, full, kernels
 from ..module import Module, Parameter
 from ..ops._common import sizes_of
@@ -66,13 +67,19 @@ class Reshape(Module):
     replayable = True
 
     def __init__(self, *shape):
-        self.shape = tuple(int(s) for s in shape)
+        self.shape = tuple(integer("shape", s) for s in shape)
 
     def forward(self, x):
         return ops.reshape(x, (sizes_of(x)[0], *self.shape))
 
     def describe(self):
         return ", ".join(map(str, self.shape))
+
+
+def _with_weights(name, layer):
+    if not (isinstance(layer, Module) and hasattr(layer, "w")):
+        raise TypeError(f"{name}: expected a layer with weights w; got {type(layer).__name__}")
+    return layer
 
 
 class TiedDense(Module):
@@ -89,7 +96,7 @@ class TiedDense(Module):
     replayable = True
 
     def __init__(self, partner, act="none"):
-        self.partner, self.act, self.b = partner, act, None
+        self.partner, self.act, self.b = _with_weights("partner", partner), act, None
 
     def forward(self, x):
         w = self.partner.w
@@ -121,7 +128,7 @@ class SpectralNorm(Module):
     buffers = ("u",)
 
     def __init__(self, layer):
-        self.layer, self.u = layer, None
+        self.layer, self.u = _with_weights("layer", layer), None
 
     def reset(self):
         if self.u is not None:
