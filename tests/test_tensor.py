@@ -10,6 +10,7 @@ import weakref
 import numpy as np
 import pytest
 
+import fastdl
 from fastdl import Tensor, frozen, inference, nn, ops
 from fastdl.tensor import ABSENT, DY, record, record_kernel, recording
 
@@ -473,3 +474,28 @@ def test_item():
     assert leaf(2.5).item() == 2.5
     with pytest.raises(ValueError, match=r"item: expected a tensor with one element; got shape \[2\]"):
         leaf(1.0, 2.0).item()
+
+
+def test_a_complex_array_does_not_lose_its_imaginary_part_unasked():
+    for make in (fastdl.array, fastdl.tensor):
+        with pytest.raises(TypeError, match="expected real numbers; got complex128"):
+            make([1j])
+    assert fastdl.array([1j], None).dtype == np.complex128
+
+
+@pytest.mark.parametrize(
+    ("seed", "error", "message"),
+    [
+        ([1.0, 1.0], TypeError, "seed: expected an array; got list"),
+        (1.0, TypeError, "seed: expected an array; got float"),
+        (Tensor(np.ones(2, np.float32)), TypeError, "seed: expected an array; got Tensor"),
+        (np.ones(2), TypeError, "seed: expected float32; got float64"),
+        (np.ones(3, np.float32), ValueError, r"seed: expected shape \[2\]; got \[3\]"),
+    ],
+)
+@pytest.mark.parametrize("operate", [lambda x: x * 2.0, ops.exp])
+def test_a_seed_that_is_none_is_named(operate, seed, error, message):
+    x = leaf(1.0, 2.0)
+    with pytest.raises(error, match=message):
+        operate(x).backward(seed)
+    assert x.grad is None

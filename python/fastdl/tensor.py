@@ -18,6 +18,8 @@ spend their time there, not in kernels.
 from contextvars import ContextVar
 from copyreg import __newobj__
 
+import numpy as np
+
 from . import backend
 from ._runtime import DY, Node, record, record_kernel, use_tape
 
@@ -119,6 +121,10 @@ class Tensor(Node):
             )
         if seed is None:
             seed = backend.ones(self.data.shape, self.data)
+        elif isinstance(seed, Tensor) or not hasattr(seed, "dtype"):
+            raise TypeError(f"seed: expected an array; got {type(seed).__name__}")
+        elif seed.dtype != np.float32:
+            raise TypeError(f"seed: expected float32; got {seed.dtype}")
         elif seed.shape != self.data.shape:
             raise ValueError(f"seed: expected shape {list(self.data.shape)}; got {list(seed.shape)}")
         elif type(self.step) is not tuple:
