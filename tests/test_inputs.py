@@ -609,6 +609,43 @@ def test_a_network_that_cannot_be_built_does_not_take_the_place_of_one(name):
         assert fresh.__dict__.keys() == type(model)(**model.get_params()).__dict__.keys()
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: MLP((3,)).build((2, 3), 2), lambda: SoftmaxRegression().build((2, 3), 2), lambda: Perceptron().build((2, 3), 2),
+        lambda: DBN((3,)).build((2, 3), 2), lambda: ClassificationRBM(3).build((2, 3), 2),
+        lambda: DBN((3,)).pretrain(np.zeros((4, 2, 3)), epochs=1).build((2, 3), 2),
+        lambda: MLPRegressor((3,)).build((2, 3), 2), lambda: MLPRegressor((3,)).build(6, 2),
+    ],
+)  # fmt: skip
+def test_a_network_of_rows_that_is_built_for_images_takes_images(make, tmp_path):
+    model, images = make(), np.random.default_rng(0).random((5, 2, 3))
+    answers = model.predict(images)
+    assert np.array_equal(answers, model.predict(images.reshape(5, 6)))
+    assert model.input_shape_ == (6,)
+    model.save(tmp_path / "m")
+    assert np.array_equal(type(model).load(tmp_path / "m").predict(images), answers)
+
+
+@pytest.mark.parametrize(
+    ("classes", "kind", "message"),
+    [
+        ([1.5, 2.5], TypeError, "classes: expected integer or string labels; got float64"),
+        ([np.nan, 1], TypeError, "classes: expected integer or string labels; got float64"),
+        (["a", 1], TypeError, "classes: expected integer or string labels; got some of both"),
+        ("ab", TypeError, "classes: expected a number of classes, or labels; got str"),
+        (None, TypeError, "classes: expected a number of classes, or labels; got NoneType"),
+        (2.5, TypeError, "classes: expected a number of classes, or labels; got float"),
+        (True, TypeError, "classes: expected a number of classes, or labels; got bool"),
+        ([[1, 2]], ValueError, r"classes: expected shape \[1\]"),
+        (-1, ValueError, "classes: expected two or more; got 0"),
+    ],
+)
+def test_classes_that_no_labels_could_be_of_are_refused(classes, kind, message):
+    with pytest.raises(kind, match=message):
+        MLP((3,)).build((4,), classes)
+
+
 def test_a_forecaster_that_cannot_be_built_stays_what_it_was():
     model = Forecaster(window=8, units=2).fit(WAVE, epochs=1)
     before = model.predict(3)

@@ -36,6 +36,10 @@ class Model:
         """X as the network wants it, samples first; families that need images override it."""
         return x.reshape(len(x), math.prod(x.shape[1:])) if x.ndim != 2 else x
 
+    def _sample_shape(self, input_shape):
+        """Sizes of one sample as `_shape` makes them, of those that `build` is given."""
+        return (math.prod(shape_of(input_shape)),)
+
     def _targets(self, y, n, name="y"):
         """y as the loss wants it, one row a sample."""
         raise NotImplementedError

@@ -7,7 +7,6 @@ import numpy as np
 from .. import backend, optim, train
 from .._arguments import chance, positive
 from .._interrupts import unless_begun
-from ..module import shape_of
 from ..tensor import inference
 from ._base import Model
 from ._door import REAL, array_of, as_labels, check_scale, must_have_some, scale_of, sort_of
@@ -57,10 +56,15 @@ class Classifier(Model):
         -------
         The model itself.
         """
-        labels = np.arange(classes) if isinstance(classes, (int, np.integer)) else np.unique(np.asarray(classes))
+        if isinstance(classes, (int, np.integer)) and not isinstance(classes, bool):
+            labels = np.arange(classes)
+        elif isinstance(classes, str) or not hasattr(classes, "__len__"):
+            raise TypeError(f"classes: expected a number of classes, or labels; got {type(classes).__name__}")
+        else:
+            labels = np.unique(as_labels(classes, len(classes), "classes"))
         if len(labels) < 2:
             raise ValueError(f"classes: expected two or more; got {len(labels)}")
-        self.classes_, self.input_shape_ = labels, shape_of(input_shape)
+        self.classes_, self.input_shape_ = labels, self._sample_shape(input_shape)
         self.module_ = self._make(self.input_shape_, len(labels)).build(self.input_shape_, self.seed).eval()
         self.module_.to(self._device)
         return self
@@ -257,7 +261,7 @@ class Regressor(Model):
         The model itself.
         """
         outputs = positive("outputs", outputs)
-        self.input_shape_, self.single_ = shape_of(input_shape), outputs == 1
+        self.input_shape_, self.single_ = self._sample_shape(input_shape), outputs == 1
         self.mean_, self.spread_ = check_scale(mean, spread, outputs)
         self.module_ = self._make(self.input_shape_, outputs).build(self.input_shape_, self.seed).eval()
         self.module_.to(self._device)

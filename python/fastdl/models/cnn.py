@@ -7,7 +7,7 @@ import numpy as np
 
 from .. import nn
 from .._arguments import chance, positive, sizes
-from ..module import Module
+from ..module import Module, shape_of
 from ._door import must_be_images_of
 from ._supervised import Classifier, Regressor
 
@@ -102,6 +102,9 @@ class CNN(Classifier):
         self.architecture, self.image_shape, self.seed = architecture, image_shape, seed
         self.width, self.dropout = positive("width", width), chance("dropout", dropout)
 
+    def _sample_shape(self, input_shape):
+        return shape_of(input_shape)
+
     def _make(self, input_shape, outputs):
         if len(input_shape) != 3:
             raise ValueError(f"input_shape: expected (rows, columns, channels); got {list(input_shape)}")
@@ -151,4 +154,5 @@ class CNNRegressor(Regressor):
 
     __init__ = CNN.__init__
     _make = CNN._make
+    _sample_shape = CNN._sample_shape
     _shape = CNN._shape

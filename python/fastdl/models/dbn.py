@@ -12,7 +12,7 @@ from .. import backend, nn, train
 from .._arguments import chance, function, functions, natural, not_negative, number, positive, sizes
 from .._interrupts import beforehand, interruptible, unless_begun
 from ..checkpoint import as_checkpoint, must_be_the_same_model, to_go_on_from
-from ..module import Module, shape_of
+from ..module import Module
 from ..random import permutation
 from ._base import Model
 from ._boltzmann import stream_of
@@ -374,7 +374,7 @@ class DBN(Classifier):
     def build(self, input_shape, classes):
         """Make the classifier; its hidden layers begin with the weights of the stack, if there is one."""
         if hasattr(self, "stack_"):
-            shape, mine = shape_of(input_shape), self.stack_[0].input_shape_
+            shape, mine = self._sample_shape(input_shape), self.stack_[0].input_shape_
             if shape != mine:
                 raise ValueError(f"input_shape: expected {list(mine)}, as the stack was made for; got {list(shape)}")
         super().build(input_shape, classes)

@@ -232,7 +232,7 @@ class RNNClassifier(_Sequences, Classifier):
         -------
         The model itself.
         """
-        return super().build(self._sample_shape(input_shape), classes)
+        return super().build(input_shape, classes)
 
 
 class RNNRegressor(_Sequences, Regressor):
@@ -257,4 +257,4 @@ class RNNRegressor(_Sequences, Regressor):
         -------
         The model itself.
         """
-        return super().build(self._sample_shape(input_shape), outputs, mean, spread)
+        return super().build(input_shape, outputs, mean, spread)
