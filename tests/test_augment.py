@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference_augment as reference
-from fastdl import kernels
+from fastdl import Tensor, kernels
 from fastdl.data import Augment
 from fastdl.random import uniform
 
@@ -317,3 +317,13 @@ def test_bad_images():
         Augment()(photo()[0, :, :, 0], seed=0)
     with pytest.raises(TypeError, match="x: expected uint8 or float32; got float64"):
         Augment()(np.ones((1, 2, 2, 1)), seed=0)
+    with pytest.raises(TypeError, match=r"x: expected an array .*; got list"):
+        Augment()([[[[1]]]], seed=0)
+    with pytest.raises(TypeError, match=r"x: expected an array .*; got Tensor"):
+        Augment()(Tensor(np.ones((1, 2, 2, 1), np.float32)), seed=0)
+
+
+@pytest.mark.parametrize("shape", [(1, 10, 13, 1), (1, 11, 14, 1), (2, 11, 13, 1)])
+def test_the_place_of_a_result_has_its_shape(shape):
+    with pytest.raises(ValueError, match=r"out: expected shape \[1, 11, 13, 1\]; got"):
+        Augment(shift=1)(photo(1, channels=1), seed=0, out=np.zeros(shape, np.float32))

@@ -299,5 +299,19 @@ def test_arguments_that_are_nothing_of_the_kind_are_named(tmp_path):
         data.load(None, tmp_path)
     with pytest.raises(TypeError, match="x: expected an array; got list"):
         data.hash_split([[1], [2]])
+    with pytest.raises(ValueError, match="x: expected rows; got a single number"):
+        data.hash_split(np.array(3.0))
+    with pytest.raises(TypeError, match="x: expected numbers or strings; got object"):  # their bytes are places in memory
+        data.hash_split(np.array([["a"], ["b"]], object))
+    with pytest.raises(TypeError, match="data_dir: expected a path; got int"):
+        data.load_mnist(3)
+    with pytest.raises(MissingDataError, match="~nobody-of-that-name: expected a folder of data sets; got nothing there"):
+        data.load("mnist", "~nobody-of-that-name")
+    with pytest.raises(TypeError, match="mirrors: expected addresses, one after another; got str"):
+        data.fetch("mnist", tmp_path, mirrors="http://localhost/")
+    with pytest.raises(TypeError, match="urls: expected addresses, one after another; got str"):
+        data.fetch_file("http://localhost/", tmp_path / "a", data.MNIST_FILES[0])
+    with pytest.raises(TypeError, match="directory: expected a path; got int"):
+        data.fetch("mnist", 3)
     with pytest.raises(ValueError, match="fraction: expected a number between 0 and 1; got a tenth"):
         data.hash_split(np.arange(4.0).reshape(2, 2), "a tenth")

@@ -576,8 +576,42 @@ def test_arguments_of_readers_are_named(tmp_path):
     for wrong in ("", "ab", 3):
         with pytest.raises(ValueError, match="delimiter: expected one character; got"):
             data.read_csv(path, delimiter=wrong)
+    for wrong in ('"', "\n", "\r"):
+        with pytest.raises(ValueError, match="delimiter: expected a character that may part cells; got"):
+            data.read_csv(path, delimiter=wrong)
+    for wrong in (0, 1, "a"):
+        with pytest.raises(TypeError, match=f"header: expected True, False or None; got {wrong!r}"):
+            data.read_csv(path, header=wrong)
+    for wrong in ("NA", None, 3, [-1]):
+        with pytest.raises(TypeError, match="missing: expected a tuple of strings; got"):
+            data.read_csv(path, missing=wrong)
     assert data.read_csv(path, np.int64(1)).target == "b"
+    with pytest.raises(TypeError, match="directory: expected a path; got NoneType"):
+        data.read_cifar10(None)
+    with pytest.raises(TypeError, match="path: expected a path; got NoneType"):
+        data.write_idx(None, np.zeros(3, np.uint8))
+    with pytest.raises(ValueError, match="array: expected an array, or lists of equal lengths; got lists of unequal ones"):
+        data.write_idx(tmp_path / "a", [[1], [1, 2]])
+    with pytest.raises(FileNotFoundError, match="a: expected a file in a folder that exists; got .*none"):
+        data.write_idx(tmp_path / "none" / "a", np.zeros(3, np.uint8))
     pytest.importorskip("PIL")
     for wrong in ("ab", (3, 0), (1, 2, 3)):
         with pytest.raises(ValueError, match="size: expected an integer of at least 1, or two; got"):
             data.read_image_folder(tmp_path, size=wrong)
+    for wrong in ("cat", 3):
+        with pytest.raises(TypeError, match="names: expected names of classes, one after another; got"):
+            data.read_image_folder(tmp_path, names=wrong)
+
+
+def test_csv_words_for_missing_may_be_a_list(tmp_path):
+    table = data.read_csv(csv_file(tmp_path, "a,b\n1,NA\n2,N\n3,NA\n4,A\n"), missing=["NA"])
+    assert table.categories == {"b": ["A", "N"]}
+    np.testing.assert_array_equal(table.x[:, 1], [np.nan, 1, np.nan, 0])
+
+
+@pytest.mark.parametrize("word", ["nan", "NaN", "-nan"])
+def test_csv_a_target_that_is_nan_is_missing(tmp_path, word):
+    path = csv_file(tmp_path, f"a,b\n1,0\n2,{word}\n3,1\n")
+    with fails(DataError, path, "a target in every row, column 'b'", "a missing value in line 3"):
+        data.read_csv(path, "b")
+    np.testing.assert_array_equal(data.read_csv(path, "a").x[:, 0], [0, np.nan, 1])

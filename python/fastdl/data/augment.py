@@ -213,6 +213,8 @@ class Augment:
         from .. import backend
         from ..random import uniform
 
+        if not hasattr(x, "dtype"):
+            raise TypeError(f"x: expected an array [N,Y,X,C]; got {type(x).__name__}")
         if x.ndim != 4:
             raise ValueError(f"x: expected shape [N,Y,X,C]; got {list(x.shape)}")
         if x.dtype not in (np.uint8, np.float32):
@@ -221,6 +223,8 @@ class Augment:
         p, q = self.output_size(height, width)
         if out is None:
             out = backend.empty((n, p, q, channels), x)
+        elif out.shape != (n, p, q, channels):
+            raise ValueError(f"out: expected shape {[n, p, q, channels]}; got {list(out.shape)}")
         kernels = backend.kernels(x)
         matrix = self.matrices(uniform((n, _DRAWS), 0.0, 1.0, seed, offset), height, width)
         matrix = backend.to_device(matrix, x)

@@ -11,6 +11,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from .._arguments import file_name
 from .errors import DataError, FetchError
 from .idx import open_unpacked
 
@@ -178,6 +179,11 @@ def _from_mirror(url: str, part: Path, wanted: RemoteFile, timeout: float, bar: 
     raise _Refused(f"{lost} (tried {_TRIES} times)")
 
 
+def _must_be_addresses(name, values):
+    if isinstance(values, str) or not hasattr(values, "__iter__"):
+        raise TypeError(f"{name}: expected addresses, one after another; got {type(values).__name__}")
+
+
 def fetch_file(
     urls: list[str],
     path: str | os.PathLike,
@@ -211,7 +217,8 @@ def fetch_file(
     FetchError
         No address gave the right content. A file that was at `path` before stays.
     """
-    path = Path(path)
+    path = Path(file_name("path", path))
+    _must_be_addresses("urls", urls)
     if path.is_file() and _problem(path, wanted) is None:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -269,7 +276,9 @@ def fetch(
     """
     if name != "mnist":
         raise ValueError(f"name: expected 'mnist', the set with known mirrors; got {name!r}")
-    folder = Path(directory).expanduser() / name
+    folder = Path(os.path.expanduser(file_name("directory", directory))) / name
+    if mirrors is not None:
+        _must_be_addresses("mirrors", mirrors)
     bases = [mirror if mirror.endswith("/") else mirror + "/" for mirror in mirrors or MNIST_MIRRORS]
     for wanted in MNIST_FILES:
         fetch_file([base + wanted.name for base in bases], folder / wanted.name, wanted, timeout, progress)

@@ -15,6 +15,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .._arguments import array as as_array
 from .._arguments import file_name
 from .errors import DataError, MissingDataError
 
@@ -141,7 +142,7 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
     ValueError
         Too few or too many axes.
     """
-    array = np.asarray(array)
+    array = as_array("array", array)
     code = _CODES.get(array.dtype.newbyteorder("="))
     if code is None:
         raise TypeError(f"array: expected one of {', '.join(map(str, _CODES))}; got {array.dtype}")
@@ -149,6 +150,9 @@ def write_idx(path: str | os.PathLike, array: np.ndarray) -> None:
         raise ValueError(f"array: expected 1 to {_MAX_AXES} axes, each below 2**32; got shape {list(array.shape)}")
     header = bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes()
     body = array.astype(_TYPES[code], order="C", copy=False)
+    folder = os.path.dirname(os.path.abspath(file_name("path", path)))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"{os.fspath(path)}: expected a file in a folder that exists; got {folder!r}, which does not")
     part = os.fspath(path) + ".part"
     try:
         with open(part, "wb") as file:

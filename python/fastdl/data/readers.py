@@ -101,7 +101,7 @@ def read_cifar10(
     DataError
         See `read_cifar10_batch`.
     """
-    directory = Path(directory)
+    directory = Path(file_name("directory", directory))
     missing = [name for name in (*CIFAR10_TRAIN, CIFAR10_TEST) if not (directory / name).is_file()]
     if missing:
         raise MissingDataError(directory, f"{_as_list((*CIFAR10_TRAIN, CIFAR10_TEST))}", f"no {_as_list(missing)}")
@@ -253,6 +253,15 @@ def read_csv(
         Empty, ragged (the line is named), not UTF-8, two columns of one name, no such target, a target cell that is
         missing, a column of numbers with decimal commas.
     """
+    if not (header is None or isinstance(header, (bool, np.bool_))):
+        raise TypeError(f"header: expected True, False or None; got {header!r}")
+    if delimiter is not None and not (isinstance(delimiter, str) and len(delimiter) == 1):
+        raise ValueError(f"delimiter: expected one character; got {delimiter!r}")
+    if delimiter is not None and delimiter in '"\r\n':
+        raise ValueError(f"delimiter: expected a character that may part cells; got {delimiter!r}")
+    if not isinstance(missing, (tuple, list, set, frozenset)) or not all(isinstance(word, str) for word in missing):
+        raise TypeError(f"missing: expected a tuple of strings; got {missing!r}")
+    missing = tuple(missing)
     with open_unpacked(path) as stream:
         raw = bytes(read_up_to(stream, 1 << 62, path))
     try:
@@ -262,8 +271,6 @@ def read_csv(
     if "\0" in text:
         raise DataError(path, "text", f"a zero byte at {raw.index(0)}")
     line_one = text.split("\n", 1)[0]
-    if delimiter is not None and not (isinstance(delimiter, str) and len(delimiter) == 1):
-        raise ValueError(f"delimiter: expected one character; got {delimiter!r}")
     if delimiter is None:
         delimiter = max(",;\t", key=line_one.count)
     rows, lines = [], []
@@ -312,6 +319,8 @@ def read_csv(
             gaps, words = (*missing, *words), set()
         if words - _NO_NUMBER and all(map(_DECIMAL_COMMA, words - _NO_NUMBER)):
             raise DataError(path, "numbers with a decimal point", f"{min(words - _NO_NUMBER)!r} in column {name!r}")
+        if i == goal and not words:
+            gaps = (*gaps, *(cell for cell, number in numbers.items() if number != number))  # NaN
         known = [cell for cell in cells if cell not in gaps]
         if i == goal and len(known) < len(cells):
             line = lines[next(n for n, cell in enumerate(cells) if cell in gaps)]
@@ -434,14 +443,15 @@ def read_image_folder(
         raise ValueError(f"mode: expected 'RGB' or 'L'; got {mode!r}")
     if size is not None:
         size = pair("size", size, 1)
+    if isinstance(names, str) or not (names is None or hasattr(names, "__iter__")):
+        raise TypeError(f"names: expected names of classes, one after another; got {type(names).__name__}")
     directory = Path(file_name("directory", directory))
     if not directory.is_dir():
         raise MissingDataError(directory, "a folder", "a file" if directory.exists() else "nothing there")
     folders = _class_folders(directory)
     if not folders:
         raise DataError(directory, "a folder for each class", "none")
-    if names is None:
-        names = tuple(folder.name for folder in folders)
+    names = tuple(folder.name for folder in folders) if names is None else tuple(names)
     strange = [folder.name for folder in folders if folder.name not in names]
     if strange:
         raise DataError(directory, f"class folders {_as_list(names)}", f"{_as_list(strange)} as well")

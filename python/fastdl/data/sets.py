@@ -79,10 +79,15 @@ class Dataset:
         )
 
 
+def _path(name, value):
+    """A path with its ``~`` written out, where there is such a home."""
+    return Path(os.path.expanduser(file_name(name, value)))
+
+
 def data_directory(data_dir: str | os.PathLike | None = None) -> Path | None:
     """The folder of the data sets: `data_dir`, else the environment variable ``FASTDL_DATA``, else None."""
     chosen = data_dir if data_dir is not None else os.environ.get("FASTDL_DATA") or None
-    return None if chosen is None else Path(file_name("data_dir", chosen)).expanduser()
+    return None if chosen is None else _path("data_dir", chosen)
 
 
 # ---------------------------------------------------------------------------------------------------- IDX sets
@@ -165,7 +170,7 @@ def load_mnist(data_dir: str | os.PathLike | None = None) -> Dataset:
     digits = tuple("0123456789")
     if data_dir is None:
         return _load_idx_set([_FILES / name for name in _EMBEDDED_FILES], "mnist-embedded", digits, _EMBEDDED_SOURCE)
-    root = Path(data_dir).expanduser()
+    root = _path("data_dir", data_dir)
     return _idx_set((root / "mnist", root), "mnist", digits, "MNIST (LeCun, Cortes), the full set,")
 
 
@@ -397,6 +402,10 @@ def hash_split(x: np.ndarray, fraction: float = 0.1) -> np.ndarray:
         raise ValueError(f"fraction: expected a number between 0 and 1; got {fraction}")
     if not hasattr(x, "dtype"):
         raise TypeError(f"x: expected an array; got {type(x).__name__}")
+    if x.dtype.hasobject:
+        raise TypeError(f"x: expected numbers or strings; got {x.dtype}")
+    if x.ndim == 0:
+        raise ValueError("x: expected rows; got a single number")
     little = x.dtype.newbyteorder("<")
     hashes = np.empty(len(x), np.uint64)
     for i, row in enumerate(x):
