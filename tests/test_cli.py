@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -49,6 +50,15 @@ def run(capsys, *argv):
         (["bench", "gemm", "--only", "nothing"], "only: expected what the name of a row in gemm matches; got 'nothing'"),
         (["choose", "--set", "none.csv"], "--set: expected a file, or a name that fastdl data list shows; got 'none.csv'"),
         (["train", "mnist-softmax", "--save", "a", "--json", "./a"], "--json: expected a file of its own; got './a'"),
+        (["train", "mnist-softmax", "--json", ""], "--json: expected the name of a file; got ''"),
+        (["train", "mnist-softmax", "--save", ""], "--save: expected the name of a file; got ''"),
+        (["bench", "--json", ""], "--json: expected the name of a file; got ''"),
+        (["train", "mnist-softmax", "--data", ""], "--data: expected the name of a folder; got ''"),
+        (["data", "list", "--dir", ""], "--dir: expected the name of a folder; got ''"),
+        (["data", "fetch", "mnist", "--dir", ""], "--dir: expected the name of a folder; got ''"),
+        (["train", "mnist-softmax", "--data", "~nobody-of-that-name"], "expected a folder of data sets; got nothing there"),
+        (["data", "list", "--dir", "~nobody-of-that-name"], "--dir: expected a folder; got '~nobody-of-that-name'"),
+        (["data", "fetch", "mnist", "--dir", __file__], "--dir: expected a folder"),
         (["fly"], "fly"),
         (["info", "--more"], "--more"),
     ],
@@ -70,6 +80,57 @@ def test_a_picture_of_no_known_kind_is_told_before_the_training(capsys, monkeypa
     monkeypatch.setattr("fastdl.recipes.demo.run", lambda *_: pytest.fail("it trained"))
     status, _, err = run(capsys, *argv, str(tmp_path / "curve.xyz"))
     assert status == 2 and f"{argv[-1]}: expected a name that ends in one of ." in err and "curve.xyz" in err
+
+
+@pytest.mark.parametrize("option", ["save", "json", "plot"])
+def test_what_is_written_does_not_take_the_place_of_the_checkpoint_that_is_resumed(capsys, monkeypatch, tmp_path, option):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "run.png"
+    path.write_bytes(b"a state")
+    monkeypatch.setattr(recipes, "run", lambda *_: pytest.fail("it trained"))
+    status, _, err = run(capsys, "train", "mnist-softmax", "--resume", str(path), f"--{option}", str(path))
+    assert status == 2 and f"--{option}: expected a file of its own; got {str(path)!r}, as for --resume" in err
+
+
+@pytest.mark.parametrize("option", ["save", "checkpoint"])
+def test_a_pipe_does_not_become_a_file(capsys, monkeypatch, tmp_path, option):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    monkeypatch.setattr(recipes, "run", lambda *_: pytest.fail("it trained"))
+    status, _, err = run(capsys, "train", "mnist-softmax", f"--{option}", str(path))
+    assert status == 2 and f"--{option}: expected a file; got {str(path)!r}, a device or a pipe" in err
+
+
+def test_figures_go_into_a_pipe(monkeypatch, tmp_path):
+    path, got = tmp_path / "pipe", []
+    os.mkfifo(path)
+    monkeypatch.setattr(recipes, "run", lambda *_: recipes.Report({"a": 1.0}, {}, None, seconds=1.0))
+    reader = threading.Thread(target=lambda: got.append(path.read_text()))
+    reader.start()
+    assert cli.main(["train", "mnist-softmax", "--json", str(path)]) == 0
+    reader.join()
+    assert json.loads(got[0])["metrics"] == {"a": 1.0} and path.is_fifo()
+
+
+def test_a_picture_without_a_suffix_does_not_take_the_place_of_another_file(capsys, monkeypatch, tmp_path):
+    """Matplotlib adds the suffix by itself."""
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(recipes, "run", lambda *_: pytest.fail("it trained"))
+    status, _, err = run(
+        capsys, "train", "mnist-softmax", "--plot", str(tmp_path / "a"), "--save", str(tmp_path / "a.png")
+    )
+    assert status == 2 and "--plot: expected a file of its own; got" in err
+
+
+def test_figures_that_json_cannot_hold_leave_the_old_file(tmp_path):
+    path = tmp_path / "a.json"
+    report = recipes.Report({"a": 1.0}, {}, None)
+    recipes.write_json(report, path)
+    before = path.read_bytes()
+    report.metrics["b"] = object()
+    with pytest.raises(TypeError):
+        recipes.write_json(report, path)
+    assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["a.json"]
 
 
 @pytest.mark.parametrize("argv", [[], ["train"], ["data"]])

@@ -352,6 +352,14 @@ def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path, monkeypatch)
     assert os.listdir(tmp_path) == ["w.safetensors"]
 
 
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(OSError, match="pipe: expected a file; got a device or a pipe"):
+        io.save(path, {"a": np.zeros(3)})
+    assert path.is_fifo() and [p.name for p in tmp_path.iterdir()] == ["pipe"]
+
+
 def test_flat_counts_a_repeated_parameter_once():
     layer = nn.Dense(3, inputs=2).initialise(0)
     flat = Flat([("a", layer.w), ("b", layer.w), ("c", layer.b)])

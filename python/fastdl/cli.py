@@ -70,20 +70,36 @@ def _one_of(known):
 
 def _writable(text):
     """A path whose folder exists: better to hear it before the training than after."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a file; got ''")
     folder = os.path.dirname(os.path.abspath(text))
     if not os.path.isdir(folder):
         raise argparse.ArgumentTypeError(f"expected a file in a folder that exists; got {text!r}")
     if os.path.isdir(text):
         raise argparse.ArgumentTypeError(f"expected a file; got the folder {text!r}")
     try:
-        if os.path.exists(text):
+        if os.path.isfile(text):
             with open(text, "ab"):
                 pass
-        else:
+        elif not os.path.exists(text):  # a pipe is opened once, when there is something to say
             with tempfile.TemporaryFile(dir=folder):
                 pass
     except OSError as error:
         raise argparse.ArgumentTypeError(f"expected a file that can be written; got {text!r} ({error.strerror})") from None
+    return text
+
+
+def _replaceable(text):
+    """The same for what is written beside the old file and then takes its place."""
+    if os.path.exists(text) and not os.path.isfile(text) and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"expected a file; got {text!r}, a device or a pipe")
+    return _writable(text)
+
+
+def _folder(text):
+    """Empty where a variable of a script was not set; the folder of now is `.`."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a folder; got ''")
     return text
 
 
@@ -120,7 +136,7 @@ def parser():
     train = command("train", _train, "train a network on a data set and report its accuracy")
     train.add_argument("recipe", metavar="RECIPE", nargs="?", type=_one_of(NAMES), help=", ".join(NAMES))
     train.add_argument(
-        "--data", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA, or the embedded digits"
+        "--data", metavar="DIR", type=_folder, help="folder of the data sets; without it FASTDL_DATA, or the embedded digits"
     )
     train.add_argument("--epochs", metavar="N", type=_whole(1), help="instead of the recipe's own number")
     train.add_argument("--long", action="store_true", help="the recipe's larger network and longer run, where it has one")
@@ -131,11 +147,11 @@ def parser():
     where = "cpu, cuda or cuda:N (a GPU: needs the CUDA build and CuPy)"
     train.add_argument("--device", metavar="NAME", default="cpu", help=where)
     train.add_argument(
-        "--checkpoint", metavar="FILE", type=_writable, help="write the state of the training there after every epoch"
+        "--checkpoint", metavar="FILE", type=_replaceable, help="write the state of the training there after every epoch"
     )
     about = "go on from such a state, bit for bit, and go on writing it; same options as before"
     train.add_argument("--resume", metavar="FILE", type=_begun, help=about)
-    train.add_argument("--save", metavar="FILE", type=_writable, help="weights, as safetensors")
+    train.add_argument("--save", metavar="FILE", type=_replaceable, help="weights, as safetensors")
     train.add_argument("--json", metavar="FILE", type=_writable, help="figures and settings")
     train.add_argument(
         "--plot", metavar="FILE", type=_writable, help="learning curve, filters, worst mistakes (needs matplotlib)"
@@ -144,7 +160,7 @@ def parser():
     choose = command("choose", _choose, "which network suits a task or data, and why")
     choose.add_argument("task", metavar="TASK", nargs="*", help="what is to be done; without it a list")
     choose.add_argument("--set", metavar="NAME", help="a data set (see fastdl data list), or a .csv or .npz file, to look at")
-    choose.add_argument("--data", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA")
+    choose.add_argument("--data", metavar="DIR", type=_folder, help="folder of the data sets; without it FASTDL_DATA")
     choose.add_argument("--target", metavar="COLUMN", help="of a .csv file: the column to predict; without it no labels")
     choose.add_argument("--seed", metavar="S", type=_whole(0), default=0)
 
@@ -168,11 +184,11 @@ def parser():
     data = command("data", lambda args: _usage(data), "data sets: what is there, and fetching")
     kinds = data.add_subparsers(dest="action", metavar="ACTION")
     listing = kinds.add_parser("list", help="what can be loaded, and from where")
-    listing.add_argument("--dir", metavar="DIR", help="folder of the data sets; without it FASTDL_DATA")
+    listing.add_argument("--dir", metavar="DIR", type=_folder, help="folder of the data sets; without it FASTDL_DATA")
     listing.set_defaults(run=_data_list)
     fetch = kinds.add_parser("fetch", help="download a data set")
     fetch.add_argument("name", metavar="NAME", type=_one_of(("mnist",)), help="mnist")
-    fetch.add_argument("--dir", metavar="DIR", help="where to; without it FASTDL_DATA, else ./data")
+    fetch.add_argument("--dir", metavar="DIR", type=_folder, help="where to; without it FASTDL_DATA, else ./data")
     fetch.set_defaults(run=_data_fetch)
     return top
 
@@ -241,16 +257,16 @@ def _train(args):
         for name in recipes.NAMES:
             print(f"  {name:<18} {recipes.title(name)}")
         return 2
+    if args.plot:
+        from . import plot
+
+        plot.require()
+        args.plot = _drawable("plot", args.plot)
     _own_files(args)
     if args.threads:
         from . import set_num_threads
 
         set_num_threads(args.threads)
-    if args.plot:
-        from . import plot
-
-        plot.require()
-        _drawable("plot", args.plot)
     config = recipes.Config(
         data_dir=args.data,
         epochs=args.epochs,
@@ -280,20 +296,22 @@ def _train(args):
 def _own_files(args):
     """Each output in a file of its own: the last one written would take the place of the others."""
     seen = {}
-    for option in ("checkpoint", "save", "json", "plot"):
+    for option in ("resume", "checkpoint", "save", "json", "plot"):
         path = getattr(args, option)
         other = path and seen.setdefault(os.path.realpath(path), option)
-        if path and other != option:
+        if path and other != option and (option, other) != ("checkpoint", "resume"):  # which goes on in its own file
             raise ValueError(f"--{option}: expected a file of its own; got {path!r}, as for --{other}")
 
 
 def _drawable(option, path):
-    """A picture's kind follows from its name: better to hear of a wrong one before the training than after."""
+    """The file of a picture, whose kind follows from its name (PNG without a suffix): better to hear of a wrong one before the
+    training than after."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     kinds, kind = FigureCanvasAgg.get_supported_filetypes(), os.path.splitext(path)[1][1:].lower()
     if kind and kind not in kinds:
         raise ValueError(f"--{option}: expected a name that ends in one of .{', .'.join(sorted(kinds))}; got {path!r}")
+    return path if kind else f"{path.rstrip('.')}.png"
 
 
 def _choose(args):
@@ -338,7 +356,7 @@ def _demo(args):
     from .recipes import demo
 
     if find_spec("matplotlib") is not None:
-        _drawable("picture", args.picture)
+        args.picture = _drawable("picture", args.picture)
     return demo.run(args.picture, args.threads, args.device)
 
 
@@ -443,5 +461,7 @@ def _data_fetch(args):
     from . import data
 
     folder = data.data_directory(args.dir) or "data"
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise ValueError(f"{'--dir' if args.dir else 'FASTDL_DATA'}: expected a folder; got {str(folder)!r}")
     print(f"{args.name}: in {data.fetch(args.name, folder)}")
     return 0

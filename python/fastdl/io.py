@@ -96,6 +96,8 @@ def replace_file(path, blob):
         raise FileNotFoundError(f"{os.fspath(path)}: expected a file in a folder that exists; got {folder!r}, which does not")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{os.fspath(path)}: expected a file; got a folder")
+    if os.path.exists(path) and not os.path.isfile(path):  # /dev/null itself would be replaced
+        raise OSError(f"{os.fspath(path)}: expected a file; got a device or a pipe")
     descriptor, part = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.", suffix=".part")
     try:
         with os.fdopen(descriptor, "wb") as file:

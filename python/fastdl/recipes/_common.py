@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from .. import data
+from ..io import replace_file
 from ..schedules import cosine
 
 
@@ -238,9 +239,12 @@ def write_json(report, path):
 
     config = report.settings | {"fastdl": __version__, "target": backend.target, "machine": cpu_name()}
     content = {"recipe": report.recipe, "metrics": report.metrics, "seconds": report.seconds, "config": config}
-    with open(path, "w") as stream:
-        json.dump(content, stream, indent=1)
-        stream.write("\n")
+    text = json.dumps(content, indent=1) + "\n"
+    if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout
+        with open(path, "w") as stream:
+            stream.write(text)
+    else:
+        replace_file(path, text.encode())
 
 
 def save(report, path):
