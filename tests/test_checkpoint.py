@@ -14,7 +14,20 @@ import pytest
 from fastdl import backend, io, models, nn, optim, schedules, train
 from fastdl.checkpoint import Checkpoint
 from fastdl.data import Augment
-from fastdl.models import CNN, MLP, CNNRegressor, Forecaster, Perceptron, RNNRegressor, SoftmaxRegression, WordLM
+from fastdl.models import (
+    CNN,
+    DBM,
+    GAN,
+    MLP,
+    RBM,
+    CNNRegressor,
+    Forecaster,
+    Perceptron,
+    RNNRegressor,
+    SoftmaxRegression,
+    WordLM,
+)
+from fastdl.rows import Rows
 from test_models import blobs, stripes
 
 # Every family, with all that has a state of its own: dropout, running statistics, momenta, augmentation, schedules,
@@ -144,6 +157,85 @@ def test_inside_an_epoch(name, at, tmp_path):
     options["batch_size"] = 20
     model = make().fit(*data, epochs=3, resume=tmp_path / "c", **options)
     assert_same(outcome(model), want)
+
+
+BITS = (np.random.default_rng(8).random((70, 6)) < 0.4).astype(np.float32)
+# Those with loops of their own: what to make, data, options of a fit.
+OWN_LOOPS = {
+    "perceptron": (lambda: Perceptron(seed=1), lambda: blobs(n=700, spread=2.0), {}),
+    "perceptron-average": (lambda: Perceptron(average=True, seed=1), lambda: blobs(n=700, spread=2.0), dict(validation=0.2)),
+    "rbm-pcd": (lambda: RBM(4, seed=1), lambda: (BITS,), dict(momentum=0.5, centre=True, sparsity=0.2, batch_size=16)),
+    "rbm-cd": (lambda: RBM(4, seed=1), lambda: (BITS,), dict(algorithm="cd", k=2, stochastic=True, batch_size=16)),
+    "rbm-fpcd": (
+        lambda: RBM(4, seed=1), lambda: (BITS,), dict(algorithm="fpcd", schedule=schedules.cosine(0.1), batch_size=16),
+    ),
+    "rbm-tempering": (lambda: RBM(4, seed=1), lambda: (BITS,), dict(algorithm="tempering", temperatures=3, batch_size=16)),
+    "dbm": (lambda: DBM((4, 3), seed=1), lambda: (BITS,), dict(batch_size=16)),
+    "gan": (lambda: GAN(latent=2, hidden=(8,), average=0.9, seed=1), lambda: (BITS,), dict(batch_size=8, on_collapse="ignore")),
+    "gan-two": (
+        lambda: GAN(latent=2, hidden=(8,), steps_d=2, spectral_norm=True, batch_norm=True, seed=1), lambda: (BITS,),
+        dict(batch_size=8, on_collapse="ignore", schedule=schedules.cosine(0.1)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OWN_LOOPS)
+@pytest.mark.parametrize("at", [1, 2, 6])
+def test_inside_an_epoch_of_a_loop_of_its_own(name, at, tmp_path, monkeypatch):
+    make, data, options = OWN_LOOPS[name]
+    data = data()
+    want = outcome(make().fit(*data, epochs=3, **options))
+    written = []
+
+    class Killed(BaseException):
+        pass
+
+    def save(path, kind, state):
+        io.save_state(path, kind, state)
+        written.append(state["state"]["begin"])
+        if len(written) == at:
+            raise Killed
+
+    monkeypatch.setattr("fastdl.checkpoint.save_state", save)
+    with pytest.raises(Killed):
+        make().fit(*data, epochs=3, checkpoint=Checkpoint(tmp_path / "c", every=1), **options)
+    assert written[0] > 0  # not only between epochs
+    monkeypatch.undo()
+    of_then = models.load(tmp_path / "c")
+    assert all(np.isfinite(w).all() for w in of_then.get_weights().values())
+    assert_same(outcome(make().fit(*data, epochs=3, resume=tmp_path / "c", **options)), want)
+
+
+@pytest.mark.parametrize("name", OWN_LOOPS)
+def test_ctrl_c_leaves_a_state_of_a_loop_of_its_own(name, tmp_path, monkeypatch):
+    make, data, options = OWN_LOOPS[name]
+    data = data()
+    want, calls, epochs = outcome(make().fit(*data, epochs=3, **options)), [], []
+    original = Rows.take
+
+    def take(self, index):
+        calls.append(len(epochs))
+        if calls.count(1) == 2:  # in the second epoch
+            signal.raise_signal(signal.SIGINT)
+        return original(self, index)
+
+    monkeypatch.setattr(Rows, "take", take)
+    model = make().fit(*data, epochs=3, checkpoint=tmp_path / "c", callbacks=[epochs.append], **options)
+    assert model.history_["stopped"] == "interrupted" and len(model.history_["epoch"]) == 2
+    monkeypatch.undo()
+    assert io.load_state(tmp_path / "c", "checkpoint")["state"]["begin"] > 0
+    assert_same(outcome(make().fit(*data, epochs=3, resume=tmp_path / "c", **options)), want)
+
+
+def test_a_gan_that_was_stopped_inside_an_epoch_does_the_rest_of_it(tmp_path):
+    want = outcome(GAN(latent=2, hidden=(8,)).fit(BITS, epochs=3, batch_size=8, on_collapse="ignore"))
+
+    def stop(state):
+        state.stop = state.step == 11
+
+    GAN(latent=2, hidden=(8,)).fit(BITS, epochs=3, batch_size=8, on_collapse="ignore", on_step=stop, checkpoint=tmp_path / "c")
+    again = GAN(latent=2, hidden=(8,)).fit(BITS, epochs=3, batch_size=8, on_collapse="ignore", resume=tmp_path / "c")
+    assert_same(outcome(again), want)
 
 
 def test_more_epochs_than_before(tmp_path):

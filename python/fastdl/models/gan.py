@@ -187,7 +187,7 @@ class GAN(Model):
         callbacks, on_step : sequence of callables
             ``f(state)`` after every epoch, every update of G; see `fastdl.train.State` (`module` is the pair).
         checkpoint, resume : path, optional
-            As in `fastdl.train.fit`; written after every epoch.
+            As in `fastdl.train.fit`.
 
         Returns
         -------
@@ -225,18 +225,36 @@ class GAN(Model):
                     "schedule": called(schedule), "epochs": None if schedule is None else epochs, "steps_d": self.steps_d,
                     "smoothing": self.smoothing, "average": self.average, **players[0].settings(),
                     **{f"{name}_d": value for name, value in players[1].settings().items()}}  # fmt: skip
-        run, first = Run(self._checkpoint(checkpoint, resume), resume, identity), 1
+        run, first, begin, sums = Run(self._checkpoint(checkpoint, resume), resume, identity), 1, 0, np.zeros(4)
         parts = [schedule, *callbacks, *on_step]
         if run.state is not None:
             first = self._resume(run.state, players, shuffling, draws, state)
+            if "begin" in run.state:  # files of older versions have none
+                begin, sums = run.state["begin"], np.array(run.state["sums"])
             set_parts_state(parts, run.state.get("parts", {}))
         duel, steps_d = _Duel(self, players, draws, batch_size), min(self.steps_d, steps)
+
+        def progress(epoch, shuffle, begin, sums):
+            """All that later updates depend on, after `begin` of an epoch whose order is drawn at that place."""
+            return {
+                "epoch": epoch,
+                "begin": begin,
+                "sums": sums.tolist(),
+                "module": module_state(pair),
+                "optimizers": {str(i): p.get_state() for i, p in enumerate(players)},
+                "shuffle": shuffle,
+                "latent": draws.get_state(),
+                "state": state.get_state(),
+                "parts": parts_state(parts),
+            }
+
         with interruptible(history) as interrupts:
             try:
                 for epoch in range(first, epochs + 1):
-                    begun, order = time.perf_counter(), permutation(n, *shuffling.take(2 * n))
-                    sums, rounds = np.zeros(4), steps // steps_d
-                    for i in range(rounds):
+                    begun, place, cut = time.perf_counter(), shuffling.get_state(), False
+                    order = permutation(n, *shuffling.take(2 * n))
+                    rounds, done = steps // steps_d, begin
+                    for i in range(begin, rounds):
                         if schedule is not None:
                             factor = scheduled(schedule, state.step, state.total)
                             for player, rate in zip(players, rates, strict=True):
@@ -249,20 +267,25 @@ class GAN(Model):
                                 f"loss: expected finite numbers; got {figures[0]} of G and {figures[1]} of D at epoch {epoch}, "
                                 f"step {state.step + 1}" + _not_finite(x)
                             )
-                        sums += figures
+                        sums, done = sums + figures, i + 1
                         state.step, state.loss, state.epoch = state.step + 1, float(figures[0]), epoch
                         for f in on_step:
                             f(state)
-                        if state.stop or interrupts.asked:
+                        cut = state.stop or interrupts.asked
+                        if cut or (run.due(state.step) and done < rounds):
+                            run.write(lambda: progress(epoch, place, done, sums), state.step)  # noqa: B023
+                        if cut:
                             break
-                    self._close_epoch(epoch, sums / (i + 1), x, history, time.perf_counter() - begun)
+                    self._close_epoch(epoch, sums / done, x, history, time.perf_counter() - begun)
                     if interrupts.asked:
                         raise KeyboardInterrupt
                     state.loss = history["loss"][-1]
                     for f in callbacks:
                         f(state)
                     stop = self._alarm(history, on_collapse)
-                    run.write(lambda: self._progress(epoch, players, shuffling, draws, state, parts), state.step)  # noqa: B023
+                    begin, sums = 0, np.zeros(4)
+                    if not cut:  # else the state inside the epoch, from which more can follow, is written already
+                        run.write(lambda: progress(epoch + 1, shuffling.get_state(), 0, sums), state.step)  # noqa: B023
                     if stop or state.stop:
                         history["stopped"] = "collapsed" if stop else "callback"
                         break
@@ -296,17 +319,6 @@ class GAN(Model):
                 stacklevel=4,
             )
         return False
-
-    def _progress(self, epoch, players, shuffling, draws, state, parts):
-        return {
-            "epoch": epoch + 1,
-            "module": module_state(self.module_),
-            "optimizers": {str(i): p.get_state() for i, p in enumerate(players)},
-            "shuffle": shuffling.get_state(),
-            "latent": draws.get_state(),
-            "state": state.get_state(),
-            "parts": parts_state(parts),
-        }
 
     def _resume(self, then, players, shuffling, draws, state):
         set_module_state(self.module_, then["module"])

@@ -82,7 +82,8 @@ class Perceptron(Classifier):
         callbacks : sequence of callables
             ``f(state)`` after every epoch; see `fastdl.train.State` (its `optimizer` is None here).
         checkpoint, resume : path, optional
-            As in `fastdl.train.fit`; written after every epoch.
+            As in `fastdl.train.fit`. Updates are samples here, and what `Checkpoint` wants inside an epoch is written once in
+            256 of them at most.
 
         Returns
         -------
@@ -108,10 +109,11 @@ class Perceptron(Classifier):
             resume,
             {"X": fingerprint(x), "y": fingerprint(codes), "lr": lr, "average": self.average, "seed": self.seed},
         )
-        first = 1
+        first, begin, errors = 1, 0, 0
         if run.state is not None:
             then = run.state
             first, count, shuffling.offset = then["epoch"], then["count"], then["shuffle_offset"]
+            begin, errors = then.get("begin", 0), then.get("errors", 0)  # files of older versions have none
             w[...], total[...] = then["w"], then["total"]
             self.module_.set_weights(then["module"]["weights"])
             state.set_state(then["state"])
@@ -136,26 +138,47 @@ class Perceptron(Classifier):
                         total[guess] -= late
             return errors
 
+        def settle():
+            """The weights of now into the network."""
+            final = (w - total / count).astype(np.float32) if self.average else w
+            backend.assign(layer.w.data, final.T[:-1])
+            backend.assign(layer.b.data, final.T[-1])
+
+        def state_of(epoch, begin, shuffle_offset):
+            """All that later samples depend on, at row `begin` of an epoch whose order is drawn at that offset."""
+            return {
+                "epoch": epoch,
+                "begin": begin,
+                "errors": errors if begin else 0,
+                "count": count,
+                "shuffle_offset": shuffle_offset,
+                "w": w,
+                "total": total,
+                "state": state.get_state(),
+                "module": {"weights": self.module_.get_weights()},
+                "parts": parts_state(callbacks),
+            }
+
         with interruptible(history) as interrupts:
             for epoch in range(first, epochs + 1):
-                begun = time.perf_counter()
+                begun, drawn_at, done = time.perf_counter(), shuffling.offset, begin
                 order = random.permutation(n, *shuffling.take(2 * n))
-                errors = 0
-                for start in range(0, n, 256):
+                for start in range(begin, n, 256):
                     index = order[start : start + 256]
                     batch = np.ones((len(index), w.shape[1]), np.float32)
                     batch[:, :-1] = rows.take(index)
                     if not np.isfinite(batch).all():
                         raise ValueError("X: expected finite numbers; got NaN or infinity")
                     errors += learn(batch, codes[index].tolist(), count)
-                    count += len(index)
+                    count, done = count + len(index), start + len(index)
+                    if interrupts.asked or (run.due(count) and done < n):
+                        settle()
+                        run.write(lambda: state_of(epoch, done, drawn_at), count)  # noqa: B023
                     if interrupts.asked:
                         break
-                final = (w - total / count).astype(np.float32) if self.average else w
-                backend.assign(layer.w.data, final.T[:-1])
-                backend.assign(layer.b.data, final.T[-1])
+                settle()
                 history["epoch"].append(epoch)
-                history["errors"].append(errors / (start + len(index)))
+                history["errors"].append(errors / done)
                 if validation is not None:
                     accuracy = train.accuracy(train.predict(self.module_, validation[0]), validation[1])
                     history.setdefault("val_accuracy", []).append(accuracy)
@@ -165,21 +188,11 @@ class Perceptron(Classifier):
                 state.epoch, state.step, state.loss = epoch, count, errors / n
                 for f in callbacks:
                     f(state)
-                run.write(
-                    lambda: {
-                        "epoch": epoch + 1,  # noqa: B023
-                        "count": count,  # noqa: B023
-                        "shuffle_offset": shuffling.offset,
-                        "w": w,
-                        "total": total,
-                        "state": state.get_state(),
-                        "module": {"weights": self.module_.get_weights()},
-                        "parts": parts_state(callbacks),
-                    }
-                )
+                run.write(lambda: state_of(epoch + 1, 0, shuffling.offset), count)  # noqa: B023
                 if errors == 0:
                     history["stopped"] = "no mistakes"
                     break
+                begin = errors = 0
                 if state.stop:
                     history["stopped"] = "callback"
                     break

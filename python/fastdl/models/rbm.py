@@ -223,7 +223,7 @@ class RBM(Transformer, Model):
         callbacks : sequence of callables
             ``f(state)`` after every epoch; see `fastdl.train.State`.
         checkpoint, resume : path, optional
-            As in `fastdl.train.fit`; written after every epoch, persistent chains included.
+            As in `fastdl.train.fit`, persistent chains included.
 
         Returns
         -------
@@ -260,28 +260,45 @@ class RBM(Transformer, Model):
                     "epochs": None if schedule is None or hasattr(schedule, "observe") else epochs,
                     "stochastic": bool(stochastic), **dataclasses.asdict(rule)}  # fmt: skip
         run = Run(self._checkpoint(checkpoint, resume), resume, identity)
-        parts, first = [schedule, *callbacks], 1
+        parts, first, begin = [schedule, *callbacks], 1, 0
         if run.state is not None:
             first, shuffling.offset = run.state["epoch"], run.state["shuffle_offset"]
+            begin = run.state.get("begin", 0)  # files of older versions have none
             self.module_.set_weights(run.state["module"]["weights"])
             trainer.set_state(run.state["trainer"])
             state.set_state(run.state["state"])
             set_parts_state(parts, run.state.get("parts", {}))
         seen = None
+
+        def state_of(epoch, begin, shuffle_offset):
+            """All that later updates depend on, at row `begin` of an epoch whose order is drawn at that offset."""
+            return {
+                "epoch": epoch,
+                "begin": begin,
+                "shuffle_offset": shuffle_offset,
+                "trainer": trainer.get_state(),
+                "state": state.get_state(),
+                "module": {"weights": self.module_.get_weights()},
+                "parts": parts_state(parts),
+            }
+
         with interruptible(self.history_) as interrupts:
             for epoch in range(first, epochs + 1):
-                begun = time.perf_counter()
+                begun, drawn_at = time.perf_counter(), shuffling.offset
                 order = permutation(n, *shuffling.take(2 * n))
                 with backend.pooled():
-                    for start in range(0, n, batch):
+                    for start in range(begin, n, batch):
                         factor = 1.0 if schedule is None else scheduled(schedule, state.step, state.total)
                         v = rows.take(order[start : start + batch])
                         if stochastic:
                             v = self.module_.kernels.bernoulli(v, *trainer.stream.take(v.size))
                         trainer.update(self._complete(v), factor)
                         state.step += 1
-                        if state.step % 100 == 0 or start + batch >= n:
+                        wanted = interrupts.asked or (run.due(state.step) and start + batch < n)
+                        if state.step % 100 == 0 or start + batch >= n or wanted:
                             self._must_be_finite(trainer, epoch)
+                        if wanted:
+                            run.write(lambda: state_of(epoch, start + batch, drawn_at), state.step)  # noqa: B023
                         if interrupts.asked:
                             break
                 seen = np.sort(order[:1000])
@@ -296,16 +313,8 @@ class RBM(Transformer, Model):
                     f(state)
                 if hasattr(schedule, "observe"):
                     schedule.observe(error)
-                run.write(
-                    lambda: {
-                        "epoch": epoch + 1,  # noqa: B023
-                        "shuffle_offset": shuffling.offset,
-                        "trainer": trainer.get_state(),
-                        "state": state.get_state(),
-                        "module": {"weights": self.module_.get_weights()},
-                        "parts": parts_state(parts),
-                    }
-                )
+                begin = 0
+                run.write(lambda: state_of(epoch + 1, 0, shuffling.offset), state.step)  # noqa: B023
                 if state.stop:
                     self.history_["stopped"] = "callback"
                     break
