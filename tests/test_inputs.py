@@ -315,6 +315,22 @@ def test_labels_may_be_strings_of_variable_length():
     assert model.classes_.tolist() == ["no", "yes"] and set(model.predict(X)) <= {"no", "yes"}
 
 
+def test_labels_and_targets_may_be_columns_of_a_table_of_several_kinds():
+    """A column of NumPy's objects, as tables of integers with gaps have them."""
+    model = MLP((4,)).fit(X, Y.astype(object), epochs=1)
+    assert model.classes_.dtype == np.int64 and model.score(X, Y.astype(object)) == model.score(X, Y)
+    assert MLP((4,)).fit(X, (Y > 0).astype(object), epochs=1).classes_.dtype == bool
+    assert MLP((4,)).fit(X, Y.astype(object) * 2**63, epochs=1).classes_.tolist() == [0, 2**63]
+    quantities = X[:, 1].astype(object)
+    a, b = (MLPRegressor((4,)).fit(X, y, epochs=1).predict(X) for y in (quantities, X[:, 1]))
+    assert np.array_equal(a, b)
+    for wrong in (np.where(Y, None, 1), np.where(Y, 1.5, Y.astype(object)), np.array([[1], [1, 2]] * 20, object)[:, None]):
+        with pytest.raises(TypeError, match="y: expected integer or string labels; got "):
+            MLP((4,)).fit(X, wrong, epochs=1)
+    with pytest.raises(TypeError, match="y: expected an array of real numbers; got a NoneType"):
+        MLPRegressor((4,)).fit(X, np.where(Y, None, 1), epochs=1)
+
+
 BLACK = "X: expected uint8 up to 255, read as values from 0 to 1; got none above 1"
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from .. import backend
 from ..checkpoint import Checkpoint, as_checkpoint, must_be_the_same_model
 from ..io import save as _write
+from ..module import shape_of
 from ..random import Stream, permutation
 from ._door import as_input, must_be_on_scale, must_have_some, scale_name
 from ._places import network_at, place_of

@@ -1,7 +1,8 @@
 """The door of the models: what users hand in becomes arrays, once, or is named in an error."""
 
+import contextlib
 import warnings
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 
@@ -61,7 +62,10 @@ def numbers_of(a, name):
             f"{name}: expected an array of real numbers; got a {kind}"
             + (" (its toarray() makes one)" if hasattr(wrong, "toarray") else f", {wrong!r}" if isinstance(wrong, str) else "")
         )
-    return a.astype(np.float64)
+    try:
+        return a.astype(np.float64)
+    except OverflowError:
+        raise ValueError(f"{name}: expected numbers within float64's range; got a larger one") from None
 
 
 def _ready(a):
@@ -77,8 +81,17 @@ def as_labels(y, n, name="y"):
         y = y.astype(object)
     if mixed and y.dtype.kind == "U":  # NumPy would make strings of all
         raise TypeError(f"{name}: expected integer or string labels; got some of both")
-    if y.dtype.kind == "O" and all(isinstance(v, str) for v in y.reshape(-1)):
-        y = y.astype(str)
+    if y.dtype.kind == "O":
+        kinds = set(map(type, y.reshape(-1).tolist()))
+        if all(issubclass(kind, str) for kind in kinds):
+            y = y.astype(str)
+        elif all(issubclass(kind, (bool, np.bool_)) for kind in kinds):
+            y = y.astype(bool)
+        elif all(issubclass(kind, (Integral, np.bool_)) for kind in kinds):
+            for kind in (np.int64, np.uint64):
+                with contextlib.suppress(OverflowError):
+                    y = y.astype(kind)
+                    break
     if y.dtype.kind not in "iubUS":
         raise TypeError(f"{name}: expected integer or string labels; got {y.dtype}")
     if y.shape != (n,):

@@ -228,6 +228,8 @@ class Regressor(Model):
     def _quantities(self, y, n, name="y"):
         """float64 [N,K] of targets [N] or [N,K]."""
         y = array_of(y, name, "cpu")
+        if y.dtype.kind == "O":
+            y = numbers_of(y, name)
         if y.dtype.kind not in REAL:
             raise TypeError(f"{name}: expected an array of real numbers; got {y.dtype}")
         if y.ndim not in (1, 2) or len(y) != n or 0 in y.shape[1:]:
