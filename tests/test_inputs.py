@@ -331,6 +331,33 @@ def test_labels_and_targets_may_be_columns_of_a_table_of_several_kinds():
         MLPRegressor((4,)).fit(X, np.where(Y, None, 1), epochs=1)
 
 
+@pytest.mark.parametrize(
+    ("augment", "message"),
+    [
+        (data.Augment(crop=9), r"augment: expected .* that the network takes; got \[9, 9, 1\] of \[12, 12, 1\] \(w: "),
+        (data.Augment(crop=13), "crop: expected at most 12 x 12, the size of the images; got 13 x 13"),
+    ],
+)
+def test_a_crop_that_does_not_fit_costs_nothing(augment, message):
+    images = np.random.default_rng(1).random((40, 12, 12, 1))
+    model = CNN(width=2).fit(images, Y, epochs=1)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message):
+        model.fit(images, Y, epochs=1, augment=augment)
+    assert all(np.array_equal(w, before[name]) for name, w in model.get_weights().items())
+
+
+def test_a_crop_is_taken_by_a_network_of_any_size():
+    images = np.random.default_rng(1).random((40, 12, 12, 1))
+    model = CNN(lambda n: nn.Sequential(nn.Conv2d(4, 3), nn.GlobalAvgPool2d(), nn.Dense(n)))
+    assert model.fit(images, Y, epochs=1, augment=data.Augment(crop=9)).predict(images).shape == (40,)
+
+
+def test_a_perceptron_whose_weights_overflow_says_so():
+    with pytest.raises(FloatingPointError, match="weights: expected finite numbers; got infinite ones in epoch 1"):
+        Perceptron().fit(X * 1e30, Y, lr=1e30)
+
+
 BLACK = "X: expected uint8 up to 255, read as values from 0 to 1; got none above 1"
 
 

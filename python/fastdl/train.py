@@ -210,6 +210,8 @@ def fit(
     )
     if augment is not None and len(x.shape) != 4:
         raise ValueError(f"x: expected images [N,Y,X,C], to augment them; got shape {list(x.shape)}")
+    if hasattr(augment, "output_size"):
+        _must_take_images_of(module, x.shape[1:], (*augment.output_size(*x.shape[1:3]), x.shape[3]))
     if not hasattr(optimizer, "flat"):
         raise TypeError(f"optimizer: expected an Optimizer made for this module; got {type(optimizer).__name__}")
     step = Step(module, loss, optimizer)
@@ -411,6 +413,16 @@ def must_take(options, own):
     if unknown:
         raise TypeError(f"fit() got an unexpected keyword argument {sorted(unknown)[0]!r}")
     _checked(**{name: value for name, value in options.items() if name in CHECKED})
+
+
+def _must_take_images_of(module, whole, cropped):
+    """What the network makes of cropped images is seen before the first update."""
+    if cropped != whole:
+        try:
+            module.trace(cropped)
+        except ValueError as error:
+            what = f"images of a size that the network takes; got {list(cropped)} of {list(whole)} ({error})"
+            raise ValueError(f"augment: expected {what}") from error
 
 
 def _must_be_samples(validation):

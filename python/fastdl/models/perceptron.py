@@ -89,6 +89,11 @@ class Perceptron(Classifier):
         -------
         The model itself. `history_` has, for each epoch, `errors` (share of samples that were mistaken when they came
         by), `seconds` and, with validation, `val_accuracy`.
+
+        Raises
+        ------
+        FloatingPointError
+            The weights became infinite.
         """
         epochs = positive("epochs", epochs)
         callbacks = functions("callbacks", callbacks)
@@ -140,7 +145,13 @@ class Perceptron(Classifier):
 
         def settle():
             """The weights of now into the network."""
-            final = (w - total / count).astype(np.float32) if self.average else w
+            with np.errstate(over="ignore", invalid="ignore"):
+                final = (w - total / count).astype(np.float32) if self.average else w
+            if not np.isfinite(final).all():
+                raise FloatingPointError(
+                    f"weights: expected finite numbers; got infinite ones in epoch {state.epoch + 1}: a smaller lr than {lr:g} "
+                    "may help, or a smaller X"
+                )
             backend.assign(layer.w.data, final.T[:-1])
             backend.assign(layer.b.data, final.T[-1])
 
