@@ -331,6 +331,29 @@ def test_labels_and_targets_may_be_columns_of_a_table_of_several_kinds():
         MLPRegressor((4,)).fit(X, np.where(Y, None, 1), epochs=1)
 
 
+@pytest.mark.parametrize("shape", [np.array([4, 4]), [4, np.int64(4)], (4, 4)], ids=repr)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda shape: CNN(width=2, image_shape=shape).fit(np.eye(16), np.arange(16) % 2, epochs=1),
+        lambda shape: ConvolutionalRBM(2, 3, image_shape=shape).fit(np.eye(16), epochs=1),
+        lambda shape: Autoencoder((2,), code=2, kind="conv", image_shape=shape).fit(np.eye(16), epochs=1),
+    ],
+)
+def test_a_shape_of_images_may_be_an_array(make, shape, tmp_path):
+    model = make(shape)
+    assert "image_shape=(4, 4)" in repr(model)
+    model.save(tmp_path / "m")
+    assert repr(load(tmp_path / "m")) == repr(model)
+
+
+def test_words_may_not_be_arrays():
+    with pytest.raises(ValueError, match="architecture: expected 'small', 'lenet5' or a function; got array"):
+        CNN(np.array([1, 2]))
+    with pytest.raises(ValueError, match="norm: expected None, 'batch' or 'layer'; got array"):
+        MLP(norm=np.array([1, 2]))
+
+
 @pytest.mark.parametrize(
     ("augment", "message"),
     [

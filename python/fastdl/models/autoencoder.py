@@ -112,7 +112,7 @@ class Autoencoder(Transformer, Model):
             raise ValueError(
                 f"sparsity: expected a number between 0 and 1, with code_act 'sigmoid'; got {sparsity} with {code_act!r}"
             )
-        check_act(act), check_act(code_act, "code_act"), check_image_shape(image_shape)
+        check_act(act), check_act(code_act, "code_act")
         used = {act, code_act} if hidden else {code_act}
         if contraction and (variational or not used <= {"sigmoid", "tanh", "none"}):
             raise ValueError(
@@ -127,7 +127,7 @@ class Autoencoder(Transformer, Model):
         self.hidden, self.code, self.kind, self.act, self.code_act = sizes("hidden", hidden), code, kind, act, code_act
         self.output, self.loss, self.tied, self.noise, self.noise_level = output, loss, tied, noise, noise_level
         self.sparsity, self.sparsity_weight, self.contraction = sparsity, sparsity_weight, contraction
-        self.variational, self.beta, self.image_shape, self.seed = variational, beta, image_shape, seed
+        self.variational, self.beta, self.image_shape, self.seed = variational, beta, check_image_shape(image_shape), seed
 
     # ------------------------------------------------------------------------------------------ the network
 

@@ -62,10 +62,13 @@ def small(classes, width=32, dropout=0.25, image=(28, 28)):
 
 
 def check_image_shape(image_shape):
-    """Sizes of the images behind flat rows, or None."""
-    if image_shape is not None and len(sizes("image_shape", image_shape)) not in (2, 3):
+    """Sizes of the images behind flat rows as a tuple, or None."""
+    if image_shape is None:
+        return None
+    found = sizes("image_shape", image_shape)
+    if len(found) not in (2, 3):
         raise ValueError(f"image_shape: expected (rows, columns) or (rows, columns, channels); got {image_shape!r}")
-    return image_shape
+    return found
 
 
 class CNN(Classifier):
@@ -96,10 +99,9 @@ class CNN(Classifier):
     """
 
     def __init__(self, architecture="small", image_shape=None, width=32, dropout=0.25, seed=0):
-        if architecture not in ("small", "lenet5") and not callable(architecture):
+        if not callable(architecture) and not (isinstance(architecture, str) and architecture in ("small", "lenet5")):
             raise ValueError(f"architecture: expected 'small', 'lenet5' or a function; got {architecture!r}")
-        check_image_shape(image_shape)
-        self.architecture, self.image_shape, self.seed = architecture, image_shape, seed
+        self.architecture, self.image_shape, self.seed = architecture, check_image_shape(image_shape), seed
         self.width, self.dropout = positive("width", width), chance("dropout", dropout)
 
     def _sample_shape(self, input_shape):

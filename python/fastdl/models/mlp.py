@@ -44,7 +44,7 @@ class MLP(Classifier):
     """
 
     def __init__(self, hidden=(128,), act="relu", dropout=0.0, norm=None, input_dropout=0.0, seed=0):
-        if norm not in (None, "batch", "layer"):
+        if norm is not None and not (isinstance(norm, str) and norm in ("batch", "layer")):
             raise ValueError(f"norm: expected None, 'batch' or 'layer'; got {norm!r}")
         self.hidden, self.act, self.norm = sizes("hidden", hidden), check_act(act), norm
         self.dropout, self.input_dropout = chance("dropout", dropout), chance("input_dropout", input_dropout)
