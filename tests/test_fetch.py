@@ -207,6 +207,26 @@ def test_fetch_from_a_server_that_stalls(mirror, path):
     mirror.stalled.set()
 
 
+def test_fetch_finds_what_another_process_has_fetched_meanwhile(path, monkeypatch):
+    def taken(url, part, wanted, timeout, bar):
+        path.write_bytes(PACKED)  # by the other, whose rename took the bytes that both had collected
+        raise download._Refused("connection lost")
+
+    monkeypatch.setattr(download, "_from_mirror", taken)
+    assert data.fetch_file(["http://localhost/"], path, WANTED, progress=False) is False
+    is_there(path)
+
+
+def test_fetch_names_what_is_no_address_and_no_place_for_a_file(mirror, path):
+    for wrong in ("http://[bad/", 3, "file:///etc/passwd"):
+        with pytest.raises(FetchError, match="not an http or https address"):
+            data.fetch_file([wrong], path, WANTED, progress=False)
+    path.mkdir()
+    with pytest.raises(FetchError, match="file.gz: expected a place for a file; got a folder"):
+        get(mirror, path, "ok")
+    assert mirror.seen == [] and not path.with_name("file.gz.part").exists()
+
+
 def test_fetch_reports_every_address(mirror, path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -179,6 +179,13 @@ def _from_mirror(url: str, part: Path, wanted: RemoteFile, timeout: float, bar: 
     raise _Refused(f"{lost} (tried {_TRIES} times)")
 
 
+def _scheme(url):
+    try:
+        return urllib.parse.urlsplit(url).scheme
+    except (ValueError, TypeError, AttributeError):
+        return ""
+
+
 def _must_be_addresses(name, values):
     if isinstance(values, str) or not hasattr(values, "__iter__"):
         raise TypeError(f"{name}: expected addresses, one after another; got {type(values).__name__}")
@@ -221,6 +228,8 @@ def fetch_file(
     _must_be_addresses("urls", urls)
     if path.is_file() and _problem(path, wanted) is None:
         return False
+    if path.is_dir():
+        raise FetchError(f"{path}: expected a place for a file; got a folder")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     failures = []
@@ -228,10 +237,12 @@ def fetch_file(
     try:
         for url in urls:
             try:
-                if urllib.parse.urlsplit(url).scheme not in ("http", "https"):
+                if _scheme(url) not in ("http", "https"):
                     raise _Refused("not an http or https address")
                 _from_mirror(url, part, wanted, timeout, bar)
             except _Refused as error:
+                if path.is_file() and _problem(path, wanted) is None:  # another process has fetched it meanwhile
+                    return False
                 failures.append(f"{url}: {error}")
                 continue
             os.replace(part, path)
