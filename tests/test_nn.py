@@ -186,6 +186,13 @@ def _transposed(**options):
         (lambda: _transposed(padding=(0, 9)), r"padding: expected less, for an image of 6x6 without it; got \[0, 9\]"),
         (lambda: nn.GlobalAvgPool2d()(_zeros(4, 4, 2)), r"x: expected shape \[N,Y,X,C\]; got \[4, 4, 2\]"),
         (lambda: nn.MaxPool2d()(_zeros(4, 4, 2, wants_grad=True)), r"x: expected shape \[N,Y,X,C\]; got \[4, 4, 2\]"),
+        (lambda: nn.Residual(nn.Dense(4)).build(3), r"branch: expected the shape of what is added, \[1, 3\]; got \[1, 4\]"),
+        (lambda: nn.Residual(nn.Dense(3), nn.Dense(4)).build(3), r"branch: expected the shape .*, \[1, 4\]; got \[1, 3\]"),
+        # As many samples as steps: the last output of a sequence would be added to every step of another.
+        (
+            lambda: nn.Residual(nn.LSTM(2, output="last", inputs=2).initialise(0))(_zeros(5, 5, 2)),
+            r"branch: expected the shape of what is added, \[5, 5, 2\]; got \[5, 2\]",
+        ),
         (lambda: nn.Flatten()(_zeros()), "x: expected one axis or more; got a single number"),
         (lambda: nn.Reshape(1)(_zeros()), "x: expected one axis or more; got a single number"),
         (lambda: nn.Dense(2)(_zeros()), "x: expected one axis or more; got a single number"),

@@ -629,3 +629,10 @@ def test_wrong_arguments_of_a_judgement_are_named():
         fit(m, x, y, epochs=1, validation=lambda: 3)
     with pytest.raises(TypeError, match=r"validation\(\)\['loss'\]: expected a number; got 'low'"):
         fit(m, x, y, epochs=1, validation=lambda: {"loss": "low"})
+
+
+@pytest.mark.parametrize("make", [lambda: mlp().freeze(), nn.ReLU])
+def test_nothing_to_train_is_told(make):
+    m, (x, y) = make(), problem(50)
+    with pytest.raises(ValueError, match="module: expected a parameter that is not frozen; got none"):
+        train.fit(m, x, y, loss="softmax_cross_entropy", optimizer=optim.SGD(m), epochs=1)

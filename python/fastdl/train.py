@@ -221,6 +221,9 @@ def fit(
             "optimizer: expected one that was made for this module as it is now; got one for other parameters"
         )
 
+    if not any(p.wants_grad for p in module.parameters()):
+        raise ValueError("module: expected a parameter that is not frozen; got none")
+
     stream = Stream(seed)
     shuffling = stream.split("shuffle")
     inputs, targets = Rows(x, "x", flat.data), Rows(y, "y", flat.data)

@@ -9,7 +9,7 @@ from .._arguments import chance, positive
 from .._interrupts import unless_begun
 from ..tensor import inference
 from ._base import Model
-from ._door import REAL, array_of, as_labels, check_scale, must_have_some, scale_of, sort_of
+from ._door import REAL, array_of, as_labels, check_scale, must_have_some, numbers_of, scale_of, sort_of
 
 
 class Classifier(Model):

@@ -58,7 +58,10 @@ class Residual(Module):
 
     def forward(self, x):
         short = x if self.projection is None else self.projection(x)
-        y = ops.add(self.branch(x), short)
+        y = self.branch(x)
+        if y.shape != short.shape:  # addition alone would repeat the smaller one where it can
+            raise ValueError(f"branch: expected the shape of what is added, {list(short.shape)}; got {list(y.shape)}")
+        y = ops.add(y, short)
         return y if self.act == "none" else ops.activation(y, self.act)
 
     def describe(self):
