@@ -360,6 +360,19 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path):
     assert path.is_fifo() and [p.name for p in tmp_path.iterdir()] == ["pipe"]
 
 
+def test_text_appears_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    io.write_text(path, "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        io.write_text(path, "new")
+    assert path.read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_flat_counts_a_repeated_parameter_once():
     layer = nn.Dense(3, inputs=2).initialise(0)
     flat = Flat([("a", layer.w), ("b", layer.w), ("c", layer.b)])

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 from itertools import repeat
 
 from .bench_peers import installed, machine, set_threads
+from .io import write_text
 
 AREAS = (
     "gemm",
@@ -472,9 +473,7 @@ def run(
             + (f"; {beyond} of the others want more than this machine's peak" if beyond else "")
         )
     if json_path:
-        text = json.dumps(result, indent=1) + "\n"
-        with open(json_path, "w") as stream:
-            stream.write(text)
+        write_text(json_path, json.dumps(result, indent=1) + "\n")
     return result
 
 

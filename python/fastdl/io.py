@@ -125,6 +125,15 @@ def replace_file(path, blob):
             os.close(descriptor)
 
 
+def write_text(path, text):
+    """Put text under a name, whole or not at all; a pipe or a device such as /dev/stdout gets it as it is."""
+    if os.path.exists(path) and not os.path.isfile(path):
+        with open(path, "w") as stream:
+            stream.write(text)
+    else:
+        replace_file(path, text.encode())
+
+
 def load(path):
     """Read a file that `save` wrote.
 

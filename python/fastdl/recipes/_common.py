@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 
 from .. import data
-from ..io import replace_file
+from ..io import write_text
 from ..schedules import cosine
 
 
@@ -239,12 +239,7 @@ def write_json(report, path):
 
     config = report.settings | {"fastdl": __version__, "target": backend.target, "machine": cpu_name()}
     content = {"recipe": report.recipe, "metrics": report.metrics, "seconds": report.seconds, "config": config}
-    text = json.dumps(content, indent=1) + "\n"
-    if os.path.exists(path) and not os.path.isfile(path):  # /dev/stdout
-        with open(path, "w") as stream:
-            stream.write(text)
-    else:
-        replace_file(path, text.encode())
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def save(report, path):
