@@ -262,6 +262,8 @@ struct FewSums {
   }
 };
 
+constexpr i64 kLineFloats = 16;
+
 // Steps k .. k + steps - 1 of kLanes rows, fewer than kLanes: out[j * kLanes + r] = row[r][k + j].
 void turn_part(const float* const* row, i64 k, i64 steps, float* out) {
   vec v[kLanes];
@@ -282,27 +284,37 @@ FASTDL_INLINE void few_blocks(const TileArgs& t, int first) {
   for (int i = 0; i < t.run_count; ++i) {
     const i64 end = t.runs[i].offset + t.runs[i].length;
     i64 k = t.runs[i].offset;
-    for (; k + kLanes <= end; k += kLanes) {
-      unrolled<V>([&](auto block) FASTDL_INLINED {
-        vec v[kLanes];
-        unrolled<kLanes>([&](auto r) FASTDL_INLINED {
-          v[r] = load(rows[block * kLanes + r] + k);
-          fetched(v[r]);
-        });
-        transpose(v);
-        const float* bj = b;
-        unrolled<kLanes>([&](auto j) FASTDL_INLINED {
-          sums[block].add(bj, v[j]);
-          bj += b_step;
-        });
-      });
-      b += kLanes * b_step;
+    // Rows that lie alike in cache lines may share one set of L1, and a line that two blocks need is gone before the second.
+    i64 whole_from = k;
+    if (end - k >= 4 * kLanes && (rows[1] - rows[0]) % kLineFloats == 0) {
+      whole_from += -reinterpret_cast<intptr_t>(rows[0] + k) / intptr_t(sizeof(float)) & (kLineFloats - 1);
     }
-    if (k == end) continue;
-    float part[V][kLanes * kLanes];
-    unrolled<V>([&](auto block) FASTDL_INLINED { turn_part(rows + block * kLanes, k, end - k, part[block]); });
-    for (i64 j = 0; j < end - k; ++j, b += b_step) {
-      unrolled<V>([&](auto block) FASTDL_INLINED { sums[block].add(b, load(part[block] + j * kLanes)); });
+    while (k < end) {
+      if (k >= whole_from && k + kLanes <= end) {
+        unrolled<V>([&](auto block) FASTDL_INLINED {
+          vec v[kLanes];
+          unrolled<kLanes>([&](auto r) FASTDL_INLINED {
+            v[r] = load(rows[block * kLanes + r] + k);
+            fetched(v[r]);
+          });
+          transpose(v);
+          const float* bj = b;
+          unrolled<kLanes>([&](auto j) FASTDL_INLINED {
+            sums[block].add(bj, v[j]);
+            bj += b_step;
+          });
+        });
+        b += kLanes * b_step;
+        k += kLanes;
+        continue;
+      }
+      const i64 steps = smaller<i64>(kLanes, (k < whole_from ? whole_from : end) - k);
+      float part[V][kLanes * kLanes];
+      unrolled<V>([&](auto block) FASTDL_INLINED { turn_part(rows + block * kLanes, k, steps, part[block]); });
+      for (i64 j = 0; j < steps; ++j, b += b_step) {
+        unrolled<V>([&](auto block) FASTDL_INLINED { sums[block].add(b, load(part[block] + j * kLanes)); });
+      }
+      k += steps;
     }
   }
   vec whole[V][N];
@@ -568,7 +580,7 @@ void gemm_strided(i64 M, i64 N, i64 K, const float* a, i64 a_step, int trans_a, 
     outer_product(M, N, a, trans_a ? 1 : a_step, b, trans_b ? b_step : 1, beta, c, c_step, epilogue);
   } else if (N == 1 && trans_a && b_step == 1 && c_step == 1 && !epilogue.block) {
     gemm(1, M, K, RowsA{b, K}, RowsB{a, a_step}, beta, c, M, epilogue);
-  } else if (trans_b && !trans_a && M <= kFewByRows && M > 0 && K > 1) {
+  } else if (trans_b && !trans_a && M <= kFewByRows && M > 0 && M <= N && K > 1) {
     few_rows(M, N, K, a, a_step, b, b_step, beta, c, c_step, epilogue);
   } else if (trans_b && N <= kFewByColumns && K > 1) {
     float turned[kChunk * kFewByColumns];
