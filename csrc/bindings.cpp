@@ -225,18 +225,23 @@ void bind_random(PyObject* m) {
 }
 
 void bind_optimisers(PyObject* m) {
-  def<sgd>(m, "sgd", "n; g[n...] momentum:f=0 nesterov:b=0 weight_decay:f=0 step(lr) w&[n...] v&?[n...]",
+  def<sgd>(m, "sgd",
+           "n; g[n...] momentum:f=0 nesterov:b=0 weight_decay:f=0 step(lr) w&[n...] v&?[n...]; momentum>=0, "
+           "weight_decay>=0",
            "v = momentum v + g;  w -= lr v, or with nesterov lr (g + momentum v). weight_decay adds its multiple of w "
            "to g.");
   def<adam>(
       m, "adam",
       "n; g[n...] beta1:f=0.9 beta2:f=0.999 eps:f=1e-8 weight_decay:f=0 decoupled:b=0 step(lr,t) w&[n...] m&[n...]"
-      " v&[n...]",
+      " v&[n...]; beta1>=0, beta1<1, beta2>=0, beta2<1, eps>=0, weight_decay>=0",
       "Adam, or AdamW where decoupled; t counts updates from 1. Source: Kingma & Ba (2015), Loshchilov & Hutter "
       "(2019).");
-  def<rmsprop>(m, "rmsprop", "n; g[n...] rho:f=0.9 eps:f=1e-8 weight_decay:f=0 step(lr) w&[n...] v&[n...]",
+  def<rmsprop>(m, "rmsprop",
+               "n; g[n...] rho:f=0.9 eps:f=1e-8 weight_decay:f=0 step(lr) w&[n...] v&[n...]; rho>=0, rho<1, eps>=0, "
+               "weight_decay>=0",
                "v = rho v + (1 - rho) g^2;  w -= lr g / (sqrt(v) + eps). Source: Tieleman & Hinton (2012).");
-  def<adagrad>(m, "adagrad", "n; g[n...] eps:f=1e-10 weight_decay:f=0 step(lr) w&[n...] v&[n...]",
+  def<adagrad>(m, "adagrad",
+               "n; g[n...] eps:f=1e-10 weight_decay:f=0 step(lr) w&[n...] v&[n...]; eps>=0, weight_decay>=0",
                "v += g^2;  w -= lr g / (sqrt(v) + eps). Source: Duchi, Hazan & Singer (2011).");
   def<clip_norm, clip_norm_workspace>(
       m, "clip_norm", "n; max_norm:f work* g&[n...] norm>[1]; max_norm>0",

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from fastdl import nn, optim, schedules
+from fastdl import kernels, nn, optim, schedules
 from fastdl.tensor import Tensor
 
 STEPS = 5
@@ -159,6 +159,28 @@ def test_an_update_that_is_refused_is_none(wrong):
         run(opt, m, gradients()[:1])
     assert opt.t == before[0] == 1
     np.testing.assert_array_equal(m.flatten().data, before[1])
+
+
+@pytest.mark.parametrize(
+    ("kernel", "settings"),
+    [
+        ("sgd", {"momentum": -0.5}),
+        ("adam", {"beta1": 1.0}),
+        ("adam", {"beta2": 1.0}),
+        ("adam", {"eps": math.nan}),
+        ("adam", {"weight_decay": -1.0}),
+        ("rmsprop", {"rho": 2.0}),
+        ("adagrad", {"eps": -1.0}),
+    ],
+)
+def test_kernels_refuse_settings_that_make_no_numbers(kernel, settings):
+    w, state = np.ones(3, np.float32), {"v": np.zeros(3, np.float32), "lr": 0.1}
+    if kernel == "adam":
+        state |= {"m": np.zeros(3, np.float32), "t": 1}
+    (name,) = settings
+    with pytest.raises(ValueError, match=f"{name}: expected {name}[<>]"):
+        getattr(kernels, kernel)(np.ones(3, np.float32), w=w, **state, **settings)
+    np.testing.assert_array_equal(w, 1.0)
 
 
 def test_clipping_scales_all_gradients_together():
