@@ -406,12 +406,12 @@ CASES = [
         + [
             dict(M=m, N=n, K=k, trans_a=ta)
             for ta in (0, 1)
-            for m, k in [(6, 16), (21, 37), (70, 300)]
+            for m, k in [(6, 16), (21, 37), (40, 96), (70, 300)]
             for n in (1, 2, 3, 5, 8, 10, 18, 26)
         ]
         + [dict(M=150, N=n, K=33, trans_b=1) for n in (1, 6, 65, 131, 154)]
         + [dict(M=m, N=n, K=k, trans_b=1) for m in (1, 2, 3, 4, 5) for n, k in [(16, 7), (37, 300), (531, 64)]]
-        + [dict(M=m, N=n, K=1, trans_a=t, trans_b=t) for t in (0, 1) for m, n in [(1, 40), (7, 16), (90, 37), (3, 2100)]]
+        + [dict(M=m, N=n, K=1, trans_a=t, trans_b=t) for t in (0, 1) for m, n in [(1, 40), (7, 16), (5, 33), (90, 37), (3, 2100)]]
         + [dict(B=3, M=5, N=7, K=9), dict(B=0, M=2, N=2, K=2), dict(B=2, M=33, N=48, K=65, trans_b=1)]
         + [  # shared by threads: several blocks of rows, two groups of those, two strips of columns
             dict(M=m, N=n, K=k, trans_a=ta)
