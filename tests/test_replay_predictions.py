@@ -167,6 +167,45 @@ def test_layers_that_say_nothing_are_not_replayed():
     assert not is_replayed(net, x)
 
 
+class Chosen(nn.Module):
+    """An activation whose name lies somewhere in what it was made with."""
+
+    replayable = True
+
+    def __init__(self, choice):
+        self.choice = choice
+
+    def forward(self, x):
+        act = self.choice
+        while not isinstance(act, str):
+            act = act[0]
+        return fastdl.ops.activation(x, act)
+
+
+@pytest.mark.parametrize(
+    "choice, expected",
+    [
+        (["relu"], True),
+        (("relu", (("tanh",),)), True),
+        ({0: "relu"}, False),
+        ([["relu"]], False),
+        (((["relu"],),), False),
+        ([({0: "relu"},)], False),
+    ],
+    ids=str,
+)
+def test_what_changes_inside_an_attribute_is_seen_or_not_replayed(choice, expected):
+    net, x = nn.Sequential(nn.Dense(4), Chosen(choice)).build((4,), seed=0).eval(), data(2, 4)
+    for _ in range(replay._SEEN + 2):
+        train.predict(net, x)
+    assert is_replayed(net, x) == expected
+    while not isinstance(choice[0], str):
+        choice = choice[0]
+    if not isinstance(choice, tuple):
+        choice[0] = "tanh"
+        np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+
+
 def test_whoever_watches_sees_every_call():
     net, x = settled(dense(4, 5, 3), data(2, 4)), data(2, 4)
     seen = []

@@ -38,8 +38,9 @@ _EVERY, _FREE = 8, 8
 _MOST_PREDICTED = 1 << 18  # bytes of a batch to predict for, and of what is made on the way, where that is recorded
 _SEEN = 3  # batches of a shape that are predicted for before one is recorded
 _INPUTS = (np.dtype(np.float32), np.dtype(np.int64))
-# What may be among the attributes of layers: into other objects (functions, say) nobody looks.
-_KNOWN = (bool, bytes, dict, float, int, list, np.generic, np.ndarray, Module, Parameter, Stream, str, tuple, type(None))
+# What may be among the attributes of layers, alone or in a list: into others (functions, dicts, lists in lists) nobody looks.
+_PLAIN = (bool, bytes, float, int, np.generic, str, type(None))
+_KNOWN = (*_PLAIN, np.ndarray, Module, Parameter, Stream)
 
 
 def loss_of(loss):
@@ -58,9 +59,13 @@ def _replayable(module):
     for name, value in own.items():
         parts = value if isinstance(value, (list, tuple)) else (value,)
         hidden = name.startswith("_")  # from the network, which does not know what it has there
-        if any(isinstance(part, (Module, Tensor)) if hidden else not isinstance(part, _KNOWN) for part in parts):
+        if any(isinstance(part, (Module, Tensor)) if hidden else not _known(part) for part in parts):
             return False
     return True
+
+
+def _known(part, kinds=_KNOWN):
+    return isinstance(part, kinds) or (isinstance(part, tuple) and all(_known(p, _PLAIN) for p in part))
 
 
 def _record(inputs, compute, drawn, most, copied=False):
