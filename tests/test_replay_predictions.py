@@ -243,6 +243,44 @@ def test_large_batches_and_many_shapes_are_not_held():
     assert len(net._walked().programs) <= replay._MOST_SHAPES
 
 
+def test_shapes_that_came_once_leave_room():
+    net = dense(4, 3)
+    for n in range(1, 4 * replay._MOST_SHAPES):
+        train.predict(net, data(n, 4))
+    settled(net, data(n + 1, 4))
+
+
+def test_what_was_forgotten_is_recorded_anew():
+    net = dense(4, 3)
+    batches = [data(n + 1, 4) for n in range(replay._MOST_SHAPES)]
+    for x in batches:
+        settled(net, x)
+    net.layers[0].w.data = net.layers[0].w.data * 2
+    for x in batches:
+        settled(net, x)
+        np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+
+
+@pytest.mark.parametrize("bad", ["another dtype", "strided", "no such row", "among the weights"])
+def test_a_batch_that_cannot_be_recorded_does_not_stand_for_its_shape(bad):
+    net = nn.Sequential(nn.Embedding(12, 3), nn.Flatten()).build((3,), seed=0, dtype=np.int64).eval()
+    x = np.arange(12).reshape(4, 3)
+    others = {
+        "another dtype": x.astype(np.uint8),
+        "strided": np.arange(12).reshape(3, 4).T,
+        "no such row": x + 1,
+        "among the weights": net.layers[0].table.data[:4],
+    }
+    for _ in range(replay._SEEN):
+        train.predict(net, x)
+    with pytest.raises((TypeError, ValueError), match="index: expected|x: expected a C-contiguous array") as error:
+        train.predict(net, others[bad])
+    with pytest.raises(error.type) as usually:
+        train.predict(net, others[bad])
+    assert str(error.value) == str(usually.value)
+    settled(net, x)
+
+
 def test_what_needs_much_memory_is_not_kept(monkeypatch):
     monkeypatch.setattr(replay, "_MOST_PREDICTED", 64)
     net, x = dense(2, 50, 50, 2), data(2, 2)
@@ -269,6 +307,38 @@ def test_threads_at_once():
     for w in workers:
         w.join()
     assert not wrong
+
+
+def test_what_a_replay_reads_is_held_with_it():
+    """Another thread may bring new arrays while it runs."""
+    net, x = nn.Sequential(nn.Dense(4), nn.BatchNorm()).build((4,), seed=0).eval(), data(2, 4)
+    settled(net, x)
+    program = net._walked().programs[x.shape]
+    arrays = [net.layers[0].w.data, net.layers[1].running_mean]
+    gone = [weakref.ref(a) for a in arrays]
+    net.layers[0].w.data, net.layers[1].running_mean = (a.copy() for a in arrays)
+    del arrays
+    train.predict(net, x)
+    assert all(a() is not None for a in gone)
+    del program
+    assert all(a() is None for a in gone)
+
+
+def test_a_size_of_batches_is_heeded():
+    net, x = dense(4, 3), data(8, 4)
+    sizes = []
+
+    class Sized(nn.Module):
+        replayable = True
+
+        def forward(self, x):
+            sizes.append(len(x.data))
+            return x
+
+    net.layers.append(Sized().eval())
+    for _ in range(replay._SEEN + 3):
+        train.predict(net, x, 3)
+    assert max(sizes) == 3
 
 
 def test_copies_begin_without():

@@ -209,8 +209,9 @@ class Module:
                     seen.add(id(child))
                     parameters.append((f"{prefix}.{name}" if prefix else name, child))
         holders = tuple(self._holders(modules))
-        walk.modules, walk.parameters, walk.watched, walk.then = modules[1:], parameters, holders[1:], snapshot(holders)
-        walk.programs = {}
+        then = snapshot(holders)
+        walk.programs = {}  # first: another thread takes what is remembered for valid as soon as `then` fits
+        walk.modules, walk.parameters, walk.watched, walk.then = modules[1:], parameters, holders[1:], then
         return walk
 
     @staticmethod

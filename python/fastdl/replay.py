@@ -96,7 +96,7 @@ def _overlap(inputs, own):
     )
 
 
-def predicted(module, x):
+def predicted(module, x, batch_size):
     """What a network in evaluation mode gives for a batch that is like earlier ones, replayed.
 
     Parameters
@@ -105,6 +105,8 @@ def predicted(module, x):
         Built and initialised.
     x : array
         The module's input.
+    batch_size : int
+        Rows that may be sent through at a time.
 
     Returns
     -------
@@ -114,26 +116,36 @@ def predicted(module, x):
     """
     if type(x) is not np.ndarray or not 0 < x.nbytes <= _MOST_PREDICTED or observed():
         return None
+    if not x.shape or x.shape[0] > batch_size:
+        return None
     walk = module._walked()
-    programs = walk.programs  # new ones where an attribute of the network has changed
-    program = programs.get(x.shape, 0)
+    programs, attributes = walk.programs, walk.then  # new ones where an attribute of the network has changed
+    program = programs.get(x.shape)
     if type(program) is tuple:
-        run, shape, (_, parameters, then) = program
+        run, shape, parameters, then, _ = program  # all of it is held while it runs, whatever another thread changes
         out = run(x, np.empty(shape, np.float32), 0) if unchanged(parameters, then) else None
         if out is None:
             programs[x.shape] = 0
         return out
-    if program is None or (program == 0 and len(programs) >= _MOST_SHAPES):
-        return None
+    if program is None:
+        if x.shape in programs:
+            return None
+        if len(programs) >= _MOST_SHAPES:
+            seen = next((s for s, p in list(programs.items()) if type(p) is int), None)  # the first that is only counted
+            if seen is None:
+                return None
+            programs.pop(seen, None)
+        program = 0
     programs[x.shape] = program + 1
     if program < _SEEN:
         return None
+    own = [p.data for _, p in walk.parameters] + [b for _, b in module.named_buffers()]
+    if x.dtype not in _INPUTS or not x.flags.c_contiguous or _overlap((x,), own):
+        programs[x.shape] = 0  # the next one may be another
+        return None
     programs[x.shape] = None
     parts = [module, *(m for _, m in walk.modules)]
-    own = [p.data for _, p in walk.parameters] + [b for _, b in module.named_buffers()]
-    if any(m.training or not _replayable(m) for m in parts):
-        return None
-    if x.dtype not in _INPUTS or not all(type(a) is np.ndarray for a in own) or _overlap((x,), own):
+    if any(m.training or not _replayable(m) for m in parts) or not all(type(a) is np.ndarray for a in own):
         return None
     parameters = tuple(p for _, p in walk.parameters)
     then = tuple((p.data,) for p in parameters)
@@ -142,10 +154,14 @@ def predicted(module, x):
         with inference():
             return module(Tensor(x) if x.dtype == np.float32 else x)
 
-    result, run, held = _record((x,), compute, lambda: (0, 0, 0), _MOST_PREDICTED, copied=True)
+    try:
+        result, run, held = _record((x,), compute, lambda: (0, 0, 0), _MOST_PREDICTED, copied=True)
+    except BaseException:
+        programs[x.shape] = 0  # it may have been the batch
+        raise
     out = result.data.copy()
     if run is not None:
-        programs[x.shape] = run, out.shape, (held, parameters, then)
+        programs[x.shape] = run, out.shape, parameters, then, (held, attributes)
     return out
 
 

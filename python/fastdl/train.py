@@ -586,7 +586,7 @@ def predict(module, x, batch_size=256):
     """
     _must_be_module(module)
     batch_size = positive("batch_size", batch_size)
-    replayed = predicted(module, x)
+    replayed = predicted(module, x, batch_size)
     if replayed is not None:
         return replayed
     rows = Rows(x, "x", module.any_array())
