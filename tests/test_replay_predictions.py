@@ -9,8 +9,9 @@ import weakref
 import numpy as np
 import pytest
 
+import fake_cuda
 import fastdl
-from fastdl import models, nn, optim, replay, train
+from fastdl import backend, models, nn, optim, replay, train
 from fastdl.module import observing
 from fastdl.tensor import Tensor, inference
 from replayed import NETWORKS, batches, network
@@ -107,6 +108,20 @@ def test_steps_between_predictions_are_seen():
     settled(net, x)
     net.layers[1].running_mean += 1.0  # in place
     np.testing.assert_array_equal(train.predict(net, x), usual(net, x))
+
+
+def test_a_network_that_was_on_a_gpu_is_replayed_again():
+    net, x = settled(dense(4, 5, 3), data(2, 4)), data(2, 4)
+    first = train.predict(net, x)
+    with fake_cuda.as_cuda(fake_cuda.HostKernels(backend.cpu)):
+        net.to("cuda")
+        for _ in range(replay._SEEN + 2):
+            there = train.predict(net, x)
+            assert backend.home(there).name == "cuda"
+            np.testing.assert_array_equal(backend.to_host(there), first)
+        net.to("cpu")
+    settled(net, x)
+    np.testing.assert_array_equal(train.predict(net, x), first)
 
 
 def test_modes_are_left_alone():

@@ -140,12 +140,12 @@ def predicted(module, x, batch_size):
     if program < _SEEN:
         return None
     own = [p.data for _, p in walk.parameters] + [b for _, b in module.named_buffers()]
-    if x.dtype not in _INPUTS or not x.flags.c_contiguous or _overlap((x,), own):
-        programs[x.shape] = 0  # the next one may be another
+    fits = x.dtype in _INPUTS and x.flags.c_contiguous and not _overlap((x,), own)
+    if not fits or not all(type(a) is np.ndarray for a in own):
+        programs[x.shape] = 0  # the next batch may be another, and the weights elsewhere
         return None
     programs[x.shape] = None
-    parts = [module, *(m for _, m in walk.modules)]
-    if any(m.training or not _replayable(m) for m in parts) or not all(type(a) is np.ndarray for a in own):
+    if any(m.training or not _replayable(m) for m in [module, *(m for _, m in walk.modules)]):
         return None
     parameters = tuple(p for _, p in walk.parameters)
     then = tuple((p.data,) for p in parameters)
