@@ -73,6 +73,8 @@ bool Program::finish(PyObject* inputs, PyObject* result, bool copied) {
     bool made = false;
     for (const Written& w : written_) made = made || (w.begin <= begin && begin + result_.bytes <= w.end);
     if (!made) return false;
+    for (const Recorded& call : calls_)
+      if (call.step_slot >= 0) return false;  // random numbers: there is no stream whose place would be moved on
   }
   for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(inputs); ++k) {
     Input input{};

@@ -11,8 +11,9 @@ import pytest
 
 import fake_cuda
 import fastdl
-from fastdl import backend, models, nn, optim, replay, train
+from fastdl import backend, models, nn, ops, optim, replay, train
 from fastdl.module import observing
+from fastdl.random import Stream
 from fastdl.tensor import Tensor, inference
 from replayed import NETWORKS, batches, network
 
@@ -168,6 +169,31 @@ def test_a_result_that_no_kernel_makes_alone_is_not_replayed():
         x = data(4, 3, seed=seed)
         np.testing.assert_array_equal(train.predict(net, x)[:2], x[:2] ** 2)
     assert not is_replayed(net, x)
+
+
+class Noisy(nn.Module):
+    """Draws in evaluation mode as well."""
+
+    replayable = True
+
+    def __init__(self):
+        self.stream = Stream(0)
+
+    def forward(self, x):
+        return ops.dropout(x, 0.5, self.stream)
+
+
+def test_what_draws_is_not_replayed():
+    net = nn.Sequential(Noisy())
+    net.eval()
+    x = np.ones((4, 16), np.float32)
+    for _ in range(replay._SEEN):
+        train.predict(net, x)
+    net.layers[0].stream.offset = net.layers[0].stream.seed = 0  # where a program that draws nothing begins
+    masks = [train.predict(net, x) for _ in range(3)]
+    assert not is_replayed(net, x)
+    assert not np.array_equal(masks[0], masks[1])
+    assert not np.array_equal(masks[1], masks[2])
 
 
 class Unsure(nn.Dense):

@@ -527,8 +527,8 @@ void gemm_columns(i64 M, i64 n0, i64 n1, i64 K, const A& a, const B& b, float be
       // The last panel's columns, if it is not whole: a vector of them and few, or either.
       const i64 edge = strip % kTileCols;
       const i64 few = ten.tile ? 0 : columns_as_few(edge, M, pack_a, A::kAccess), edge_wide = edge - few;
-      // Whether the last panel is multiplied where it is.
-      const bool direct_edge = B::kDirect && (edge_wide == 0 || (direct_b && edge_wide % kLanes == 0));
+      // Whether the last panel is multiplied where it is: a tile of one vector reads no more than its columns, wider ones would.
+      const bool direct_edge = B::kDirect && (edge_wide == 0 || (direct_b && edge_wide == kLanes));
       const i64 tile_rows = !pack_a && strip <= kLanes ? kNarrowRows : kTileRows;
       // Tiles of all kinds fill 48 rows, where slices do.
       const i64 unit = pack_a || 48 % kTileRows != 0 ? kTileRows : 48;
