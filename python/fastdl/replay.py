@@ -69,7 +69,8 @@ def _known(part, kinds=_KNOWN):
 
 
 def _record(inputs, compute, drawn, most, copied=False):
-    """What compute() gives, a Tensor; its replay, as kernels.recorded gives it, or None; and what must be kept for that."""
+    """What compute() gives, a Tensor; its replay, as kernels.recorded gives it, or None; and what must be kept for that, None
+    where nothing could be recorded."""
     kernels, arena = backend.kernels(inputs[0]), new_arena(most)
     try:
         if not kernels.record():  # inside another recording, which comes to nothing now
@@ -160,7 +161,9 @@ def predicted(module, x, batch_size):
         programs[x.shape] = 0  # it may have been the batch
         raise
     out = result.data.copy()
-    if run is not None:
+    if held is None:
+        programs[x.shape] = 0
+    elif run is not None:
         programs[x.shape] = run, out.shape, parameters, then, (held, attributes)
     return out
 
@@ -270,6 +273,8 @@ class Step:
             return seed, start, (stream.offset - start) & _MASK if streams else 0
 
         loss, run, held = _record((x, y), lambda: self._forward_and_back(x, y), drawn, _MOST_BYTES)
+        if held is None:
+            return loss.item()
         self._programs[x.shape] = None
         # Of another shape than usual, the loss had a gradient of its own to begin with, which a kernel may have written over.
         if run is not None and loss.data.shape == (1,):
