@@ -26,7 +26,7 @@ PAGES = {  # of docs/kernels: areas and reports
 # What a reader has to know of a report.
 NOTES = {
     "amd-epyc-zen1-1-thread": "Older than the others: training steps were not yet replayed, nor were normalisation of few rows, "
-    "pools of few channels, and products of one row or a few columns what they are now.",
+    "pools of few channels, products of one row or a few columns, and predictions what they are now.",
 }
 CLOCKS = {"cpu": "processor time of one thread, so that other processes do not count", "wall": "wall-clock time"}
 RATIO = (
@@ -110,11 +110,10 @@ def ratio(row, peer, goals):
 
 
 def cells(report, area, name, goals=False):
-    """A row's columns of one report."""
-    rows = races(report)
-    if all(a != area for a, _ in rows):
+    """A row's columns of one report; empty where it has no such row."""
+    row = races(report).get((area, name))
+    if row is None:
         return ["", "", ""]
-    row = rows[area, name]
     return [duration(row["seconds"]), ratio(row, "numpy", goals), ratio(row, "torch", goals)]
 
 
