@@ -154,10 +154,11 @@ def test_wheel_is_small():
     for path in PACKAGE.rglob("*"):
         if path.is_file() and "__pycache__" not in path.parts and not path.name.startswith(NOT_IN_A_CPU_WHEEL):
             sizes[str(path.relative_to(PACKAGE))] = len(zlib.compress(path.read_bytes(), 6)) + 200
-    modules = {t: size for t in BUILT if t not in ONLY_TESTS for name, size in sizes.items() if name.startswith(f"_{t}.")}
-    missing = {"avx2", "avx512"} - set(modules) if os.uname().machine == "x86_64" else set()
-    total = sum(sizes.values()) + len(missing) * max(modules.values())
+    total = sum(sizes.values())
     assert total <= 3 << 20, sizes
+    missing = {"avx2", "avx512"} - set(BUILT) if os.uname().machine == "x86_64" else set()
+    if missing:
+        pytest.skip(f"without {' and '.join(sorted(missing))} only the rest was weighed (TARGETS=all builds every target)")
 
 
 def test_package_ships_what_others_compile_against():
