@@ -68,7 +68,7 @@ FASTDL_INLINE constexpr T smaller(T a, T b) {
 
 // ----------------------------------------------------------------------------------------------------- tiles
 //
-// The innermost loops, compiled once (gemm.cpp) for all the kernels of a target.
+// The innermost loops, compiled once (gemm.cpp, gemm_few.cpp) for all the kernels of a target.
 }  // namespace
 
 // Elements k .. k + length - 1 of a row lie at row(m) + offset; the runs of a chunk follow each other in k.
@@ -87,7 +87,7 @@ struct TileArgs {
   int64_t b_step;
   float* c;
   int64_t c_step;
-  int64_t c_next;  // from one column to the next where c_step is 1 and columns are few; else 1
+  int64_t c_next;  // from one column to the next where columns are few and c_step is 1; looked at nowhere else
   int64_t cols;    // columns of c to write
   int64_t height;  // rows, where the function is for any number of them
   float beta;

@@ -17,6 +17,15 @@ import numpy as np
 from . import backend, random
 from ._arguments import functions, number, positive, schedule_or_none, scheduled
 from ._interrupts import interruptible
+from ._training import (
+    figures_of,
+    must_be_metrics,
+    must_be_module,
+    must_be_samples,
+    must_be_watchable,
+    must_take_images_of,
+    number_of,
+)
 from .checkpoint import Run, called, fingerprint, module_state, parts_state, set_module_state, set_parts_state
 from .random import Stream
 from .replay import LOSSES, Step, loss_of, predicted
@@ -211,7 +220,7 @@ def fit(
     if augment is not None and len(x.shape) != 4:
         raise ValueError(f"x: expected images [N,Y,X,C], to augment them; got shape {list(x.shape)}")
     if hasattr(augment, "output_size"):
-        _must_take_images_of(module, x.shape[1:], (*augment.output_size(*x.shape[1:3]), x.shape[3]))
+        must_take_images_of(module, x.shape[1:], (*augment.output_size(*x.shape[1:3]), x.shape[3]))
     if not hasattr(optimizer, "flat"):
         raise TypeError(f"optimizer: expected an Optimizer made for this module; got {type(optimizer).__name__}")
     step = Step(module, loss, optimizer)
@@ -235,11 +244,11 @@ def fit(
     history = {"epoch": [], "loss": [], "lr": [], "seconds": [], "stopped": "done"}
     state = State(module, optimizer, history, epochs, total)
     watch = watch or ("loss" if validation is None else "val_loss")
-    _must_be_metrics(metrics)
+    must_be_metrics(metrics)
     judged = [] if validation is None else ["val_loss", *(f"val_{name}" for name in metrics or {})]
     if not callable(validation):
-        _must_be_samples(validation)
-        _must_be_watchable(watch, ["loss", *judged])
+        must_be_samples(validation)
+        must_be_watchable(watch, ["loss", *judged])
     restore_best = patience is not None if restore_best is None else restore_best
     first_lr, first_loss, waited, buffers = optimizer.lr, None, 0, _Buffers(module)
     in_order, first, begin, summed, seen = np.arange(n), 1, 0, 0.0, 0
@@ -340,7 +349,7 @@ def fit(
                 asked = interrupts.asked
                 if validation is not None and not asked:
                     if callable(validation):
-                        figures = _figures(validation())
+                        figures = figures_of(validation())
                     else:
                         figures = evaluate(module, *validation, loss=loss, metrics=metrics)
                     for name, value in figures.items():
@@ -418,66 +427,9 @@ def must_take(options, own):
     _checked(**{name: value for name, value in options.items() if name in CHECKED})
 
 
-def _must_take_images_of(module, whole, cropped):
-    """What the network makes of cropped images is seen before the first update."""
-    if cropped != whole:
-        try:
-            module.trace(cropped)
-        except ValueError as error:
-            what = f"images of a size that the network takes; got {list(cropped)} of {list(whole)} ({error})"
-            raise ValueError(f"augment: expected {what}") from error
-
-
-def _must_be_samples(validation):
-    """(x, y) as many of one as of the other, told before the first epoch and not after it."""
-    if validation is None:
-        return
-    if not isinstance(validation, (tuple, list)) or len(validation) != 2:
-        raise TypeError(f"validation: expected (x, y) or a function; got {type(validation).__name__}")
-    for name, part in zip("xy", validation, strict=True):
-        must_be_array(f"validation {name}", part)
-    Rows(validation[0], "validation x")
-    n = len(validation[0])
-    if n == 0:
-        raise ValueError("validation: expected one sample or more; got none")
-    if len(validation[1]) != n:
-        raise ValueError(f"validation y: expected {n} targets, as many as samples in validation x; got {len(validation[1])}")
-
-
-def _must_be_module(module):
-    if not hasattr(module, "named_modules"):
-        raise TypeError(f"module: expected a Module; got {type(module).__name__}")
-
-
-def _must_be_metrics(metrics):
-    """Functions by name, none of which takes the place of the loss."""
-    if metrics is not None and not hasattr(metrics, "items"):
-        raise TypeError(f"metrics: expected a dict of functions by name; got {type(metrics).__name__}")
-    for name, f in (metrics or {}).items():
-        if name == "loss":
-            raise ValueError("metrics: expected names other than 'loss', under which the loss itself is recorded; got 'loss'")
-        if not callable(f):
-            raise TypeError(f"metrics[{name!r}]: expected a function; got {type(f).__name__}")
-
-
-def _figures(found):
-    """What a user's own validation gave."""
-    if not hasattr(found, "items"):
-        raise TypeError(f"validation: expected a function that returns a dict of numbers; got {type(found).__name__}")
-    return {name: _number(f"validation()[{name!r}]", value) for name, value in found.items()}
-
-
-def _number(name, value):
-    """A float of what somebody's function gave."""
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name}: expected a number; got {value!r}") from None
-
-
 def _judge(state, watch, min_delta, keep, waited):
     """Compare the epoch with the best so far; returns for how many epochs there was no improvement."""
-    _must_be_watchable(watch, [k for k in state.history if k == "loss" or k.startswith("val_")])
+    must_be_watchable(watch, [k for k in state.history if k == "loss" or k.startswith("val_")])
     value = state.history[watch][-1]
     value = value if watch.endswith("loss") else -value
     if value < state.best - min_delta:
@@ -486,11 +438,6 @@ def _judge(state, watch, min_delta, keep, waited):
             state.keep()
         return 0
     return waited + 1
-
-
-def _must_be_watchable(watch, known):
-    if watch not in known:
-        raise ValueError(f"watch: expected one of {', '.join(known)}; got {watch!r}")
 
 
 def _name_of(validation):
@@ -584,7 +531,7 @@ def predict(module, x, batch_size=256):
     Small batches of a shape that comes again and again are predicted for without Python, as steps are replayed (`Step`), where
     the module is in evaluation mode already.
     """
-    _must_be_module(module)
+    must_be_module(module)
     batch_size = positive("batch_size", batch_size)
     replayed = predicted(module, x, batch_size)
     if replayed is not None:
@@ -624,16 +571,16 @@ def evaluate(module, x, y, *, loss, metrics=None, batch_size=256):
     dict
         'loss' and one entry for each metric.
     """
-    _must_be_module(module)
+    must_be_module(module)
     judge = loss_of(loss)
-    _must_be_metrics(metrics)
+    must_be_metrics(metrics)
     must_be_array("x", x), must_be_array("y", y)
     if len(x) == 0:
         raise ValueError("x: expected one sample or more; got none")
     with evaluating(module), inference():
         outputs = predict(module, x, batch_size)
         result = {"loss": judge(Tensor(outputs), backend.to_device(y, outputs)).item()}
-    return result | {name: _number(f"metrics[{name!r}]", f(outputs, y)) for name, f in (metrics or {}).items()}
+    return result | {name: number_of(f"metrics[{name!r}]", f(outputs, y)) for name, f in (metrics or {}).items()}
 
 
 def accuracy(outputs, labels):
