@@ -165,7 +165,7 @@ def test_the_guide_compiles_into_a_program(tmp_path):
         (include / "fastdl").mkdir(parents=True)
         shutil.copy(ROOT / "csrc" / "kernels.h", include / "fastdl")
         sources = [*(ROOT / "csrc" / "cpu").glob("*.cpp"), *(ROOT / "csrc").glob("thread*.cpp")]
-    needed = [p for p in sources if p.stem in ("gemm", "threads", "thread_count")]
+    needed = [p for p in sources if p.stem in ("gemm", "gemm_few", "threads", "thread_count")]
     csrc = next(p for p in needed if p.stem == "threads").parent
     program = tmp_path / "program"
     command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", f"-I{include}", f"-I{csrc}", f"-I{csrc / 'cpu'}",
